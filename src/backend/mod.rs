@@ -1,0 +1,321 @@
+//! What a medium must be able to do to hold a store.
+//!
+//! One trait, [`Backend`]: small, synchronous, about bytes and metadata on one medium. A backend knows nothing of
+//! write sessions, inodes or retention; it gives out every generation as a *local file descriptor*, and takes a new
+//! one as a locally staged file together with the [`Precondition`] under which it may become current. The
+//! conformance suite in [`conformance`] is written against the trait and runs over every backend.
+//!
+//! What each method promises is said here once; the implementations don't repeat it. Two promises hold for all:
+//! a method that fails has no visible effect, and other users of the same medium see a change whole or not at all.
+
+pub mod conformance;
+mod copy;
+mod error;
+pub mod file;
+mod history;
+pub mod memory;
+mod staging;
+mod stat;
+
+use std::ffi::OsStr;
+use std::fs::File;
+use std::sync::Arc;
+
+pub(crate) use copy::copy_range;
+pub use error::{Error, Result};
+pub use history::{GenerationInfo, GenerationName, Kept};
+pub use staging::{Abandoned, Intent, Owner, Staged, StagingArea};
+pub use stat::{Creator, DirEntry, FileKind, FsStat, SetAttr, SetTime, Stat};
+
+use crate::types::{Generation, Key, ObjectId, Precondition, Timestamp};
+
+/// What a backend can do beyond the minimum. What it can't is refused with [`Error::Unsupported`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Capabilities {
+    /// Several names for one object.
+    pub hard_links: bool,
+    /// FIFOs, sockets and device nodes.
+    pub special_files: bool,
+    /// A rename is one step: nobody sees both names or neither, and a crash leaves one of them.
+    pub atomic_rename: bool,
+    /// Two names can be exchanged in one step.
+    pub exchange: bool,
+    /// Objects can be changed behind Sepia's back, so reads must look again.
+    pub changes_from_outside: bool,
+    /// What was committed is still there when the process has ended.
+    pub persistent: bool,
+    /// POSIX ACLs and attributes outside `user.*`.
+    pub system_xattrs: bool,
+}
+
+/// A generation as an open local file, with what was known of it at that moment.
+#[derive(Debug)]
+pub struct Opened {
+    /// Open for reading; its offset means nothing, use positioned reads.
+    pub file: Arc<File>,
+    /// The state that `file` holds.
+    pub stat: Stat,
+}
+
+/// How a staged file becomes the current generation.
+#[derive(Debug, Clone, Copy)]
+pub struct Commit {
+    /// What must be current for it to happen.
+    pub expect: Precondition,
+    /// Return only when the new generation would survive a power loss, its name included.
+    pub durable: bool,
+    /// The current generation was published by the same write session: replace it under the same number and
+    /// without keeping it, for a session is one generation.
+    pub amend: bool,
+    /// For [`Backend::append`]: when the current generation is no longer the expected one but holds the expected
+    /// one's bytes as its beginning, append to that instead of failing.
+    pub merge: bool,
+}
+
+/// How a rename treats what it finds.
+#[derive(Debug, Clone, Copy)]
+pub struct Rename {
+    /// What must be current under the old name.
+    pub expect_from: Precondition,
+    /// What must be current under the new name; [`Precondition::Absent`] is `RENAME_NOREPLACE`.
+    pub expect_to: Precondition,
+    /// `RENAME_EXCHANGE`: both names must exist and change places.
+    pub exchange: bool,
+}
+
+/// Something changed on the medium, perhaps by this process. `token` is what [`Watch::add`] was given.
+#[derive(Debug, Clone)]
+pub enum Change {
+    /// The entry `name` of a watched directory was made, changed, or removed.
+    Entry {
+        /// The watched directory.
+        token: u64,
+        /// The entry's name.
+        name: std::ffi::OsString,
+    },
+    /// Changes were missed: anything may be different.
+    Overflow,
+}
+
+/// A running watch on directories. Dropping it stops the thread behind it.
+pub trait Watch: Send + Sync {
+    /// Also reports the changes in `dir`, as `token`. Watching the same directory again replaces its token.
+    ///
+    /// # Errors
+    /// [`Error::Io`] when the system's limit on watches is reached: the caller must look for itself then.
+    fn add(&self, dir: &Key, token: u64) -> Result<()>;
+
+    /// No longer reports the directory that was added as `token`.
+    fn remove(&self, token: u64);
+}
+
+/// Takes the changes of a watch. Called from a thread of the backend's own, never while it holds a lock.
+pub type ChangeSink = Box<dyn Fn(Change) + Send + Sync>;
+
+/// One medium with one store on it. See the [module](self) for what every method promises.
+///
+/// A key's *history* outlives the object: what a commit, a rename over it or a removal supersedes is kept until
+/// [`Backend::drop_generation`].
+#[allow(missing_docs, reason = "arguments are named by their types")]
+pub trait Backend: Send + Sync + 'static {
+    /// What this backend can do.
+    fn capabilities(&self) -> Capabilities;
+
+    /// The identity that the store was given when it was made; a copy of the store has the same.
+    fn store_id(&self) -> &str;
+
+    /// Where new generations are staged, on this host.
+    fn staging(&self) -> &StagingArea;
+
+    // Names
+
+    /// The state of what is at `key`; a symbolic link is not followed.
+    ///
+    /// Never changes anything. What was changed from outside is reported as it is, with [`Stat::recorded`] false.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`], [`Error::NotDirectory`] (a component above is no directory), [`Error::Io`].
+    fn stat(&self, key: &Key) -> Result<Stat>;
+
+    /// The entries of a directory in any order, without `.` and `..`, and without the reserved name at the root.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`], [`Error::NotDirectory`]. An entry that can't be read fails the whole listing: a listing
+    /// that was cut short must never look complete.
+    fn list(&self, dir: &Key) -> Result<Vec<DirEntry>>;
+
+    /// The target of the symbolic link at `key`.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`]; [`Error::Invalid`] when it is something else.
+    fn read_link(&self, key: &Key) -> Result<Vec<u8>>;
+
+    /// Makes a directory. Mode, owner and inherited ACLs follow POSIX for `creator` and the directory above.
+    ///
+    /// # Errors
+    /// [`Error::Exists`], [`Error::NotFound`] (the directory above).
+    fn create_dir(&self, key: &Key, mode: u32, creator: &Creator) -> Result<Stat>;
+
+    /// Makes a symbolic link. Errors as [`Backend::create_dir`].
+    fn create_symlink(&self, key: &Key, target: &[u8], creator: &Creator) -> Result<Stat>;
+
+    /// Makes a FIFO, socket or device node. Errors as [`Backend::create_dir`], and [`Error::Unsupported`].
+    fn create_special(&self, key: &Key, kind: FileKind, mode: u32, rdev: u64, creator: &Creator) -> Result<Stat>;
+
+    /// Makes an empty file and thereby takes the name, exclusively among all users of the medium. It has no
+    /// generation until something is committed to it with [`Precondition::Reserved`], or until
+    /// [`Backend::commit_reserved`]. Errors as [`Backend::create_dir`].
+    fn reserve(&self, key: &Key, mode: u32, creator: &Creator) -> Result<Stat>;
+
+    /// Makes the empty file of [`Backend::reserve`] a generation of its own. Returns what is current when something
+    /// was committed meanwhile.
+    fn commit_reserved(&self, key: &Key, id: ObjectId) -> Result<Stat>;
+
+    /// Gives the object at `from` the further name `to`.
+    ///
+    /// # Errors
+    /// [`Error::Exists`], [`Error::NotFound`], [`Error::Unsupported`].
+    fn link(&self, from: &Key, to: &Key) -> Result<Stat>;
+
+    /// Removes a name that is no directory. The last name's bytes go to the key's history as a deleted generation.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`], [`Error::IsDirectory`], [`Error::Stale`] when the precondition doesn't hold.
+    fn remove(&self, key: &Key, expect: &Precondition) -> Result<()>;
+
+    /// Removes an empty directory; the histories below it stay.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`], [`Error::NotDirectory`], [`Error::NotEmpty`].
+    fn remove_dir(&self, key: &Key) -> Result<()>;
+
+    /// Renames an object, a directory or a link. An object that is replaced goes to the target's history, and the
+    /// moved one becomes the target's next generation. Otherwise the history moves along, unless the new name has
+    /// an older one, which then stays and goes on. Returns the state at `to`.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`], [`Error::Exists`], [`Error::NotEmpty`], [`Error::IsDirectory`], [`Error::NotDirectory`],
+    /// [`Error::Invalid`] (into itself), [`Error::Stale`], [`Error::Unsupported`].
+    fn rename(&self, from: &Key, to: &Key, how: &Rename) -> Result<Stat>;
+
+    /// Returns when the directory's entries would survive a power loss.
+    fn sync_dir(&self, dir: &Key) -> Result<()>;
+
+    // Metadata: changes make no generation
+
+    /// Changes mode, owner or times. Sizes change by commits only.
+    fn set_attr(&self, key: &Key, attr: &SetAttr) -> Result<Stat>;
+
+    /// The value of an attribute; Sepia's own record is not visible.
+    ///
+    /// # Errors
+    /// [`Error::NoAttribute`], [`Error::Unsupported`] (its name space).
+    fn get_xattr(&self, key: &Key, name: &OsStr) -> Result<Vec<u8>>;
+
+    /// The names of all attributes, without Sepia's own record.
+    fn list_xattrs(&self, key: &Key) -> Result<Vec<std::ffi::OsString>>;
+
+    /// Sets an attribute. `flags` as in setxattr(2): `XATTR_CREATE`, `XATTR_REPLACE`.
+    ///
+    /// # Errors
+    /// [`Error::NoAttribute`], [`Error::Exists`], [`Error::Unsupported`], [`Error::Io`] (ENOSPC, E2BIG).
+    fn set_xattr(&self, key: &Key, name: &OsStr, value: &[u8], flags: i32) -> Result<()>;
+
+    /// Removes an attribute. Errors as [`Backend::get_xattr`].
+    fn remove_xattr(&self, key: &Key, name: &OsStr) -> Result<()>;
+
+    // Bytes
+
+    /// Opens the current generation of a regular file. What was changed from outside is recorded as a generation
+    /// first, so the result always has one, except for a name that is only reserved.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`]; [`Error::Invalid`] when it is no regular file.
+    fn open(&self, key: &Key) -> Result<Opened>;
+
+    /// Makes `staged` the current generation of `key`, with the metadata that the object has at that moment, and
+    /// the modification time of `staged`. The superseded generation is kept. On failure `staged` is given back
+    /// unharmed, inside the error of the second kind: the caller decides whether the bytes are set aside.
+    ///
+    /// With [`Precondition::Absent`] (or [`Precondition::Any`] and nothing there) the object is made with `mode`
+    /// 0666 less the umask of `creator` and belongs to `creator`.
+    ///
+    /// # Errors
+    /// [`Error::Stale`] when the precondition doesn't hold; [`Error::Io`] (ENOSPC and the like).
+    fn commit(
+        &self,
+        key: &Key,
+        staged: Staged,
+        how: &Commit,
+        creator: &Creator,
+    ) -> std::result::Result<Stat, (Error, Staged)>;
+
+    /// Appends the bytes of `staged` from offset `from` to its end to the current generation, which makes a new one
+    /// that costs only what is appended; the older one is kept as "the first so many bytes". `from` is the size of
+    /// the generation that `how.expect` names. `staged` has served its purpose afterwards; the caller discards it.
+    ///
+    /// # Errors
+    /// As [`Backend::commit`].
+    fn append(&self, key: &Key, staged: &Staged, from: u64, how: &Commit) -> Result<Stat>;
+
+    // History
+
+    /// The generations of `key` that are kept, oldest first, without the current one.
+    fn generations(&self, key: &Key) -> Result<Vec<GenerationInfo>>;
+
+    /// The keys at or below `dir` that have a history, whether or not an object is there now.
+    fn histories(&self, dir: &Key) -> Result<Vec<Key>>;
+
+    /// Opens a kept generation, or the current one by its number.
+    ///
+    /// # Errors
+    /// [`Error::NoGeneration`].
+    fn open_generation(&self, key: &Key, generation: Generation) -> Result<Opened>;
+
+    /// Drops a kept generation for good. Fails when another kept one is stored in terms of it, or it is current.
+    ///
+    /// # Errors
+    /// [`Error::NoGeneration`], [`Error::Invalid`].
+    fn drop_generation(&self, key: &Key, generation: Generation) -> Result<()>;
+
+    // Records of the layers above, below the reserved name
+
+    /// Stores a small record at `path` (relative, like `conflicts/x.json`), replacing what was there, durably.
+    fn put_record(&self, path: &Key, bytes: &[u8]) -> Result<()>;
+
+    /// Moves the bytes of a staged file to the record `path`, durably and without needing space for a copy where
+    /// the medium allows.
+    fn keep_staged(&self, path: &Key, staged: Staged) -> std::result::Result<(), (Error, Staged)>;
+
+    /// Opens a record.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`].
+    fn open_record(&self, path: &Key) -> Result<File>;
+
+    /// The paths of all records below `dir`.
+    fn list_records(&self, dir: &Key) -> Result<Vec<Key>>;
+
+    /// Removes a record. Removing what isn't there is no error.
+    fn remove_record(&self, path: &Key) -> Result<()>;
+
+    // Housekeeping
+
+    /// Size and free space of the medium.
+    fn stat_fs(&self) -> Result<FsStat>;
+
+    /// Takes over the staged files of users of this store that have died. Those that are alive are left alone.
+    fn take_abandoned(&self) -> Result<Vec<Abandoned>>;
+
+    /// Puts an object in order whose user died in the middle of a change to it: undoes or completes what is half
+    /// done. Returns whether the abandoned bytes are in the object already.
+    fn repair(&self, abandoned: &Abandoned) -> Result<bool>;
+
+    /// Reports changes until the returned watch is dropped; `None` when the medium can't tell.
+    fn watch(&self, sink: ChangeSink) -> Result<Option<Box<dyn Watch>>>;
+
+    /// The time by which generations are stamped.
+    fn now(&self) -> Timestamp {
+        Timestamp::now()
+    }
+}

@@ -1,0 +1,517 @@
+//! The staging area: where the bytes of write sessions are before they are committed, and how they outlive a crash.
+//!
+//! ```text
+//! staging/<instance>/lock        flocked as long as its owner lives
+//!                    owner.json  who that is, for people
+//!                    journal     one JSON line per staged file, the last one of a slot counts
+//!                    <slot>      a staged file
+//! ```
+//!
+//! An instance whose lock can be taken is dead: [`StagingArea::take_abandoned`] then moves its files, with what the
+//! journal says about them, into the caller's own instance. The journal is written before the bytes, so a file
+//! without a line holds nothing. Knows nothing of what a commit is.
+
+use std::collections::HashMap;
+use std::fs::File;
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, OnceLock};
+
+use parking_lot::Mutex;
+use rustix::fs::{AtFlags, FlockOperation, Mode, OFlags};
+use serde::{Deserialize, Serialize};
+
+use crate::types::{Generation, Key, ObjectId, Precondition};
+
+/// A journal longer than this (bytes) is written anew with what still counts.
+const JOURNAL_MAX: u64 = 4 << 20;
+/// Emptied staged files that are kept for the next sessions, since an open is cheaper than a creation.
+const POOL_MAX: usize = 8;
+
+/// What a staged file is for, as recovery must know it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Intent {
+    /// The object that it is to become.
+    pub key: Key,
+    /// What the session was based on.
+    pub expect: Precondition,
+    /// If set, only the bytes from this offset on are there; those before are the base's.
+    pub append_from: Option<u64>,
+    /// An fsync was acknowledged for these bytes, so they must become visible.
+    pub acknowledged: bool,
+    /// The staged bytes were being copied into the object itself (it has several names): that must be finished.
+    pub in_place: bool,
+}
+
+/// A staged file whose owner died, now in the hands of the caller.
+#[derive(Debug)]
+pub struct Abandoned {
+    /// What it was for.
+    pub intent: Intent,
+    /// Its bytes.
+    pub staged: Staged,
+}
+
+/// A process that uses a store.
+#[derive(Debug, Clone, Serialize, Deserialize, PartialEq, Eq)]
+pub struct Owner {
+    /// Its process id.
+    pub pid: u32,
+    /// What it is doing, for people: `mount /mnt`.
+    pub activity: String,
+    /// Whether it is a mount, which lasts, and not a passing command.
+    pub mount: bool,
+}
+
+/// The staged files of one process in one store. Made on first use, so that reading a store leaves no trace.
+#[derive(Debug)]
+pub struct StagingArea {
+    root: PathBuf,
+    owner: Mutex<Owner>,
+    instance: OnceLock<Arc<Instance>>,
+    opening: Mutex<()>,
+}
+
+#[derive(Debug)]
+struct Instance {
+    path: PathBuf,
+    dir: OwnedFd,
+    journal: Mutex<Journal>,
+    pool: Mutex<Vec<u64>>,
+    // Held, not used: closing it tells the others that this process is dead.
+    _lock: OwnedFd,
+}
+
+#[derive(Debug)]
+struct Journal {
+    file: File,
+    length: u64,
+    next_slot: u64,
+    active: HashMap<u64, String>,
+}
+
+/// A staged file. Dropping it keeps the bytes for recovery; [`Staged::discard`] gives them up.
+#[derive(Debug)]
+#[must_use = "a staged file is committed, set aside or discarded; dropped, it waits for recovery"]
+pub struct Staged {
+    file: Arc<File>,
+    slot: u64,
+    instance: Arc<Instance>,
+}
+
+#[derive(Serialize, Deserialize)]
+struct Line {
+    slot: u64,
+    inode: u64,
+    key: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    generation: Option<Generation>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    id: Option<u64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    absent: Option<bool>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    append_from: Option<u64>,
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    acknowledged: bool,
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    in_place: bool,
+}
+
+impl Line {
+    fn new(slot: u64, inode: u64, intent: &Intent) -> Self {
+        let (generation, id, absent) = match intent.expect {
+            Precondition::Any => (None, None, None),
+            Precondition::Absent => (None, None, Some(true)),
+            Precondition::Generation(g) => (Some(g), None, None),
+            Precondition::Version(g, id) => (Some(g), Some(id.get()), None),
+            Precondition::Reserved(id) => (None, Some(id.get()), None),
+        };
+        Line {
+            slot,
+            inode,
+            key: intent.key.escaped(),
+            generation,
+            id,
+            absent,
+            append_from: intent.append_from,
+            acknowledged: intent.acknowledged,
+            in_place: intent.in_place,
+        }
+    }
+
+    fn intent(&self) -> Option<Intent> {
+        let id = match self.id {
+            Some(raw) => Some(ObjectId::from_raw(raw)?),
+            None => None,
+        };
+        Some(Intent {
+            key: Key::unescape(&self.key).ok()?,
+            expect: match (self.generation, id) {
+                (Some(g), Some(id)) => Precondition::Version(Generation::new(g.get())?, id),
+                (Some(g), None) => Precondition::Generation(Generation::new(g.get())?),
+                (None, Some(id)) => Precondition::Reserved(id),
+                (None, None) if self.absent == Some(true) => Precondition::Absent,
+                (None, None) => Precondition::Any,
+            },
+            append_from: self.append_from,
+            acknowledged: self.acknowledged,
+            in_place: self.in_place,
+        })
+    }
+}
+
+impl StagingArea {
+    /// The staging area in the directory `root`, which need not exist yet.
+    pub fn new(root: impl Into<PathBuf>) -> Self {
+        StagingArea {
+            root: root.into(),
+            owner: Mutex::new(Owner { pid: std::process::id(), activity: String::new(), mount: false }),
+            instance: OnceLock::new(),
+            opening: Mutex::new(()),
+        }
+    }
+
+    /// Tells the other users of the store what this process is doing.
+    ///
+    /// # Errors
+    /// When the staging area can't be written.
+    pub fn announce(&self, activity: &str, mount: bool) -> io::Result<()> {
+        let owner = Owner { pid: std::process::id(), activity: activity.to_owned(), mount };
+        *self.owner.lock() = owner.clone();
+        if self.instance.get().is_some() {
+            write_owner(&self.instance()?.path, &owner)?;
+        }
+        self.instance().map(drop)
+    }
+
+    /// The other living users of the store that have announced themselves or write to it.
+    ///
+    /// # Errors
+    /// When the staging area can't be read.
+    pub fn others(&self) -> io::Result<Vec<Owner>> {
+        let mut others = Vec::new();
+        for path in self.instances()? {
+            if self.is_own(&path) {
+                continue;
+            }
+            let alive = match open_lock(&path) {
+                Ok(lock) => rustix::fs::flock(&lock, FlockOperation::NonBlockingLockShared).is_err(),
+                Err(_) => false,
+            };
+            if alive && let Ok(text) = std::fs::read_to_string(path.join("owner.json")) {
+                others.extend(serde_json::from_str::<Owner>(&text));
+            }
+        }
+        Ok(others)
+    }
+
+    /// A new empty staged file, for what `intent` says.
+    ///
+    /// # Errors
+    /// When the staging area can't be written, or is full.
+    pub fn stage(&self, intent: &Intent) -> io::Result<Staged> {
+        let instance = self.instance()?;
+        let pooled = instance.pool.lock().pop();
+        let slot = pooled.unwrap_or_else(|| {
+            let mut journal = instance.journal.lock();
+            journal.next_slot += 1;
+            journal.next_slot
+        });
+        let flags = OFlags::RDWR | OFlags::CREATE | OFlags::CLOEXEC | OFlags::NOFOLLOW | OFlags::LARGEFILE;
+        let file = rustix::fs::openat(&instance.dir, slot.to_string(), flags, Mode::RUSR | Mode::WUSR)?;
+        let staged = Staged { file: Arc::new(File::from(file)), slot, instance };
+        if let Err(error) = staged.note(intent) {
+            staged.discard();
+            return Err(error);
+        }
+        Ok(staged)
+    }
+
+    /// Takes over the staged files of all instances whose owner has died, and removes those instances.
+    ///
+    /// # Errors
+    /// When the staging area can't be read or written; what was taken so far is then dropped and waits in the
+    /// caller's own instance for the next recovery.
+    pub fn take_abandoned(&self) -> io::Result<Vec<Abandoned>> {
+        let mut taken = Vec::new();
+        for path in self.instances()? {
+            if self.is_own(&path) {
+                continue;
+            }
+            let Ok(lock) = open_lock(&path) else {
+                // Died between making the directory and the lock: nothing can be in it.
+                let _ = std::fs::remove_dir(&path);
+                continue;
+            };
+            if rustix::fs::flock(&lock, FlockOperation::NonBlockingLockExclusive).is_err() {
+                continue;
+            }
+            self.take_from(&path, &mut taken)?;
+            std::fs::remove_dir_all(&path)?;
+        }
+        Ok(taken)
+    }
+
+    fn take_from(&self, path: &Path, taken: &mut Vec<Abandoned>) -> io::Result<()> {
+        let journal = match std::fs::read(path.join("journal")) {
+            Ok(bytes) => bytes,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+            Err(error) => return Err(error),
+        };
+        for (slot, line) in read_journal(&journal) {
+            let from = path.join(slot.to_string());
+            let Ok(stat) = rustix::fs::lstat(&from) else { continue };
+            // The name is used again after a commit has renamed the file away: then it is another inode.
+            let Some(intent) = line.intent().filter(|_| stat.st_ino == line.inode) else { continue };
+            let instance = self.instance()?;
+            let flags = OFlags::RDWR | OFlags::CLOEXEC | OFlags::NOFOLLOW | OFlags::LARGEFILE;
+            let file = File::from(rustix::fs::open(&from, flags, Mode::empty())?);
+            let slot = {
+                let mut journal = instance.journal.lock();
+                journal.next_slot += 1;
+                journal.next_slot
+            };
+            let staged = Staged { file: Arc::new(file), slot, instance };
+            staged.note(&intent)?;
+            rustix::fs::rename(&from, staged.path())?;
+            taken.push(Abandoned { intent, staged });
+        }
+        Ok(())
+    }
+
+    fn instances(&self) -> io::Result<Vec<PathBuf>> {
+        let entries = match std::fs::read_dir(&self.root) {
+            Ok(entries) => entries,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+            Err(error) => return Err(error),
+        };
+        let mut paths = Vec::new();
+        for entry in entries {
+            let entry = entry?;
+            if !entry.file_name().as_encoded_bytes().starts_with(b".") {
+                paths.push(entry.path());
+            }
+        }
+        Ok(paths)
+    }
+
+    fn is_own(&self, path: &Path) -> bool {
+        self.instance.get().is_some_and(|own| own.path == path)
+    }
+
+    fn instance(&self) -> io::Result<Arc<Instance>> {
+        if let Some(instance) = self.instance.get() {
+            return Ok(instance.clone());
+        }
+        let _one_at_a_time = self.opening.lock();
+        if let Some(instance) = self.instance.get() {
+            return Ok(instance.clone());
+        }
+        let instance = Arc::new(Instance::create(&self.root, &self.owner.lock())?);
+        Ok(self.instance.get_or_init(|| instance).clone())
+    }
+}
+
+impl Drop for StagingArea {
+    fn drop(&mut self) {
+        let Some(instance) = self.instance.take().and_then(Arc::into_inner) else { return };
+        // A clean end leaves nothing behind; what is still journaled waits for recovery.
+        if instance.journal.lock().active.is_empty() {
+            let _ = std::fs::remove_dir_all(&instance.path);
+        }
+    }
+}
+
+impl Instance {
+    fn create(root: &Path, owner: &Owner) -> io::Result<Self> {
+        std::fs::create_dir_all(root)?;
+        let name = format!("{}-{:016x}", owner.pid, ObjectId::random().get());
+        // Under a name that recovery passes over until the lock is held.
+        let hidden = root.join(format!(".{name}"));
+        let path = root.join(name);
+        rustix::fs::mkdir(&hidden, Mode::RWXU)?;
+        let lock = rustix::fs::open(
+            hidden.join("lock"),
+            OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC,
+            Mode::RUSR | Mode::WUSR,
+        )?;
+        rustix::fs::flock(&lock, FlockOperation::NonBlockingLockExclusive)?;
+        write_owner(&hidden, owner)?;
+        let journal = File::options().append(true).create_new(true).open(hidden.join("journal"))?;
+        let dir = rustix::fs::open(&hidden, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
+        rustix::fs::rename(&hidden, &path)?;
+        Ok(Instance {
+            path,
+            dir,
+            journal: Mutex::new(Journal { file: journal, length: 0, next_slot: 0, active: HashMap::new() }),
+            pool: Mutex::default(),
+            _lock: lock,
+        })
+    }
+
+    fn forget(&self, slot: u64) {
+        let mut journal = self.journal.lock();
+        journal.active.remove(&slot);
+        if journal.active.is_empty() && journal.length > JOURNAL_MAX / 4 && journal.file.set_len(0).is_ok() {
+            journal.length = 0;
+        }
+    }
+}
+
+impl Journal {
+    fn write(&mut self, dir: &Path, slot: u64, line: String) -> io::Result<()> {
+        use io::Write;
+        if self.length > JOURNAL_MAX {
+            self.compact(dir)?;
+        }
+        if let Err(error) = self.file.write_all(line.as_bytes()) {
+            // Cut off what was written of the line, so that the next one stands by itself.
+            let _ = self.file.set_len(self.length);
+            return Err(error);
+        }
+        self.length += line.len() as u64;
+        self.active.insert(slot, line);
+        Ok(())
+    }
+
+    fn compact(&mut self, dir: &Path) -> io::Result<()> {
+        let text: String = self.active.values().map(String::as_str).collect();
+        let new = dir.join("journal.new");
+        std::fs::write(&new, &text)?;
+        let file = File::options().append(true).open(&new)?;
+        file.sync_all()?;
+        std::fs::rename(&new, dir.join("journal"))?;
+        self.length = text.len() as u64;
+        self.file = file;
+        Ok(())
+    }
+}
+
+impl Staged {
+    /// The staged bytes, open for reading and writing.
+    pub fn file(&self) -> &Arc<File> {
+        &self.file
+    }
+
+    /// Where the staged file is, to be renamed or linked.
+    pub fn path(&self) -> PathBuf {
+        self.instance.path.join(self.slot.to_string())
+    }
+
+    /// The directory and the name of the staged file.
+    pub fn location(&self) -> (rustix::fd::BorrowedFd<'_>, String) {
+        (self.instance.dir.as_fd(), self.slot.to_string())
+    }
+
+    /// Writes into the journal what the staged file is for from now on.
+    ///
+    /// # Errors
+    /// When the journal can't be written; the former intent then stands.
+    pub fn note(&self, intent: &Intent) -> io::Result<()> {
+        let inode = rustix::fs::fstat(&*self.file)?.st_ino;
+        let mut line = serde_json::to_string(&Line::new(self.slot, inode, intent))?;
+        line.push('\n');
+        self.instance.journal.lock().write(&self.instance.path, self.slot, line)
+    }
+
+    /// Makes the bytes and the journal survive a power loss.
+    ///
+    /// # Errors
+    /// When the medium fails; nothing may be acknowledged then.
+    pub fn sync(&self) -> io::Result<()> {
+        self.file.sync_all()?;
+        self.instance.journal.lock().file.sync_all()?;
+        rustix::fs::fsync(&self.instance.dir)?;
+        Ok(())
+    }
+
+    /// The staged file is no longer in the staging area: it was renamed to where it belongs.
+    pub fn committed(self) -> Arc<File> {
+        self.instance.forget(self.slot);
+        self.file
+    }
+
+    /// Gives the bytes up.
+    pub fn discard(self) {
+        self.instance.forget(self.slot);
+        let mut pool = self.instance.pool.lock();
+        // Nobody else has ever had the file open, or others would see another session's bytes in it.
+        let private = Arc::strong_count(&self.file) == 1;
+        if private && pool.len() < POOL_MAX && self.file.set_len(0).is_ok() {
+            pool.push(self.slot);
+        } else {
+            let _ = rustix::fs::unlinkat(&self.instance.dir, self.slot.to_string(), AtFlags::empty());
+        }
+    }
+}
+
+fn open_lock(path: &Path) -> rustix::io::Result<OwnedFd> {
+    rustix::fs::open(path.join("lock"), OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NOFOLLOW, Mode::empty())
+}
+
+fn write_owner(dir: &Path, owner: &Owner) -> io::Result<()> {
+    std::fs::write(dir.join("owner.json"), serde_json::to_string(owner)? + "\n")
+}
+
+/// The last whole line of each slot. A line that was cut off or scrambled says nothing about any file.
+fn read_journal(bytes: &[u8]) -> HashMap<u64, Line> {
+    let mut lines = HashMap::new();
+    for text in bytes.split_inclusive(|&b| b == b'\n').filter_map(|line| line.strip_suffix(b"\n")) {
+        if let Ok(line) = serde_json::from_slice::<Line>(text) {
+            lines.insert(line.slot, line);
+        }
+    }
+    lines
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::FileExt;
+
+    use super::*;
+
+    fn intent(key: &str) -> Intent {
+        Intent {
+            key: Key::parse(key).unwrap(),
+            expect: Precondition::Version(Generation::FIRST, ObjectId::random()),
+            append_from: Some(7),
+            acknowledged: true,
+            in_place: false,
+        }
+    }
+
+    #[test]
+    fn the_living_are_left_alone_and_the_dead_are_taken_over() {
+        let dir = tempfile::tempdir().unwrap();
+        let (a, b) = (StagingArea::new(dir.path()), StagingArea::new(dir.path()));
+        let staged = a.stage(&intent("Note/1")).unwrap();
+        staged.file().write_all_at(b"bytes", 0).unwrap();
+        assert!(b.take_abandoned().unwrap().is_empty());
+        drop((staged, a));
+        let taken = b.take_abandoned().unwrap();
+        assert_eq!(taken.len(), 1);
+        assert_eq!(taken[0].intent.key, Key::parse("Note/1").unwrap());
+        assert_eq!(taken[0].intent.append_from, Some(7));
+        assert_eq!(std::fs::read(taken[0].staged.path()).unwrap(), b"bytes");
+        assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn a_clean_end_leaves_nothing() {
+        let dir = tempfile::tempdir().unwrap();
+        let a = StagingArea::new(dir.path());
+        a.stage(&intent("Note/1")).unwrap().discard();
+        drop(a);
+        assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn a_scrambled_journal_says_nothing() {
+        let good = serde_json::to_string(&Line::new(1, 2, &intent("a"))).unwrap();
+        let text = format!("{good}\n{{\"slot\":2,\"ino\0\n{good}");
+        assert_eq!(read_journal(text.as_bytes()).len(), 1);
+        assert!(read_journal(b"\xff\xff\n[]\n{}\n").is_empty());
+    }
+}

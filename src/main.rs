@@ -1,0 +1,2 @@
+//! The `sepia` command.
+fn main() {}

@@ -1,0 +1,197 @@
+//! Bytes that lost: saves that came too late, and sessions that a crash interrupted.
+//!
+//! Each is two records below `conflicts/`: the bytes, whole, and what is known of them. Nothing here is ever removed
+//! but by [`Store::resolve_conflict`].
+
+use std::fmt;
+use std::fs::File;
+use std::io::Read;
+
+use serde::{Deserialize, Serialize};
+
+use super::{Error, Result, Store};
+use crate::backend::{self, Staged, Stat};
+use crate::types::{Generation, Key, ObjectId, Precondition, Timestamp};
+
+/// The name of a conflict: when it arose, and something random.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct ConflictId(String);
+
+impl fmt::Display for ConflictId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// Why bytes were set aside.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Reason {
+    /// Somebody else's generation became current first.
+    Stale,
+    /// The process died before the bytes were saved; they may not be all that was to be written.
+    Interrupted,
+    /// The save failed for another reason than a conflict, such as a full disk.
+    Failed,
+}
+
+/// Bytes that were set aside.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Conflict {
+    /// Its name.
+    pub id: ConflictId,
+    /// The object that they were to become.
+    pub key: Key,
+    /// Why they did not.
+    pub reason: Reason,
+    /// The generation that they were based on; `None` for a new object.
+    pub base: Option<Generation>,
+    /// The generation that was current when they were set aside.
+    pub current: Option<Generation>,
+    /// When that was.
+    pub time: Timestamp,
+    /// Bytes.
+    pub size: u64,
+}
+
+/// How to end a conflict.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Resolution {
+    /// The bytes that lost become the next generation.
+    Take,
+    /// The current generation stays; the bytes that lost are dropped.
+    Keep,
+    /// The bytes that lost become a new object with this key.
+    As(Key),
+}
+
+#[derive(Serialize, Deserialize)]
+struct Record {
+    key: String,
+    reason: Reason,
+    base: Option<Generation>,
+    current: Option<Generation>,
+    time: i64,
+}
+
+impl Store {
+    /// What was set aside, oldest first.
+    ///
+    /// # Errors
+    /// When the records can't be read.
+    pub fn conflicts(&self) -> Result<Vec<Conflict>> {
+        let mut conflicts = Vec::new();
+        for path in self.backend.list_records(&dir())? {
+            let Some(id) = path.name().and_then(|name| name.to_str()).and_then(|name| name.strip_suffix(".json"))
+            else {
+                continue;
+            };
+            match self.conflict(id) {
+                Ok(conflict) => conflicts.push(conflict),
+                // Resolved by somebody else while we were looking.
+                Err(Error::NoConflict(_)) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        conflicts.sort_by(|a, b| (a.time, &a.id).cmp(&(b.time, &b.id)));
+        Ok(conflicts)
+    }
+
+    /// One of them by its name, or by as much of its name as is unique.
+    ///
+    /// # Errors
+    /// [`Error::NoConflict`].
+    pub fn conflict(&self, id: &str) -> Result<Conflict> {
+        let missing = || Error::NoConflict(id.to_owned());
+        let (record_path, bytes_path) = paths(id).map_err(|_| missing())?;
+        let read = |path: &Key| match self.backend.open_record(path) {
+            Err(error) if error.is_not_found() => Err(missing()),
+            other => Ok(other?),
+        };
+        let what = "a conflict's record";
+        let mut text = String::new();
+        read(&record_path)?.read_to_string(&mut text).map_err(|source| Error::Records { what, source })?;
+        let size = read(&bytes_path)?
+            .metadata()
+            .map_err(|source| Error::Records { what: "a conflict's bytes", source })?
+            .len();
+        let record: Record = serde_json::from_str(&text).map_err(|e| Error::Records { what, source: e.into() })?;
+        Ok(Conflict {
+            id: ConflictId(id.to_owned()),
+            key: Key::unescape(&record.key)?,
+            reason: record.reason,
+            base: record.base,
+            current: record.current,
+            time: Timestamp::from_nanos(record.time),
+            size,
+        })
+    }
+
+    /// The bytes of a conflict.
+    ///
+    /// # Errors
+    /// [`Error::NoConflict`].
+    pub fn open_conflict(&self, id: &ConflictId) -> Result<File> {
+        match self.backend.open_record(&paths(&id.0)?.1) {
+            Err(error) if error.is_not_found() => Err(Error::NoConflict(id.0.clone())),
+            other => Ok(other?),
+        }
+    }
+
+    /// Ends a conflict. Returns the state of the object that was saved, if one was.
+    ///
+    /// # Errors
+    /// [`backend::Error::Exists`] when the new name is taken; the conflict then stays.
+    pub fn resolve_conflict(&self, id: &ConflictId, how: &Resolution) -> Result<Option<Stat>> {
+        let conflict = self.conflict(&id.0)?;
+        let saved = match how {
+            Resolution::Keep => None,
+            Resolution::Take => Some(self.put(&conflict.key, &mut self.open_conflict(id)?, Precondition::Any)?),
+            Resolution::As(key) => Some(self.put(key, &mut self.open_conflict(id)?, Precondition::Absent)?),
+        };
+        // The record last: without it the bytes could no longer be found.
+        let (record, bytes) = paths(&id.0)?;
+        self.backend.remove_record(&bytes)?;
+        self.backend.remove_record(&record)?;
+        Ok(saved)
+    }
+
+    /// Keeps staged bytes that could not be saved.
+    pub(super) fn set_aside(
+        &self,
+        staged: Staged,
+        key: &Key,
+        reason: Reason,
+        base: Option<Generation>,
+    ) -> std::result::Result<ConflictId, (backend::Error, Staged)> {
+        let time = self.now();
+        let id = format!("{time}-{:08x}", ObjectId::random().get() as u32);
+        let current = self.backend.stat(key).ok().and_then(|stat| stat.generation);
+        let record = Record { key: key.escaped(), reason, base, current, time: time.nanos() };
+        // Key::parse refuses none of these names.
+        let (record_path, bytes_path) = match paths(&id) {
+            Ok(paths) => paths,
+            Err(error) => return Err((error.into(), staged)),
+        };
+        let text = match serde_json::to_vec(&record) {
+            Ok(text) => text,
+            Err(error) => return Err((backend::Error::from_io(key, "describe a conflict", error), staged)),
+        };
+        if let Err(error) = self.backend.put_record(&record_path, &text) {
+            return Err((error, staged));
+        }
+        self.backend.keep_staged(&bytes_path, staged)?;
+        log::warn!("{key}: a save was set aside as conflict {id}");
+        Ok(ConflictId(id))
+    }
+}
+
+fn dir() -> Key {
+    Key::parse("conflicts").unwrap_or_else(|_| Key::root())
+}
+
+fn paths(id: &str) -> std::result::Result<(Key, Key), crate::types::KeyError> {
+    let child = |name: String| dir().child(std::ffi::OsStr::new(&name));
+    Ok((child(format!("{id}.json"))?, child(format!("{id}.bytes"))?))
+}

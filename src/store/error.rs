@@ -1,0 +1,62 @@
+//! What can go wrong with a store.
+
+use std::io;
+
+use crate::backend;
+use crate::types::{Generation, Key, KeyError};
+
+use super::ConflictId;
+
+/// The result of an operation on a store.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// Why an operation on a store failed.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The medium's answer; among them [`backend::Error::Stale`] when a precondition didn't hold and no bytes were
+    /// at stake.
+    #[error(transparent)]
+    Backend(#[from] backend::Error),
+    /// A save came too late: somebody else's generation is current. The bytes that lost are kept whole as a
+    /// conflict; look at it with `sepia conflicts`.
+    #[error("{key}: changed meanwhile{}; your bytes are kept as conflict {kept}", match current {
+        Some(g) => format!(", its current generation is {g}"),
+        None => String::new(),
+    })]
+    Conflict {
+        /// The object.
+        key: Key,
+        /// What is current instead; `None` when the object is gone.
+        current: Option<Generation>,
+        /// Where the bytes are.
+        kept: ConflictId,
+    },
+    /// There is no such conflict (any more).
+    #[error("there is no conflict {0}")]
+    NoConflict(String),
+    /// No URL of a store.
+    #[error("{url:?} is no store: {why}")]
+    Url {
+        /// What was given.
+        url: String,
+        /// What is wrong with it.
+        why: &'static str,
+    },
+    /// Sepia's own records couldn't be read or written.
+    #[error("can't access {what}: {source}")]
+    Records {
+        /// Which records.
+        what: &'static str,
+        /// The system's answer.
+        source: io::Error,
+    },
+    /// The bytes to be saved couldn't be read.
+    #[error("can't read the bytes to save: {0}")]
+    Source(#[source] io::Error),
+}
+
+impl From<KeyError> for Error {
+    fn from(error: KeyError) -> Self {
+        Error::Backend(error.into())
+    }
+}

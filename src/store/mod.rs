@@ -1,0 +1,108 @@
+//! Objects and generations over any backend: the library that the mount and the commands are made of.
+//!
+//! A [`Store`] reads, saves, renames and removes objects, every change under a [`Precondition`]; it keeps what lost
+//! a conflict ([`conflicts`]) and puts the store in order after a crash ([`recovery`]). Longer writes go through a
+//! [`Session`]. Knows no inodes and no FUSE.
+//!
+//! ```
+//! use sepia::{Key, Precondition, Store};
+//! let store = Store::open("memory:")?;
+//! let key = Key::object("Note", "note-1")?;
+//! let first = store.put(&key, &mut &b"hello"[..], Precondition::Absent)?;
+//! let stale = Precondition::Generation(first.generation.unwrap());
+//! store.put(&key, &mut &b"hello, world"[..], stale)?;
+//! // Somebody else's save is in between: nothing is overwritten.
+//! assert!(store.put(&key, &mut &b"bye"[..], stale).is_err());
+//! assert_eq!(store.history(&key)?.len(), 2);
+//! # Ok::<(), sepia::Error>(())
+//! ```
+
+pub mod conflicts;
+mod error;
+mod object;
+pub mod recovery;
+mod session;
+mod url;
+
+use std::sync::Arc;
+
+pub use conflicts::{Conflict, ConflictId, Reason, Resolution};
+pub use error::{Error, Result};
+pub use recovery::{Outcome, Recovered};
+pub use session::{Session, SessionOptions};
+pub use url::Location;
+
+use crate::backend::{Backend, Owner, file::FileBackend, memory::MemoryBackend};
+
+/// An open store. Cheap to clone; every method may be called from any thread.
+#[derive(Clone)]
+pub struct Store {
+    backend: Arc<dyn Backend>,
+    location: Location,
+}
+
+impl std::fmt::Debug for Store {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Store({})", self.location)
+    }
+}
+
+impl Store {
+    /// Makes a new, empty store at a URL (`./dir`, `file:/dir`, `memory:`). A directory may hold files already:
+    /// they are the store's first objects.
+    ///
+    /// # Errors
+    /// [`Error::Exists`] when there is a store already, and what the backend says.
+    ///
+    /// ```
+    /// # let dir = tempfile::tempdir().unwrap();
+    /// let store = sepia::Store::init(dir.path().to_str().unwrap())?;
+    /// assert!(sepia::Store::init(dir.path().to_str().unwrap()).is_err());
+    /// # Ok::<(), sepia::Error>(())
+    /// ```
+    pub fn init(url: &str) -> Result<Self> {
+        let location = Location::parse(url)?;
+        let backend: Arc<dyn Backend> = match &location {
+            Location::File(path) => Arc::new(FileBackend::init(path)?),
+            Location::Memory => Arc::new(MemoryBackend::new()),
+        };
+        Ok(Store { backend, location })
+    }
+
+    /// Opens the store at a URL. `memory:` is a new store each time.
+    ///
+    /// # Errors
+    /// [`Error::Url`], and [`crate::backend::Error::Unusable`] when there is no store or not one that this version
+    /// can use.
+    pub fn open(url: &str) -> Result<Self> {
+        let location = Location::parse(url)?;
+        let backend: Arc<dyn Backend> = match &location {
+            Location::File(path) => Arc::new(FileBackend::open(path)?),
+            Location::Memory => Arc::new(MemoryBackend::new()),
+        };
+        Ok(Store { backend, location })
+    }
+
+    /// A store over a backend of one's own, such as one that injects faults.
+    pub fn with_backend(backend: Arc<dyn Backend>, location: Location) -> Self {
+        Store { backend, location }
+    }
+
+    /// Where the store is.
+    pub fn location(&self) -> &Location {
+        &self.location
+    }
+
+    /// The medium below: for metadata, which needs no decision of this layer.
+    pub fn backend(&self) -> &dyn Backend {
+        &*self.backend
+    }
+
+    /// The other processes that use this store now.
+    ///
+    /// # Errors
+    /// When the staging area can't be read.
+    pub fn users(&self) -> Result<Vec<Owner>> {
+        self.backend.staging().others().map_err(|source| Error::Records { what: "the store's users", source })
+    }
+}

@@ -1,0 +1,179 @@
+//! Whole objects: read, save, list, rename, remove, restore.
+
+use std::io::Read;
+use std::os::unix::fs::FileExt;
+
+use super::{Error, Result, Session, SessionOptions, Store};
+use crate::backend::{self, Creator, DirEntry, GenerationInfo, Kept, Opened, Rename, Stat};
+use crate::types::{Generation, Key, Precondition, Timestamp};
+
+impl Store {
+    /// The state of what is at `key`; links are not followed.
+    ///
+    /// # Errors
+    /// [`backend::Error::NotFound`].
+    pub fn stat(&self, key: &Key) -> Result<Stat> {
+        Ok(self.backend.stat(key)?)
+    }
+
+    /// The entries of a directory, by name.
+    ///
+    /// # Errors
+    /// [`backend::Error::NotFound`], [`backend::Error::NotDirectory`].
+    pub fn list(&self, dir: &Key) -> Result<Vec<DirEntry>> {
+        let mut entries = self.backend.list(dir)?;
+        entries.sort_unstable_by(|a, b| a.name.cmp(&b.name));
+        Ok(entries)
+    }
+
+    /// Opens the current generation.
+    ///
+    /// # Errors
+    /// [`backend::Error::NotFound`]; [`backend::Error::Invalid`] when it is no file.
+    pub fn get(&self, key: &Key) -> Result<Opened> {
+        Ok(self.backend.open(key)?)
+    }
+
+    /// Opens a generation by its number, kept or current.
+    ///
+    /// # Errors
+    /// [`backend::Error::NoGeneration`].
+    pub fn get_generation(&self, key: &Key, generation: Generation) -> Result<Opened> {
+        Ok(self.backend.open_generation(key, generation)?)
+    }
+
+    /// Saves all of `bytes` as the next generation of `key`, and makes the directories above it. When it returns,
+    /// the save would survive a power loss.
+    ///
+    /// # Errors
+    /// [`backend::Error::Stale`] or [`backend::Error::Exists`] when the precondition doesn't hold (the caller still
+    /// has the bytes); [`Error::Source`] when `bytes` fails.
+    pub fn put(&self, key: &Key, bytes: &mut dyn Read, expect: Precondition) -> Result<Stat> {
+        if let Some(parent) = key.parent() {
+            self.create_dirs(&parent)?;
+        }
+        let mut session = Session::replace(self, key, expect)?;
+        let mut buffer = vec![0; 256 << 10];
+        let mut at = 0;
+        loop {
+            match bytes.read(&mut buffer) {
+                Ok(0) => break,
+                Ok(n) => {
+                    session.write_at(&buffer[..n], at)?;
+                    at += n as u64;
+                }
+                Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
+                Err(error) => {
+                    session.discard();
+                    return Err(Error::Source(error));
+                }
+            }
+        }
+        session.save(key)
+    }
+
+    /// Makes a directory and those above it; what exists stays.
+    ///
+    /// # Errors
+    /// [`backend::Error::NotDirectory`] when something else is in the way.
+    pub fn create_dirs(&self, dir: &Key) -> Result<()> {
+        match self.backend.stat(dir) {
+            Ok(stat) if stat.kind == backend::FileKind::Directory => return Ok(()),
+            Ok(_) => return Err(backend::Error::NotDirectory(dir.clone()).into()),
+            Err(error) if error.is_not_found() => {}
+            Err(error) => return Err(error.into()),
+        }
+        if let Some(parent) = dir.parent() {
+            self.create_dirs(&parent)?;
+        }
+        match self.backend.create_dir(dir, 0o777, &Creator::current()) {
+            Ok(_) | Err(backend::Error::Exists(_)) => Ok(()),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Removes an object; its bytes stay in the history.
+    ///
+    /// # Errors
+    /// [`backend::Error::NotFound`], [`backend::Error::Stale`], [`backend::Error::IsDirectory`].
+    pub fn remove(&self, key: &Key, expect: Precondition) -> Result<()> {
+        Ok(self.backend.remove(key, &expect)?)
+    }
+
+    /// Renames an object or a directory. What it replaces stays in the target's history.
+    ///
+    /// # Errors
+    /// As [`backend::Backend::rename`].
+    pub fn rename(&self, from: &Key, to: &Key, expect_to: Precondition) -> Result<Stat> {
+        Ok(self.backend.rename(from, to, &Rename { expect_from: Precondition::Any, expect_to, exchange: false })?)
+    }
+
+    /// All generations of `key`, oldest first; the current one, if there is one, is the last.
+    ///
+    /// # Errors
+    /// [`backend::Error::NotFound`] when there is neither an object nor a history.
+    pub fn history(&self, key: &Key) -> Result<Vec<GenerationInfo>> {
+        // Opening records what was changed from outside, which belongs into the history too.
+        let current = match self.backend.open(key) {
+            Ok(opened) => Some(opened.stat),
+            Err(error) if error.is_not_found() => None,
+            Err(error) => return Err(error.into()),
+        };
+        let mut history = self.backend.generations(key)?;
+        if let Some((stat, generation)) = current.and_then(|stat| stat.generation.map(|g| (stat, g))) {
+            history.retain(|info| info.generation < generation);
+            history.push(GenerationInfo {
+                generation,
+                committed: stat.committed.unwrap_or(stat.mtime),
+                superseded: None,
+                deleted: false,
+                size: stat.size,
+                mtime: stat.mtime,
+                kept: Kept::Whole,
+            });
+        } else if history.is_empty() && self.backend.stat(key).is_err_and(|error| error.is_not_found()) {
+            return Err(backend::Error::NotFound(key.clone()).into());
+        }
+        Ok(history)
+    }
+
+    /// Saves an older generation's bytes as a new generation, which becomes current.
+    ///
+    /// # Errors
+    /// [`backend::Error::NoGeneration`]; [`backend::Error::Stale`] when the precondition doesn't hold.
+    pub fn restore(&self, key: &Key, generation: Generation, expect: Precondition) -> Result<Stat> {
+        let old = self.backend.open_generation(key, generation)?;
+        let size = old.stat.size;
+        let mut reader = Positioned { file: &old.file, at: 0, end: size };
+        self.put(key, &mut reader, expect)
+    }
+
+    /// Opens a write session on an object, made when it doesn't exist and `options` say so.
+    ///
+    /// # Errors
+    /// [`backend::Error::NotFound`], [`backend::Error::Exists`] (exclusive creation), [`backend::Error::Invalid`].
+    pub fn open_session(&self, key: &Key, options: &SessionOptions) -> Result<Session> {
+        Session::open(self, key, options)
+    }
+
+    /// The time by which generations are stamped.
+    pub fn now(&self) -> Timestamp {
+        self.backend.now()
+    }
+}
+
+/// Reads a file from its beginning to `end`, whatever its own offset is.
+struct Positioned<'a> {
+    file: &'a std::fs::File,
+    at: u64,
+    end: u64,
+}
+
+impl Read for Positioned<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
+        let most = usize::try_from(self.end - self.at).unwrap_or(usize::MAX).min(buffer.len());
+        let n = self.file.read_at(&mut buffer[..most], self.at)?;
+        self.at += n as u64;
+        Ok(n)
+    }
+}

@@ -1,0 +1,129 @@
+//! Putting a store in order after its users died: every session that was under way is finished or set aside.
+
+use std::fmt;
+
+use super::{ConflictId, Error, Reason, Result, Store};
+use crate::backend::{self, Abandoned, Commit, Creator, Staged, copy_range};
+use crate::types::{Generation, Key, Precondition};
+
+/// What became of a session whose process died.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Outcome {
+    /// It had been saved already; only its traces were removed.
+    AlreadySaved,
+    /// An fsync had been acknowledged: its bytes are now this generation.
+    Finished(Generation),
+    /// Its bytes are kept as this conflict.
+    SetAside(ConflictId),
+    /// It had not written anything.
+    Empty,
+}
+
+/// A session that was recovered.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Recovered {
+    /// The object that it wrote to.
+    pub key: Key,
+    /// What became of it.
+    pub outcome: Outcome,
+    /// Bytes that it had staged.
+    pub size: u64,
+}
+
+impl fmt::Display for Recovered {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Recovered { key, size, .. } = self;
+        match &self.outcome {
+            Outcome::AlreadySaved => write!(f, "{key}: had been saved before the crash, nothing was lost"),
+            Outcome::Finished(generation) => {
+                write!(f, "{key}: finished the save that was under way, it is generation {generation} ({size} bytes)")
+            }
+            Outcome::SetAside(id) => {
+                write!(f, "{key}: set aside {size} bytes whose save had not ended, see: sepia conflicts show {id}")
+            }
+            Outcome::Empty => write!(f, "{key}: had been opened but not written"),
+        }
+    }
+}
+
+impl Store {
+    /// Finishes or sets aside the sessions of all processes that died; those of the living are left alone.
+    ///
+    /// # Errors
+    /// When the staging area can't be read or written. What was not recovered waits for the next call.
+    pub fn recover(&self) -> Result<Vec<Recovered>> {
+        let mut done = Vec::new();
+        for abandoned in self.backend.take_abandoned()? {
+            let key = abandoned.intent.key.clone();
+            let size = abandoned.staged.file().metadata().map_or(0, |meta| meta.len());
+            let size = size - abandoned.intent.append_from.unwrap_or(0).min(size);
+            let outcome = self.recover_one(abandoned, size)?;
+            done.push(Recovered { key, outcome, size });
+        }
+        Ok(done)
+    }
+
+    fn recover_one(&self, abandoned: Abandoned, size: u64) -> Result<Outcome> {
+        if self.backend.repair(&abandoned)? {
+            abandoned.staged.discard();
+            return Ok(Outcome::AlreadySaved);
+        }
+        let Abandoned { intent, staged } = abandoned;
+        if size == 0 && !intent.acknowledged && !intent.in_place {
+            staged.discard();
+            return Ok(Outcome::Empty);
+        }
+        let commit = Commit { expect: intent.expect, durable: true, amend: false, merge: true };
+        let (error, staged) = if !(intent.acknowledged || intent.in_place) {
+            return self.put_aside(staged, &intent.key, intent.append_from, intent.expect, Reason::Interrupted);
+        } else if let Some(from) = intent.append_from {
+            match self.backend.append(&intent.key, &staged, from, &commit) {
+                Ok(stat) => {
+                    staged.discard();
+                    return Ok(finished(stat.generation));
+                }
+                Err(error) => (error, staged),
+            }
+        } else {
+            match self.backend.commit(&intent.key, staged, &commit, &Creator::current()) {
+                Ok(stat) => return Ok(finished(stat.generation)),
+                Err(failure) => failure,
+            }
+        };
+        match error {
+            backend::Error::Stale { .. } | backend::Error::NotFound(_) | backend::Error::NotDirectory(_) => {
+                self.put_aside(staged, &intent.key, intent.append_from, intent.expect, Reason::Stale)
+            }
+            error => Err(error.into()),
+        }
+    }
+
+    fn put_aside(
+        &self,
+        staged: Staged,
+        key: &Key,
+        append_from: Option<u64>,
+        expect: Precondition,
+        reason: Reason,
+    ) -> Result<Outcome> {
+        let base = match expect {
+            Precondition::Version(generation, _) | Precondition::Generation(generation) => Some(generation),
+            _ => None,
+        };
+        if let (Some(from), Some(generation)) = (append_from, base) {
+            match self.backend.open_generation(key, generation) {
+                Ok(opened) => copy_range(&opened.file, staged.file(), 0, from)
+                    .map_err(|source| Error::Records { what: "an interrupted save", source })?,
+                Err(error) => log::warn!("{key}: the beginning of an interrupted append is missing: {error}"),
+            }
+        }
+        match self.set_aside(staged, key, reason, base) {
+            Ok(id) => Ok(Outcome::SetAside(id)),
+            Err((error, _waits_for_the_next_recovery)) => Err(error.into()),
+        }
+    }
+}
+
+fn finished(generation: Option<Generation>) -> Outcome {
+    Outcome::Finished(generation.unwrap_or(Generation::FIRST))
+}

@@ -1,0 +1,692 @@
+//! Write sessions: the bytes of one object while it is being written.
+//!
+//! A session lasts from the first handle that opens an object for writing until the last one closes, and makes one
+//! generation if it changed the bytes. Until [`Session::publish`] nobody else sees its writes. It copies nothing
+//! before it must: reads come from the base, and a session that only writes behind the base's end stages just what
+//! is new, which is then appended to the object.
+//!
+//! Decides what becomes of the bytes when the base is no longer current: appended (if the session only appended),
+//! or set aside as a conflict. Nothing that was written is ever dropped, but by [`Session::discard`].
+
+use std::fs::File;
+use std::io;
+use std::os::unix::fs::{FileExt, MetadataExt};
+use std::sync::Arc;
+
+use rustix::fs::{FallocateFlags, SeekFrom, Timespec, Timestamps};
+
+use super::{ConflictId, Error, Reason, Result, Store};
+use crate::backend::{self, Commit, Creator, FileKind, Intent, Opened, SetTime, Staged, Stat, copy_range};
+use crate::types::{Generation, Key, Precondition, Timestamp};
+
+/// How to open a session.
+#[derive(Debug, Clone)]
+pub struct SessionOptions {
+    /// Make the object when it doesn't exist, with these permission bits (before the umask).
+    pub create: Option<u32>,
+    /// Fail when the object exists.
+    pub exclusive: bool,
+    /// Start empty.
+    pub truncate: bool,
+    /// Commit only if this holds, rather than if what was found at opening is still current.
+    pub expect: Option<Precondition>,
+    /// On whose behalf.
+    pub creator: Creator,
+}
+
+impl Default for SessionOptions {
+    fn default() -> Self {
+        SessionOptions {
+            create: Some(0o666),
+            exclusive: false,
+            truncate: false,
+            expect: None,
+            creator: Creator::current(),
+        }
+    }
+}
+
+/// The bytes of one object while it is being written. See the [module](self).
+#[derive(Debug)]
+#[must_use = "publish or discard it; dropped, its bytes wait for recovery"]
+pub struct Session {
+    store: Store,
+    creator: Creator,
+    /// The generation that reads come from as far as nothing was written over it; `None` when it starts empty.
+    base: Option<Opened>,
+    /// What must be current for the commit.
+    expect: Precondition,
+    /// What was written.
+    staged: Option<Staged>,
+    /// If set, `staged` holds only the bytes from here on, and those before are the base's.
+    tail_from: Option<u64>,
+    /// The bytes differ from what was last published.
+    dirty: bool,
+    /// Something was written, not just truncated, since the last publication.
+    wrote: bool,
+    /// Every write so far was an append.
+    append_only: bool,
+    /// The current generation is this session's own: the next publication replaces it.
+    published: bool,
+    /// A write to this range (start, end) failed and was not repeated: the bytes are not what the writer meant.
+    failed: Option<(u64, u64)>,
+    /// The session lost to a newer generation.
+    lost: Option<(Option<Generation>, ConflictId)>,
+    key: Key,
+}
+
+impl Session {
+    /// Opens a session on what is at `key`.
+    pub(super) fn open(store: &Store, key: &Key, options: &SessionOptions) -> Result<Self> {
+        loop {
+            if options.exclusive && options.create.is_some() {
+                return Self::create(store, key, options);
+            }
+            match store.backend.open(key) {
+                Ok(opened) => return Ok(Self::on(store, key, opened, options)),
+                Err(error) if error.is_not_found() && options.create.is_some() => {
+                    match Self::create(store, key, options) {
+                        // Somebody else was faster: then it is theirs that we open.
+                        Err(Error::Backend(backend::Error::Exists(_))) => {}
+                        other => return other,
+                    }
+                }
+                Err(error) => return Err(error.into()),
+            }
+        }
+    }
+
+    fn create(store: &Store, key: &Key, options: &SessionOptions) -> Result<Self> {
+        let stat = store.backend.reserve(key, options.create.unwrap_or(0o666), &options.creator)?;
+        Ok(Self::reserved(store, key, &stat, options))
+    }
+
+    /// A session on an object that was just reserved.
+    pub fn reserved(store: &Store, key: &Key, stat: &Stat, options: &SessionOptions) -> Self {
+        let expect = options.expect.unwrap_or(Precondition::Reserved(stat.id));
+        Self::new(store, key, None, expect, options.creator)
+    }
+
+    /// A session on an object that was just opened.
+    pub fn on(store: &Store, key: &Key, opened: Opened, options: &SessionOptions) -> Self {
+        let found = match opened.stat.generation {
+            Some(generation) => Precondition::Version(generation, opened.stat.id),
+            None => Precondition::Reserved(opened.stat.id),
+        };
+        let dirty = options.truncate && opened.stat.size > 0;
+        let base = (!dirty && opened.stat.generation.is_some()).then_some(opened);
+        let mut session = Self::new(store, key, base, options.expect.unwrap_or(found), options.creator);
+        session.dirty = dirty;
+        session.append_only = !dirty;
+        session
+    }
+
+    /// A session that replaces all bytes under a precondition, whether or not the object exists.
+    pub(super) fn replace(store: &Store, key: &Key, expect: Precondition) -> Result<Self> {
+        match store.backend.stat(key) {
+            Ok(stat) if stat.kind == FileKind::Directory => return Err(backend::Error::IsDirectory(key.clone()).into()),
+            Ok(stat) if stat.kind != FileKind::File => {
+                return Err(backend::Error::Invalid(key.clone(), "not a regular file").into());
+            }
+            _ => {}
+        }
+        let mut session = Self::new(store, key, None, expect, Creator::current());
+        session.dirty = true;
+        session.append_only = false;
+        Ok(session)
+    }
+
+    fn new(store: &Store, key: &Key, base: Option<Opened>, expect: Precondition, creator: Creator) -> Self {
+        Session {
+            store: store.clone(),
+            creator,
+            base,
+            expect,
+            staged: None,
+            tail_from: None,
+            dirty: false,
+            wrote: false,
+            append_only: true,
+            published: false,
+            failed: None,
+            lost: None,
+            key: key.clone(),
+        }
+    }
+
+    /// Bytes, as this session's reader sees them.
+    pub fn size(&self) -> io::Result<u64> {
+        match &self.staged {
+            Some(staged) => Ok(staged.file().metadata()?.len()),
+            None => Ok(self.base_size()),
+        }
+    }
+
+    /// Size, allocated 512-byte blocks, and modification and status change times, if this session's bytes differ
+    /// from the object's.
+    pub fn overlay(&self) -> io::Result<Option<(u64, u64, Timestamp, Timestamp)>> {
+        let Some(staged) = &self.staged else {
+            return Ok(None);
+        };
+        let meta = staged.file().metadata()?;
+        let below = if self.tail_from.is_some() { self.base.as_ref().map_or(0, |base| base.stat.blocks) } else { 0 };
+        let mtime = Timestamp::from_parts(meta.mtime(), meta.mtime_nsec() as u32);
+        let ctime = Timestamp::from_parts(meta.ctime(), meta.ctime_nsec() as u32);
+        Ok(Some((meta.len(), meta.blocks() + below, mtime, ctime)))
+    }
+
+    /// Whether there is something to publish.
+    pub fn is_dirty(&self) -> bool {
+        self.dirty
+    }
+
+    /// Whether bytes were written, not just truncated, since the last publication.
+    pub fn has_written(&self) -> bool {
+        self.wrote
+    }
+
+    /// Whether the session lost to a newer generation, so that nothing more can be written in it.
+    pub fn is_lost(&self) -> bool {
+        self.lost.is_some()
+    }
+
+    /// Whether the session's object has been published or existed before, so that it has a generation.
+    pub fn is_reserved(&self) -> bool {
+        matches!(self.expect, Precondition::Reserved(_)) && !self.published
+    }
+
+    /// The file that readers may read while nothing is staged.
+    pub fn base_file(&self) -> Option<&Arc<File>> {
+        self.base.as_ref().map(|base| &base.file)
+    }
+
+    /// Reads at an offset; returns fewer bytes than asked for only at the end.
+    pub fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
+        let mut done = 0;
+        let base_end = match (&self.staged, self.tail_from) {
+            (Some(_), None) => 0,
+            (Some(_), Some(from)) => from,
+            (None, _) => self.base_size(),
+        };
+        if let Some(base) = &self.base
+            && offset < base_end
+        {
+            let most = usize::try_from(base_end - offset).unwrap_or(usize::MAX).min(buffer.len());
+            done = read_full(&base.file, &mut buffer[..most], offset)?;
+            if done < most {
+                return Ok(done);
+            }
+        }
+        if let Some(staged) = &self.staged
+            && done < buffer.len()
+        {
+            done += read_full(staged.file(), &mut buffer[done..], offset + done as u64)?;
+        }
+        Ok(done)
+    }
+
+    /// Writes at an offset; behind the end, the gap reads as zeros.
+    ///
+    /// # Errors
+    /// ENOSPC and the like: the range is then remembered, and unless it is written again the session is not
+    /// published, for its bytes are not what the writer meant. [`backend::Error::Stale`] in a session that lost.
+    pub fn write_at(&mut self, data: &[u8], offset: u64) -> Result<()> {
+        self.append_only = false;
+        self.write(data, offset)
+    }
+
+    /// Writes at the end, wherever that is, and returns where that was. Sessions that only append don't conflict
+    /// with each other.
+    ///
+    /// # Errors
+    /// As [`Session::write_at`].
+    pub fn append(&mut self, data: &[u8]) -> Result<u64> {
+        let offset = self.size().map_err(|e| self.io("find the end", e))?;
+        self.write(data, offset)?;
+        Ok(offset)
+    }
+
+    fn write(&mut self, data: &[u8], offset: u64) -> Result<()> {
+        if data.is_empty() {
+            return Ok(());
+        }
+        let range = (offset, offset + data.len() as u64);
+        let result = self
+            .stage_from(offset)
+            .and_then(|()| self.staged_file()?.write_all_at(data, offset).map_err(|e| self.io("write", e)));
+        match (&result, self.failed) {
+            (Err(_), None) => self.failed = Some(range),
+            (Err(_), Some((start, end))) => self.failed = Some((start.min(range.0), end.max(range.1))),
+            (Ok(()), Some((start, end))) if range.0 <= start => {
+                self.failed = (range.1 < end).then_some((range.1.max(start), end));
+            }
+            (Ok(()), _) => {}
+        }
+        result?;
+        self.dirty = true;
+        self.wrote = true;
+        Ok(())
+    }
+
+    /// Cuts the bytes off at `size`, or fills up with zeros to it.
+    ///
+    /// # Errors
+    /// As [`Session::write_at`].
+    pub fn truncate(&mut self, size: u64) -> Result<()> {
+        let old = self.size().map_err(|e| self.io("find the end", e))?;
+        if size == old {
+            return self.check_lost();
+        }
+        self.append_only = false;
+        if size == 0 {
+            self.check_lost()?;
+            // Nothing of the base is needed any more; a staged file stays, so that its handles go on.
+            if let Some(staged) = &self.staged {
+                staged.file().set_len(0).map_err(|e| self.io("truncate", e))?;
+                self.note(staged, None)?;
+            }
+            self.base = None;
+            self.tail_from = None;
+        } else {
+            self.stage_from(size.min(old))?;
+            self.staged_file()?.set_len(size).map_err(|e| self.io("truncate", e))?;
+        }
+        if let Some((start, end)) = self.failed {
+            self.failed = (start < size).then_some((start, end.min(size)));
+        }
+        self.dirty = true;
+        Ok(())
+    }
+
+    /// fallocate(2) with any of its modes.
+    ///
+    /// # Errors
+    /// As [`Session::write_at`].
+    pub fn allocate(&mut self, mode: FallocateFlags, offset: u64, length: u64) -> Result<()> {
+        self.append_only = false;
+        let shifts = mode.intersects(FallocateFlags::COLLAPSE_RANGE | FallocateFlags::INSERT_RANGE);
+        self.stage_from(offset)?;
+        if shifts {
+            self.stage_whole()?;
+        }
+        rustix::fs::fallocate(self.staged_file()?, mode, offset, length).map_err(|e| self.io("allocate space", e))?;
+        self.dirty = true;
+        self.wrote = true;
+        Ok(())
+    }
+
+    /// Copies a range of another open file into this session in the kernel. Returns how many bytes were copied.
+    ///
+    /// # Errors
+    /// As [`Session::write_at`].
+    pub fn copy_from(&mut self, from: &File, mut at: u64, mut offset: u64, length: usize) -> Result<usize> {
+        self.append_only = false;
+        self.stage_from(offset)?;
+        let n = rustix::fs::copy_file_range(from, Some(&mut at), self.staged_file()?, Some(&mut offset), length)
+            .map_err(|e| self.io("copy", e))?;
+        if n > 0 {
+            self.dirty = true;
+            self.wrote = true;
+        }
+        Ok(n)
+    }
+
+    /// lseek(2) with SEEK_DATA or SEEK_HOLE.
+    ///
+    /// # Errors
+    /// ENXIO behind the end, or when there is no more data.
+    pub fn seek(&self, whence: SeekFrom) -> io::Result<u64> {
+        let (SeekFrom::Data(offset) | SeekFrom::Hole(offset)) = whence else {
+            return Err(rustix::io::Errno::INVAL.into());
+        };
+        let again = |at| if matches!(whence, SeekFrom::Data(_)) { SeekFrom::Data(at) } else { SeekFrom::Hole(at) };
+        let below = match (&self.staged, self.tail_from) {
+            (Some(_), None) => 0,
+            (Some(_), Some(from)) => from,
+            (None, _) => u64::MAX,
+        };
+        if let Some(base) = &self.base
+            && offset < below
+        {
+            match rustix::fs::seek(&base.file, whence) {
+                Ok(at) if at < below => return Ok(at),
+                Ok(_) | Err(rustix::io::Errno::NXIO) if self.staged.is_some() => {}
+                other => return Ok(other?),
+            }
+        }
+        match &self.staged {
+            Some(staged) => Ok(rustix::fs::seek(&**staged.file(), again(offset.max(below)))?),
+            None => Err(rustix::io::Errno::NXIO.into()),
+        }
+    }
+
+    /// Sets the times of what is staged. Returns whether something is: otherwise the object's own are meant.
+    ///
+    /// # Errors
+    /// The system's answer.
+    pub fn set_times(&mut self, atime: Option<SetTime>, mtime: Option<SetTime>) -> io::Result<bool> {
+        let Some(staged) = &self.staged else {
+            return Ok(false);
+        };
+        let times = Timestamps { last_access: timespec(atime), last_modification: timespec(mtime) };
+        rustix::fs::futimens(&**staged.file(), &times)?;
+        Ok(true)
+    }
+
+    /// Makes what was written the current generation of `key`, where the object is now. Returns the new state, or
+    /// `None` when there was nothing to publish. The session goes on: what is written later replaces this
+    /// generation, until [`Session::seal`].
+    ///
+    /// With `durable` it also survives a power loss when this returns.
+    ///
+    /// # Errors
+    /// [`Error::Conflict`] when somebody else's generation is current: the bytes are set aside, and the session is
+    /// lost. Otherwise the session is as before, and publishing can be tried again.
+    pub fn publish(&mut self, key: &Key, durable: bool) -> Result<Option<Stat>> {
+        self.check_lost()?;
+        if let Some((start, _)) = self.failed {
+            let why = io::Error::from(rustix::io::Errno::IO);
+            log::warn!("{key}: not saved, since a write at {start} failed; the generation before it stays");
+            return Err(self.io("save after a failed write", why));
+        }
+        if !self.dirty {
+            return self.publish_clean(key, durable);
+        }
+        let commit = Commit {
+            expect: self.expect,
+            durable,
+            amend: self.published,
+            merge: self.append_only && self.tail_from.is_some(),
+        };
+        let stat = match self.tail_from {
+            Some(from) => {
+                let staged = self.staged.as_ref().ok_or_else(|| self.broken())?;
+                match self.store.backend.append(key, staged, from, &commit) {
+                    Ok(stat) => stat,
+                    Err(error) => return Err(self.not_committed(key, error)),
+                }
+            }
+            None => {
+                if self.staged.is_none() {
+                    self.stage_whole()?;
+                }
+                let staged = self.staged.take().ok_or_else(|| self.broken())?;
+                let file = staged.file().clone();
+                match self.store.backend.commit(key, staged, &commit, &self.creator) {
+                    Ok(stat) => {
+                        self.base = Some(Opened { file, stat: stat.clone() });
+                        stat
+                    }
+                    Err((error, staged)) => {
+                        self.staged = Some(staged);
+                        return Err(self.not_committed(key, error));
+                    }
+                }
+            }
+        };
+        if let Some(staged) = self.staged.take() {
+            staged.discard();
+            // The bytes are in the object now, or in another file of it if somebody else appended too.
+            match &mut self.base {
+                Some(base) if base.stat.incarnation == stat.incarnation => base.stat = stat.clone(),
+                _ => self.base = Some(self.store.backend.open(key)?),
+            }
+        }
+        self.follow(key, &stat);
+        self.published = true;
+        Ok(Some(stat))
+    }
+
+    fn publish_clean(&mut self, key: &Key, durable: bool) -> Result<Option<Stat>> {
+        let mut published = None;
+        if let Precondition::Reserved(id) = self.expect
+            && !self.published
+        {
+            let stat = self.store.backend.commit_reserved(key, id)?;
+            self.follow(key, &stat);
+            self.published = true;
+            published = Some(stat);
+        }
+        if durable {
+            let opened = self.store.backend.open(key)?;
+            opened.file.sync_all().map_err(|e| self.io("sync", e))?;
+            self.store.backend.sync_dir(&key.parent().unwrap_or_else(Key::root))?;
+        }
+        Ok(published)
+    }
+
+    /// fsync: what was written so far will survive a power loss. The first time that publishes it; later in the
+    /// same session the staged bytes are secured where they are, for a copy of the whole object at every fsync of
+    /// a database would cost too much, and recovery publishes them if need be.
+    ///
+    /// # Errors
+    /// As [`Session::publish`].
+    pub fn sync(&mut self, key: &Key) -> Result<Option<Stat>> {
+        if !(self.dirty && self.published && self.tail_from.is_none()) || self.failed.is_some() {
+            return self.publish(key, true);
+        }
+        self.check_lost()?;
+        if let Some(error) = self.stale(key)? {
+            return Err(self.not_committed(key, error));
+        }
+        self.stage_whole()?;
+        let staged = self.staged.as_ref().ok_or_else(|| self.broken())?;
+        let intent = Intent { acknowledged: true, ..self.intent(None) };
+        staged.note(&intent).and_then(|()| staged.sync()).map_err(|e| self.io("sync", e))?;
+        Ok(None)
+    }
+
+    /// Ends the generation that was published: what is written after this makes another one.
+    pub fn seal(&mut self) {
+        if !self.dirty {
+            self.published = false;
+            self.append_only = true;
+        }
+    }
+
+    /// The object was renamed, or changed by its own mount: the session is now based on `stat` at `key`.
+    pub fn follow(&mut self, key: &Key, stat: &Stat) {
+        self.expect = match stat.generation {
+            Some(generation) => Precondition::Version(generation, stat.id),
+            None => Precondition::Reserved(stat.id),
+        };
+        let staged_is_published = self.staged.is_none();
+        if staged_is_published {
+            self.dirty = false;
+            self.wrote = false;
+            self.tail_from = None;
+        }
+        self.moved(key);
+    }
+
+    /// The object, or a directory above it, has a new name.
+    pub fn moved(&mut self, key: &Key) {
+        if self.key == *key {
+            return;
+        }
+        self.key = key.clone();
+        if let Some(staged) = &self.staged
+            && let Err(error) = self.note(staged, self.tail_from)
+        {
+            log::error!("{key}: the journal doesn't know of its new name: {error}");
+        }
+    }
+
+    /// Publishes, so that it survives a power loss, and ends the session.
+    ///
+    /// # Errors
+    /// When the precondition doesn't hold or the medium fails; the bytes are then dropped, for the caller has them.
+    pub(super) fn save(mut self, key: &Key) -> Result<Stat> {
+        self.stage_whole()?;
+        let commit = Commit { expect: self.expect, durable: true, amend: false, merge: false };
+        let staged = self.staged.take().ok_or_else(|| self.broken())?;
+        match self.store.backend.commit(key, staged, &commit, &self.creator) {
+            Ok(stat) => Ok(stat),
+            Err((error, staged)) => {
+                staged.discard();
+                Err(error.into())
+            }
+        }
+    }
+
+    /// Ends the session and gives up what was not published.
+    pub fn discard(mut self) {
+        if let Some(staged) = self.staged.take() {
+            staged.discard();
+        }
+    }
+
+    /// Ends the session. What could not be published is kept as a conflict.
+    pub fn close(mut self, key: &Key) {
+        let Some(staged) = self.staged.take() else { return };
+        if !self.dirty || self.lost.is_some() || self.failed.is_some() {
+            // A writer that was told of its failed write was told the truth: the generation before it stays.
+            staged.discard();
+            return;
+        }
+        self.staged = Some(staged);
+        if let Err(error) = self.keep(key, Reason::Failed) {
+            log::error!("{key}: what was written waits in the staging area for recovery: {error}");
+        }
+    }
+
+    // Staging
+
+    /// Makes the bytes from `offset` on writable.
+    fn stage_from(&mut self, offset: u64) -> Result<()> {
+        self.check_lost()?;
+        if self.staged.is_none() {
+            let base_size = self.base_size();
+            let tail_from = (base_size > 0).then_some(base_size);
+            let intent = self.intent(tail_from);
+            let staged = self.store.backend.staging().stage(&intent).map_err(|e| self.io("stage", e))?;
+            if let Some(from) = tail_from {
+                staged.file().set_len(from).map_err(|e| self.io("stage", e))?;
+            }
+            self.staged = Some(staged);
+            self.tail_from = tail_from;
+        }
+        match self.tail_from {
+            Some(from) if offset < from => self.stage_whole(),
+            _ => Ok(()),
+        }
+    }
+
+    /// Makes all bytes writable: copies the base into the staged file.
+    fn stage_whole(&mut self) -> Result<()> {
+        self.stage_from(u64::MAX)?;
+        let Some(from) = self.tail_from else { return Ok(()) };
+        let staged = self.staged.as_ref().ok_or_else(|| self.broken())?;
+        if let Some(base) = &self.base {
+            copy_range(&base.file, staged.file(), 0, from).map_err(|e| self.io("copy", e))?;
+        }
+        self.note(staged, None)?;
+        self.tail_from = None;
+        Ok(())
+    }
+
+    fn intent(&self, append_from: Option<u64>) -> Intent {
+        Intent { key: self.key.clone(), expect: self.expect, append_from, acknowledged: false, in_place: false }
+    }
+
+    fn note(&self, staged: &Staged, append_from: Option<u64>) -> Result<()> {
+        staged.note(&self.intent(append_from)).map_err(|e| self.io("write the journal", e))
+    }
+
+    fn staged_file(&self) -> Result<&Arc<File>> {
+        self.staged.as_ref().map(Staged::file).ok_or_else(|| self.broken())
+    }
+
+    fn base_size(&self) -> u64 {
+        self.base.as_ref().map_or(0, |base| base.stat.size)
+    }
+
+    // Failure
+
+    fn check_lost(&self) -> Result<()> {
+        match &self.lost {
+            None => Ok(()),
+            Some((current, kept)) => {
+                Err(Error::Conflict { key: self.key.clone(), current: *current, kept: kept.clone() })
+            }
+        }
+    }
+
+    /// The error of a commit that would come too late now.
+    fn stale(&self, key: &Key) -> Result<Option<backend::Error>> {
+        let current = match self.store.backend.open(key) {
+            Ok(opened) => Some(opened.stat),
+            Err(error) if error.is_not_found() => None,
+            Err(error) => return Err(error.into()),
+        };
+        let same = match (self.expect, &current) {
+            (Precondition::Version(generation, id), Some(stat)) => stat.generation == Some(generation) && stat.id == id,
+            (Precondition::Generation(generation), Some(stat)) => stat.generation == Some(generation),
+            (Precondition::Reserved(id), Some(stat)) => stat.generation.is_none() && stat.id == id,
+            (Precondition::Absent, current) => current.is_none(),
+            (Precondition::Any, _) => true,
+            _ => false,
+        };
+        let current = current.and_then(|stat| stat.generation);
+        Ok((!same).then(|| backend::Error::Stale { key: key.clone(), current }))
+    }
+
+    fn not_committed(&mut self, key: &Key, error: backend::Error) -> Error {
+        let current = match &error {
+            backend::Error::Stale { current, .. } => *current,
+            // The object was removed by somebody else.
+            backend::Error::NotFound(_) | backend::Error::NotDirectory(_) => None,
+            _ => return error.into(),
+        };
+        match self.keep(key, Reason::Stale) {
+            Ok(kept) => {
+                self.lost = Some((current, kept.clone()));
+                self.dirty = false;
+                Error::Conflict { key: key.clone(), current, kept }
+            }
+            Err(failure) => failure,
+        }
+    }
+
+    fn keep(&mut self, key: &Key, reason: Reason) -> Result<ConflictId> {
+        self.stage_whole()?;
+        let staged = self.staged.take().ok_or_else(|| self.broken())?;
+        let base = match self.expect {
+            Precondition::Version(generation, _) | Precondition::Generation(generation) => Some(generation),
+            _ => None,
+        };
+        self.store.set_aside(staged, key, reason, base).map_err(|(error, staged)| {
+            self.staged = Some(staged);
+            error.into()
+        })
+    }
+
+    fn io(&self, operation: &'static str, source: impl Into<io::Error>) -> Error {
+        backend::Error::Io { key: self.key.clone(), operation, source: source.into() }.into()
+    }
+
+    fn broken(&self) -> Error {
+        self.io("write without a staged file", rustix::io::Errno::IO)
+    }
+}
+
+fn read_full(file: &File, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
+    let mut done = 0;
+    while done < buffer.len() {
+        match file.read_at(&mut buffer[done..], offset + done as u64) {
+            Ok(0) => break,
+            Ok(n) => done += n,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(done)
+}
+
+fn timespec(time: Option<SetTime>) -> Timespec {
+    match time {
+        None => Timespec { tv_sec: 0, tv_nsec: rustix::fs::UTIME_OMIT },
+        Some(SetTime::Now) => Timespec { tv_sec: 0, tv_nsec: rustix::fs::UTIME_NOW },
+        Some(SetTime::At(time)) => Timespec { tv_sec: time.seconds(), tv_nsec: i64::from(time.subsec_nanos()) },
+    }
+}

@@ -1,0 +1,13 @@
+//! The words of the design as types: what an object is called, which of its versions is meant, and when.
+//!
+//! Every layer speaks these; none of them does any I/O. Wrong values can't be made: the constructors check.
+
+mod generation;
+mod key;
+mod precondition;
+mod time;
+
+pub use generation::{Generation, ObjectId};
+pub use key::{Class, Key, KeyError, NAME_MAX, RESERVED_NAME};
+pub use precondition::Precondition;
+pub use time::Timestamp;
