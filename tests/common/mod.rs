@@ -376,12 +376,13 @@ impl Store {
     /// The numbers of all generations of an object, oldest first, with the current one.
     #[track_caller]
     pub fn generations<S: AsRef<OsStr>>(&self, key: S) -> Vec<u64> {
-        let printed = self.sepia(&[OsStr::new("history"), OsStr::new("--json"), key.as_ref()]);
-        let mut numbers: Vec<u64> = json_items(&printed)
+        let printed = self.sepia(&[OsStr::new("history"), OsStr::new("--json"), OsStr::new("--"), key.as_ref()]);
+        let history: Value = serde_json::from_slice(&printed)
+            .unwrap_or_else(|error| panic!("not JSON ({error}): {}", String::from_utf8_lossy(&printed)));
+        let listed = history["generations"].as_array().unwrap_or_else(|| panic!("no generations in {history}"));
+        let mut numbers: Vec<u64> = listed
             .iter()
-            .map(|item| {
-                item["generation"].as_u64().unwrap_or_else(|| panic!("`sepia history --json` has no generation: {item}"))
-            })
+            .map(|item| item["generation"].as_u64().unwrap_or_else(|| panic!("a generation without number: {item}")))
             .collect();
         numbers.sort_unstable();
         numbers
@@ -399,22 +400,10 @@ impl Store {
     /// What `sepia conflicts --json` lists.
     #[track_caller]
     pub fn conflicts(&self) -> Vec<Value> {
-        json_items(&self.sepia(&["conflicts", "--json"]))
+        let printed = self.sepia(&["conflicts", "--json"]);
+        serde_json::from_slice(&printed)
+            .unwrap_or_else(|error| panic!("no list ({error}): {}", String::from_utf8_lossy(&printed)))
     }
-}
-
-/// The items of what a `--json` command printed: a list, or one value a line.
-#[track_caller]
-pub fn json_items(printed: &[u8]) -> Vec<Value> {
-    let text = String::from_utf8_lossy(printed);
-    let values: Result<Vec<Value>, _> = serde_json::Deserializer::from_slice(printed).into_iter().collect();
-    let mut values = values.unwrap_or_else(|error| panic!("not JSON ({error}): {text}"));
-    if values.len() == 1
-        && let Value::Array(items) = &mut values[0]
-    {
-        return std::mem::take(items);
-    }
-    values
 }
 
 /// A mount by the real program. However the test ends, the mount is taken down and its daemon is gone afterwards.
