@@ -1,1 +1,78 @@
-//! stub
+//! The `sepia` command: one small file a command.
+//!
+//! This file holds the command line as a whole and calls the command's file; [`exit`] says how commands end,
+//! [`target`] which store and object an argument means, and [`output`] how things are printed. The commands decide
+//! nothing about objects: that is the store's business.
+
+mod exit;
+pub mod mount;
+pub mod umount;
+
+use std::ffi::{OsStr, OsString};
+use std::path::Path;
+
+use clap::{Parser, Subcommand};
+
+pub use exit::{ExitCode, Failure};
+
+/// A versioned object store that you mount as a directory.
+#[derive(Debug, Parser)]
+#[command(name = "sepia", version, about, after_help = ExitCode::TABLE, disable_help_subcommand = true)]
+pub struct Args {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    Mount(mount::MountArgs),
+    Umount(umount::UmountArgs),
+}
+
+/// The whole program: reads the command line, does what it says, prints what went wrong.
+pub fn main() -> std::process::ExitCode {
+    let mut argv: Vec<OsString> = std::env::args_os().collect();
+    let result = if argv.first().is_some_and(|program| is_mount_helper(program)) {
+        mount::run_helper(argv.split_off(1))
+    } else {
+        match Args::try_parse_from(argv) {
+            Ok(args) => run(args),
+            Err(error) => {
+                // Nobody is left to tell when the terminal is gone.
+                let _ = error.print();
+                return std::process::ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(ExitCode::Usage as u8));
+            }
+        }
+    };
+    match result {
+        Ok(()) => ExitCode::Done.into(),
+        Err(failure) => {
+            if !failure.message.is_empty() {
+                eprintln!("sepia: {}", failure.message);
+            }
+            failure.code.into()
+        }
+    }
+}
+
+/// Whether the program was called by mount(8), which runs `mount.TYPE`.
+fn is_mount_helper(program: &OsStr) -> bool {
+    Path::new(program).file_name().is_some_and(|name| name == "mount.fuse.sepia" || name == "mount.sepia")
+}
+
+fn run(args: Args) -> Result<(), Failure> {
+    match args.command {
+        Command::Mount(args) => mount::run(args),
+        Command::Umount(args) => umount::run(args),
+    }
+}
+
+/// Starts logging to standard error. `SEPIA_LOG` (as env_logger's filter) overrides `default`. Later calls change
+/// nothing: `sepia mount` calls it when it knows where its standard error goes.
+pub fn init_log(default: log::LevelFilter) {
+    let env = env_logger::Env::new().filter("SEPIA_LOG");
+    let mut builder = env_logger::Builder::new();
+    builder.filter_level(default).parse_env(env).format_target(false);
+    // Somebody else's logger is as good.
+    let _ = builder.try_init();
+}
