@@ -13,9 +13,9 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use fuser::{
-    BsdFileFlags, CopyFileRangeFlags, FileHandle, Filesystem, Generation, INodeNo, InitFlags, IoctlFlags, KernelConfig,
-    LockOwner, OpenFlags, ReplyAttr, ReplyCreate, ReplyData, ReplyDirectory, ReplyDirectoryPlus, ReplyEmpty,
-    ReplyEntry, ReplyIoctl, ReplyLseek, ReplyOpen, ReplyStatfs, ReplyWrite, ReplyXattr, Request, TimeOrNow, WriteFlags,
+    BsdFileFlags, CopyFileRangeFlags, FileHandle, Filesystem, INodeNo, InitFlags, IoctlFlags, KernelConfig, LockOwner,
+    OpenFlags, ReplyAttr, ReplyCreate, ReplyData, ReplyDirectory, ReplyDirectoryPlus, ReplyEmpty, ReplyEntry,
+    ReplyIoctl, ReplyLseek, ReplyOpen, ReplyStatfs, ReplyWrite, ReplyXattr, Request, TimeOrNow, WriteFlags,
 };
 use rustix::fs::{FallocateFlags, RenameFlags, SeekFrom};
 use rustix::io::Errno;
@@ -23,8 +23,9 @@ use rustix::io::Errno;
 use super::convert::{
     XATTR_MAX, bare_attr, caller, errno, file_attr, file_type, kind_of_node, name_list, open_flags, set_time, user_dev,
 };
+use super::reply::{NO_GENERATION, empty, entry, written, xattr};
 use crate::backend::FileKind;
-use crate::fs::{Changes, Entry, Fs};
+use crate::fs::{Changes, Fs};
 
 /// What is asked of the kernel, each if it offers it. Left out on purpose:
 /// - `WRITEBACK_CACHE`: it would disable passthrough, and size and times would be the kernel's to know.
@@ -52,9 +53,6 @@ const MAX_REQUEST: u32 = 1 << 20;
 
 /// Answers carry 32 bits, and whole pages keep the next request aligned.
 const MAX_COPY: u64 = 1 << 30;
-
-/// Inode numbers are not used again, so they need no generation beside them.
-const NO_GENERATION: Generation = Generation(0);
 
 const ROOT: u64 = 1;
 
@@ -92,39 +90,6 @@ impl Handler {
         } else {
             None
         }
-    }
-}
-
-fn entry(reply: ReplyEntry, result: Result<Entry, fuser::Errno>) {
-    match result {
-        Ok(found) => reply.entry_with_ttls(&found.attr.ttl, &found.ttl, &file_attr(&found.attr), NO_GENERATION),
-        Err(error) => reply.error(error),
-    }
-}
-
-fn empty(reply: ReplyEmpty, result: Result<(), fuser::Errno>) {
-    match result {
-        Ok(()) => reply.ok(),
-        Err(error) => reply.error(error),
-    }
-}
-
-fn written(reply: ReplyWrite, result: Result<usize, fuser::Errno>) {
-    match result {
-        // No request asks for more than `MAX_COPY`.
-        Ok(count) => reply.written(u32::try_from(count).unwrap_or(u32::MAX)),
-        Err(error) => reply.error(error),
-    }
-}
-
-/// Answers what getxattr(2) and listxattr(2) ask: with size 0 they want to know the size.
-fn xattr(reply: ReplyXattr, size: u32, result: Result<Vec<u8>, fuser::Errno>) {
-    match result {
-        Ok(value) if value.len() > XATTR_MAX => reply.error(fuser::Errno::E2BIG),
-        Ok(value) if size == 0 => reply.size(value.len() as u32),
-        Ok(value) if value.len() > size as usize => reply.error(fuser::Errno::ERANGE),
-        Ok(value) => reply.data(&value),
-        Err(error) => reply.error(error),
     }
 }
 
@@ -330,13 +295,13 @@ impl Filesystem for Handler {
         fh: FileHandle,
         offset: u64,
         data: &[u8],
-        flags: WriteFlags,
+        how: WriteFlags,
         _flags: OpenFlags,
         _lock_owner: Option<LockOwner>,
         reply: ReplyWrite,
     ) {
-        let kill_priv = flags.contains(WriteFlags::FUSE_WRITE_KILL_SUIDGID);
-        let cached = flags.contains(WriteFlags::FUSE_WRITE_CACHE);
+        let kill_priv = how.contains(WriteFlags::FUSE_WRITE_KILL_SUIDGID);
+        let cached = how.contains(WriteFlags::FUSE_WRITE_CACHE);
         written(reply, self.call("write", |fs| fs.write(fh.0, offset, data, kill_priv, cached)));
     }
 

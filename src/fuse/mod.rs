@@ -9,6 +9,7 @@ mod handler;
 mod invalidate;
 mod mount;
 pub mod mountinfo;
+mod reply;
 
 pub use mount::{MountConfig, Mounted, Unmounter, mount, unmount};
 
