@@ -135,13 +135,14 @@ impl From<Error> for Failure {
             Error::Backend(error) => return error.into(),
             Error::Conflict { .. } => ExitCode::Conflict,
             Error::NoConflict(_) => ExitCode::NotFound,
+            Error::AmbiguousConflict(_) => ExitCode::Usage,
             Error::Url { .. } => ExitCode::StoreUnusable,
             _ => ExitCode::Error,
         };
         let failure = Failure::new(code, error.to_string());
         match &error {
             Error::Conflict { kept, .. } => failure.hint(format!("compare with: sepia conflicts diff {kept}")),
-            Error::NoConflict(_) => failure.hint("list them with: sepia conflicts"),
+            Error::NoConflict(_) | Error::AmbiguousConflict(_) => failure.hint("list them with: sepia conflicts"),
             _ => failure,
         }
     }

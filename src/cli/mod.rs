@@ -1,13 +1,34 @@
 //! The `sepia` command: one small file a command.
 //!
-//! This file holds the command line as a whole and calls the command's file; [`exit`] says how commands end,
-//! [`target`] which store and object an argument means, and [`output`] how things are printed. The commands decide
+//! This file holds the command line as a whole and calls the command's file; `exit` says how commands end,
+//! `target` which store and object an argument means, and `output` how things are printed. The commands decide
 //! nothing about objects: that is the store's business.
 
+mod cat;
+mod compare;
+mod completions;
+mod conflicts;
+mod diff;
 mod exit;
+mod history;
+mod init;
+mod ls;
+mod man;
 pub mod mount;
 mod mount_options;
+mod mounts;
+mod mv;
+mod output;
 mod process;
+mod progress;
+mod put;
+mod recover;
+mod restore;
+mod rm;
+mod stat;
+mod state;
+mod status;
+mod target;
 pub mod umount;
 
 use std::ffi::{OsStr, OsString};
@@ -21,14 +42,31 @@ pub use exit::{ExitCode, Failure};
 #[derive(Debug, Parser)]
 #[command(name = "sepia", version, about, after_help = ExitCode::TABLE, disable_help_subcommand = true)]
 pub struct Args {
+    #[command(flatten)]
+    store: target::StoreArg,
     #[command(subcommand)]
     command: Command,
 }
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    Init(init::InitArgs),
     Mount(mount::MountArgs),
     Umount(umount::UmountArgs),
+    Status(status::StatusArgs),
+    Ls(ls::LsArgs),
+    Cat(cat::CatArgs),
+    Put(put::PutArgs),
+    Rm(rm::RmArgs),
+    Mv(mv::MvArgs),
+    Stat(stat::StatArgs),
+    History(history::HistoryArgs),
+    Diff(diff::DiffArgs),
+    Restore(restore::RestoreArgs),
+    Conflicts(conflicts::ConflictsArgs),
+    Recover(recover::RecoverArgs),
+    Completions(completions::CompletionsArgs),
+    Man(man::ManArgs),
 }
 
 /// The whole program: reads the command line, does what it says, prints what went wrong.
@@ -64,10 +102,38 @@ fn is_called(argv: &[OsString], name: &str) -> bool {
     argv.first().and_then(|program| Path::new(program).file_name()) == Some(OsStr::new(name))
 }
 
-fn run(args: Args) -> Result<(), Failure> {
-    match args.command {
+fn run(Args { store, command }: Args) -> Result<(), Failure> {
+    if !matches!(command, Command::Mount(_)) {
+        init_log(log::LevelFilter::Error);
+    }
+    if store.is_given() && !command.takes_store() {
+        return Err(Failure::usage("--store means nothing to this command, which takes no keys"));
+    }
+    match command {
+        Command::Init(args) => init::run(&args),
+        Command::Status(args) => status::run(&args, &store),
+        Command::Ls(args) => ls::run(&args, &store),
+        Command::Cat(args) => cat::run(&args, &store),
+        Command::Put(args) => put::run(&args, &store),
+        Command::Rm(args) => rm::run(&args, &store),
+        Command::Mv(args) => mv::run(&args, &store),
+        Command::Stat(args) => stat::run(&args, &store),
+        Command::History(args) => history::run(&args, &store),
+        Command::Diff(args) => diff::run(&args, &store),
+        Command::Restore(args) => restore::run(&args, &store),
+        Command::Conflicts(args) => conflicts::run(&args, &store),
+        Command::Recover(args) => recover::run(&args, &store),
+        Command::Completions(args) => completions::run(&args),
+        Command::Man(args) => man::run(&args),
         Command::Mount(args) => mount::run(args),
         Command::Umount(args) => umount::run(args),
+    }
+}
+
+impl Command {
+    fn takes_store(&self) -> bool {
+        use Command::{Completions, Init, Man, Mount, Umount};
+        !matches!(self, Init(_) | Mount(_) | Umount(_) | Completions(_) | Man(_))
     }
 }
 

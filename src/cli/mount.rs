@@ -4,7 +4,7 @@
 //! to say that the mount answers. Until then the new process writes to the caller's standard error and its exit code
 //! is the command's; afterwards it belongs to no terminal, and its warnings go to a file.
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::io::{self, Read};
 use std::os::unix::ffi::OsStrExt;
@@ -164,8 +164,7 @@ fn serve(args: &MountArgs, options: &MountOptions) -> Result<(), Failure> {
     let dir = mount_point(&args.dir)?;
     let location = resolve(&args.store)?;
     check_places(&location, &dir)?;
-    let url = location.to_string();
-    let store = Store::open(&url)?;
+    let store = Store::open_at(location.clone())?;
     let log = if args.report_on_stdin { Some(open_log(args.log.as_deref(), &location)?) } else { None };
     // The caller's umask comes with each request.
     rustix::process::umask(rustix::fs::Mode::empty());
@@ -186,8 +185,8 @@ fn serve(args: &MountArgs, options: &MountOptions) -> Result<(), Failure> {
     let mut signals = Signals::new([SIGTERM, SIGINT, SIGHUP]).map_err(cant)?;
     let fs = Arc::new(Fs::new(store, FsOptions { read_only, ..FsOptions::default() }));
     let config = MountConfig {
-        source: options.source.clone().unwrap_or_else(|| OsString::from(&url)),
-        store: OsString::from(&url),
+        source: options.source.clone().unwrap_or_else(|| url(&location)),
+        store: url(&location),
         flags: options.flags,
         allow_other: options.allow_other,
         threads: THREADS,
@@ -236,19 +235,24 @@ fn mount_point(dir: &Path) -> Result<PathBuf, Failure> {
 }
 
 /// Where the store is, independent of the current directory.
-fn resolve(store: &OsString) -> Result<Location, Failure> {
-    let Some(url) = store.to_str() else {
-        return Err(Failure::usage(format!("{}: the name of a store must be UTF-8", store.display())));
+fn resolve(store: &OsStr) -> Result<Location, Failure> {
+    let location = match store.to_str() {
+        Some(url) => Location::parse(url)?,
+        // No URL has such bytes, but a directory's name may.
+        None => Location::File(store.into()),
     };
-    match Location::parse(url)? {
-        Location::File(path) => match path.canonicalize() {
-            Ok(path) if path.to_str().is_some() => Ok(Location::File(path)),
-            Ok(path) => Err(Failure::usage(format!("{}: the name of a store must be UTF-8", path.display()))),
-            Err(error) => Err(Failure::new(ExitCode::StoreUnusable, format!("{}: {error}", path.display()))
-                .hint("a new store is made with: sepia init DIR")),
-        },
+    match location {
+        Location::File(path) => path.canonicalize().map(Location::File).map_err(|error| {
+            Failure::new(ExitCode::StoreUnusable, format!("{}: {error}", path.display()))
+                .hint("a new store is made with: sepia init DIR")
+        }),
         other => Ok(other),
     }
+}
+
+/// The store's name in the table of mounts, and for [`fuse::STORE_ATTRIBUTE`].
+fn url(location: &Location) -> OsString {
+    location.path().map_or_else(|| location.to_string().into(), |path| path.as_os_str().to_owned())
 }
 
 fn check_places(location: &Location, dir: &Path) -> Result<(), Failure> {
@@ -268,7 +272,7 @@ fn check_places(location: &Location, dir: &Path) -> Result<(), Failure> {
     if there.is_some()
         && *location != Location::Memory
         && let Ok(len) = rustix::fs::getxattr(dir, fuse::STORE_ATTRIBUTE, &mut store[..])
-        && store[..len] == *location.to_string().as_bytes()
+        && store[..len] == *url(location).as_bytes()
     {
         return Err(Failure::error(format!("{location} is mounted on {} already", dir.display())));
     }
