@@ -23,7 +23,8 @@ fn drop_caches() {
 /// All names with their attributes; returns how many there are.
 fn walk(mount: &Mount, part: &str) -> usize {
     // -ls asks for the attributes of every file.
-    run(Command::new("find").arg(mount.join(part)).args(["-type", "f", "-ls"])).stdout.split(|b| *b == b'\n').count() - 1
+    run(Command::new("find").arg(mount.join(part)).args(["-type", "f", "-ls"])).stdout.split(|b| *b == b'\n').count()
+        - 1
 }
 
 #[test]

@@ -173,7 +173,7 @@ fn when_one_of_two_mounts_dies_the_other_goes_on() {
     let (lost, kept) = (session(&dead, "dead"), session(&living, "living"));
     kill(dead);
     drop(lost);
-    let recovered = common::json_items(&store.sepia(&["recover", "--json"]));
+    let recovered = rig::json(&store.sepia(&["recover", "--json"]));
     assert_eq!(recovered.len(), 1, "{recovered:?}");
     assert_eq!((&recovered[0]["key"], &recovered[0]["outcome"]), (&"dead".into(), &"set-aside".into()));
     (&kept).write_all(b", still").unwrap();

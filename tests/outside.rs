@@ -57,18 +57,24 @@ fn what_changes_outside_is_seen_and_becomes_generations() {
     mount.unmount();
 }
 
+fn edit(path: &Path) {
+    fs::write(path, "from outside").unwrap();
+}
+
+fn replace(path: &Path) {
+    let new = path.with_file_name(".new");
+    fs::write(&new, "from outside").unwrap();
+    fs::rename(new, path).unwrap();
+}
+
+fn delete(path: &Path) {
+    fs::remove_file(path).unwrap();
+}
+
 #[test]
 fn what_changed_outside_is_never_overwritten_unseen() {
     let (store, mount) = mounted();
-    let changes: [(&str, fn(&Path)); 3] = [
-        ("edited", |path| fs::write(path, "from outside").unwrap()),
-        ("replaced", |path| {
-            let new = path.with_file_name(".new");
-            fs::write(&new, "from outside").unwrap();
-            fs::rename(new, path).unwrap();
-        }),
-        ("deleted", |path| fs::remove_file(path).unwrap()),
-    ];
+    let changes = [("edited", edit as fn(&Path)), ("replaced", replace), ("deleted", delete)];
     for (name, change) in changes {
         let key = format!("Note/{name}");
         fs::write(mount.join(&key), "first").unwrap();

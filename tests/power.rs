@@ -11,7 +11,7 @@ use std::io::Write;
 use std::path::Path;
 use std::time::Duration;
 
-use common::{LoopFs, Mount, Scratch, Store, run};
+use common::{LoopFs, Mount, Scratch, Store};
 use rig::check::{Crash, Met, Seen, check, check_all_again, check_set_aside};
 use rig::disk::cut_power;
 use rig::load::{Fate, LogAccount, Style, Writer};
@@ -54,13 +54,13 @@ fn power_cuts(kind: &str, size: u64, cuts: u64) {
         disk.unmount();
         disk.mount();
         let library = sepia::Store::open(store.path().to_str().unwrap()).unwrap();
-        let recovered = if dice.one_in(2) {
-            run(&mut store.command(&["recover"]));
-            Vec::new()
+        let mut recovered = Vec::new();
+        if dice.one_in(2) {
+            met.count_json(&rig::json(&store.sepia(&["recover", "--json"])));
         } else {
-            library.recover().unwrap()
-        };
-        met.count(&recovered);
+            recovered = library.recover().unwrap();
+            met.count(&recovered);
+        }
         assert_eq!(library.recover().unwrap(), [], "the second recovery found something to do");
         check_set_aside(&mut writers, &library, Crash::Power, &recovered);
         for writer in &mut writers {

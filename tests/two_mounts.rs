@@ -202,13 +202,12 @@ fn exclusive_creation_excludes_across_mounts() {
             let (inside, entered) = (&inside, &entered);
             scope.spawn(move || {
                 for _ in 0..50 {
-                    let file = wait_for("the lock", || {
-                        match OpenOptions::new().write(true).create_new(true).open(&lock) {
+                    let file =
+                        wait_for("the lock", || match OpenOptions::new().write(true).create_new(true).open(&lock) {
                             Ok(file) => Some(file),
                             Err(error) if error.kind() == ErrorKind::AlreadyExists => None,
                             Err(error) => panic!("{error}"),
-                        }
-                    });
+                        });
                     assert_eq!(inside.fetch_add(1, Ordering::SeqCst), 0, "two hold the lock");
                     (&file).write_all(number.to_string().as_bytes()).unwrap();
                     drop(file);

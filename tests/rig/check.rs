@@ -54,6 +54,21 @@ impl Met {
     }
 }
 
+impl Met {
+    /// From what `sepia recover --json` says.
+    pub fn count_json(&mut self, recovered: &[serde_json::Value]) {
+        for one in recovered {
+            match one["outcome"].as_str() {
+                Some("already-saved") => self.saved_already += 1,
+                Some("finished") => self.finished += 1,
+                Some("set-aside") => self.set_aside += 1,
+                Some("empty") => self.empty += 1,
+                _ => panic!("no outcome: {one}"),
+            }
+        }
+    }
+}
+
 /// The generations that were seen so far: they must stay what they were.
 #[derive(Default)]
 pub struct Seen(HashMap<Key, BTreeMap<u64, u64>>);
@@ -235,7 +250,9 @@ fn check_base(writer: &mut Writer, store: &Store, crash: Crash, seen: &mut Seen,
         }
         *page = vec![(tag.seq, Ack::Fsync)];
     }
-    read_history(store, &key, crash, seen, met, |bytes| Ok(read_pages(bytes)?.iter().map(|tag| tag.seq).max().unwrap_or(0)));
+    read_history(store, &key, crash, seen, met, |bytes| {
+        Ok(read_pages(bytes)?.iter().map(|tag| tag.seq).max().unwrap_or(0))
+    });
 }
 
 /// What was left open is as it was before, and the bytes that were written into it are set aside, whole. Then all

@@ -11,8 +11,8 @@ use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::sync::atomic::{AtomicU8, Ordering};
 
-use super::record::{self, PAGE, Tag};
 use super::Dice;
+use super::record::{self, PAGE, Tag};
 
 /// Against what an acknowledgement holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]

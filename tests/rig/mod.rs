@@ -99,3 +99,10 @@ pub fn proc_status(mount: &Mount, what: &str) -> u64 {
 pub fn descriptors(mount: &Mount) -> usize {
     std::fs::read_dir(format!("/proc/{}/fd", mount.pid().as_raw_nonzero())).unwrap().count()
 }
+
+/// The array that a command printed with `--json`.
+#[track_caller]
+pub fn json(printed: &[u8]) -> Vec<serde_json::Value> {
+    serde_json::from_slice(printed)
+        .unwrap_or_else(|error| panic!("no JSON array ({error}): {}", String::from_utf8_lossy(printed)))
+}

@@ -80,7 +80,7 @@ pub fn page(tag: Tag, number: u64) -> Vec<u8> {
 
 /// Reads a database: the turn at which each page was written.
 pub fn read_pages(bytes: &[u8]) -> Result<Vec<Tag>, String> {
-    if bytes.len() % PAGE != 0 {
+    if !bytes.len().is_multiple_of(PAGE) {
         return Err(format!("{} bytes are no whole pages", bytes.len()));
     }
     let read = |(number, page): (usize, &[u8])| {
