@@ -39,6 +39,15 @@ Exit codes:
   6  no store there, or not one that this version can use";
 }
 
+impl ExitCode {
+    /// The code with this number.
+    pub fn from_number(number: i32) -> Option<Self> {
+        use ExitCode as C;
+        let all = [C::Done, C::Error, C::Usage, C::NotFound, C::Conflict, C::Locked, C::StoreUnusable];
+        all.into_iter().find(|code| *code as i32 == number)
+    }
+}
+
 impl From<ExitCode> for std::process::ExitCode {
     fn from(code: ExitCode) -> Self {
         (code as u8).into()

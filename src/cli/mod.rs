@@ -15,9 +15,11 @@ mod init;
 mod ls;
 mod man;
 pub mod mount;
+mod mount_options;
 mod mounts;
 mod mv;
 mod output;
+mod process;
 mod progress;
 mod put;
 mod recover;
@@ -70,8 +72,10 @@ enum Command {
 /// The whole program: reads the command line, does what it says, prints what went wrong.
 pub fn main() -> std::process::ExitCode {
     let mut argv: Vec<OsString> = std::env::args_os().collect();
-    let result = if argv.first().is_some_and(|program| is_mount_helper(program)) {
+    let result = if is_called(&argv, "mount.fuse.sepia") {
         mount::run_helper(argv.split_off(1))
+    } else if is_called(&argv, "umount.fuse.sepia") {
+        umount::run_helper(argv.split_off(1))
     } else {
         match Args::try_parse_from(argv) {
             Ok(args) => run(args),
@@ -93,9 +97,9 @@ pub fn main() -> std::process::ExitCode {
     }
 }
 
-/// Whether the program was called by mount(8), which runs `mount.TYPE`.
-fn is_mount_helper(program: &OsStr) -> bool {
-    Path::new(program).file_name().is_some_and(|name| name == "mount.fuse.sepia" || name == "mount.sepia")
+/// Whether the program was called by this name: mount(8) and umount(8) run `mount.TYPE` and `umount.TYPE`.
+fn is_called(argv: &[OsString], name: &str) -> bool {
+    argv.first().and_then(|program| Path::new(program).file_name()) == Some(OsStr::new(name))
 }
 
 fn run(Args { store, command }: Args) -> Result<(), Failure> {
