@@ -29,6 +29,7 @@ use std::sync::Arc;
 
 use dirs::{Dir, Dirs};
 use format::Format;
+pub use format::VERSION as FORMAT_VERSION;
 use lock::Locks;
 
 use super::{
