@@ -119,11 +119,9 @@ impl From<backend::Error> for Failure {
         };
         let failure = Failure::new(code, error.to_string());
         match &error {
-            E::Stale { key, .. } => {
-                failure.hint(format!("nothing was changed, see what is new with: sepia history {key}"))
-            }
-            E::NoGeneration(key, _) => failure.hint(format!("those that are kept: sepia history {key}")),
-            E::Locked(_) => failure.hint("see who uses the store with: sepia status"),
+            E::Stale { .. } => failure.hint("nothing was changed, and 'sepia history' shows what is new"),
+            E::NoGeneration(..) => failure.hint("'sepia history' shows those that are kept"),
+            E::Locked(_) => failure.hint("'sepia status' shows who uses the store"),
             _ => failure,
         }
     }

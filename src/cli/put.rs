@@ -53,6 +53,8 @@ pub fn run(args: &PutArgs, store: &StoreArg) -> Result<(), Failure> {
             (Box::new(file), Some(total))
         }
     };
+    // Others see who is at work when this takes long; if they can't be told, saving fails for the same reason.
+    let _ = target.store.backend().staging().announce(&format!("put {}", target.key), false);
     let mut bytes = Counted { inner, progress: Progress::new(target.key.to_string(), total) };
     let stat = target.store.put(&target.key, &mut bytes, expect)?;
     drop(bytes);

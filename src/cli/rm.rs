@@ -58,7 +58,7 @@ pub fn run(args: &RmArgs, store: &StoreArg) -> Result<(), Failure> {
     } else {
         for (key, removal) in &removed {
             out.line(match removal.generation {
-                Some(last) => format!("{key}: removed, bring it back with: sepia restore {key} --generation {last}"),
+                Some(last) => format!("{key}: removed, 'sepia restore --generation {last}' brings it back"),
                 None => format!("{key}: removed"),
             })?;
         }

@@ -67,7 +67,7 @@ pub fn run(args: &StatArgs, store: &StoreArg) -> Result<(), Failure> {
             field("committed", committed.human());
         }
         if !stat.recorded {
-            field("changed", "from outside, and not recorded as a generation yet".to_owned());
+            field("recorded", "no, changed from outside since; any save or 'sepia history' records it".to_owned());
         }
     }
     let exact = if stat.size < 1024 { String::new() } else { format!(" ({} bytes)", stat.size) };
@@ -81,9 +81,9 @@ pub fn run(args: &StatArgs, store: &StoreArg) -> Result<(), Failure> {
         let (major, minor) = (rustix::fs::major(stat.rdev), rustix::fs::minor(stat.rdev));
         field("device", format!("{major}:{minor}"));
     }
-    field("read", stat.atime.human());
-    field("changed", stat.mtime.human());
-    field("status", stat.ctime.human());
+    field("accessed", stat.atime.human());
+    field("modified", stat.mtime.human());
+    field("changed", stat.ctime.human());
     out.table(&table)?;
     out.finish()
 }

@@ -7,7 +7,7 @@ use serde::Serialize;
 use super::output::{Align, Output, Style, Table};
 use super::target::StoreArg;
 use super::{Failure, output};
-use crate::backend::Owner;
+use crate::backend::{Owner, file::FORMAT_VERSION};
 
 /// Show a store: where it is, who uses it, what needs attention
 #[derive(Debug, clap::Args)]
@@ -40,7 +40,7 @@ pub fn run(args: &StatusArgs, store: &StoreArg) -> Result<(), Failure> {
     let status = JsonStatus {
         store: store.location().to_string(),
         id: store.backend().store_id().to_owned(),
-        format: store.location().path().map(|_| 1),
+        format: store.location().path().map(|_| FORMAT_VERSION.into()),
         users: store.users()?,
         conflicts: store.conflicts()?.len(),
         size: bytes(space.blocks),

@@ -22,7 +22,7 @@ pub struct StoreArg {
     ///
     /// Without it (and without SEPIA_STORE in the environment), arguments are paths below a mount or in a store's
     /// directory.
-    #[arg(id = "store_url", long = "store", value_name = "URL", global = true)]
+    #[arg(id = "store_url", long = "store", value_name = "URL", global = true, display_order = 900)]
     store: Option<OsString>,
 }
 

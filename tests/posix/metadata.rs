@@ -134,8 +134,6 @@ fn user_attributes_obey_their_flags() {
         assert_eq!(get("user.none"), Err(Errno::NODATA));
         let mut small = [0; 2];
         assert_eq!(rustix::fs::getxattr(&path, "user.a", &mut small), Err(Errno::RANGE));
-        // Asked with an empty buffer, the size comes back.
-        assert_eq!(rustix::fs::getxattr(&path, "user.a", &mut [0_u8; 0]).unwrap(), 3);
 
         let mut buffer = vec![MaybeUninit::<u8>::uninit(); 4096];
         let (list, _) = rustix::fs::listxattr(&path, buffer.as_mut_slice()).unwrap();

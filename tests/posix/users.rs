@@ -66,10 +66,10 @@ fn as_root_permissions_hold_for_other_users() {
 }
 
 #[test]
-fn as_root_other_users_see_nothing_unless_allowed() {
+fn as_root_other_users_can_be_kept_out() {
     need_root();
     let store = Store::new();
-    let mount = store.mount();
+    let mount = store.mount_with(&["-o", "noallow_other"]);
     mount.sh("chmod 777 .; echo x > file; chmod 666 file");
     let said = sh_as_fails("nobody", store.scratch().path(), &format!("cat '{}'", mount.join("file").display()));
     assert!(said.contains("Permission denied"), "{said}");
