@@ -73,6 +73,7 @@ fn power_cuts(kind: &str, size: u64, cuts: u64) {
     check_all_again(&library, &seen);
     println!("{kind}: {cuts} power cuts: {met:?}");
     assert!(met.set_aside + met.finished > 0, "recovery never met a session under way: this run has shown nothing");
+    rig::assert_all_could_be_killed();
     assert!(met.generations > cuts, "hardly anything was saved: {met:?}");
 }
 

@@ -8,7 +8,8 @@ pub mod disk;
 pub mod load;
 pub mod record;
 
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use crate::common::{self, Mount, wait_for};
 
@@ -52,13 +53,37 @@ pub fn number_from_env(name: &str) -> Option<u64> {
     std::env::var(name).ok().map(|text| text.parse().unwrap_or_else(|_| panic!("{name}={text} is no number")))
 }
 
+/// How many daemons could not be killed, see [`kill`].
+static UNKILLABLE: AtomicU64 = AtomicU64::new(0);
+
 /// kill -9; what the daemon said is searched for panics.
+///
+/// A daemon that is telling the kernel of a change may wait there, unkillably, for a lock of somebody who waits for
+/// the daemon: then nothing ends before the mount is unmounted by force. That is counted, for
+/// [`assert_all_could_be_killed`], so that the rest of the test still means something.
 pub fn kill(mount: Mount) -> String {
     let log = mount.path().with_extension("log");
+    rustix::process::kill_process(mount.pid(), rustix::process::Signal::KILL).unwrap();
+    let tasks = format!("/proc/{}/task", mount.pid().as_raw_nonzero());
+    let start = Instant::now();
+    // Its dead leader stays as a zombie until it is waited for.
+    while std::fs::read_dir(&tasks).is_ok_and(|tasks| tasks.count() > 1) {
+        if start.elapsed() > Duration::from_secs(10) {
+            UNKILLABLE.fetch_add(1, Ordering::SeqCst);
+            common::run(std::process::Command::new("umount").args(["-f", "-l"]).arg(mount.path()));
+            break;
+        }
+        std::thread::sleep(Duration::from_millis(1));
+    }
     mount.kill();
     let log = String::from_utf8_lossy(&std::fs::read(log).unwrap()).into_owned();
     assert!(!log.contains("panicked"), "the daemon panicked:\n{log}");
     log
+}
+
+pub fn assert_all_could_be_killed() {
+    let unkillable = UNKILLABLE.load(Ordering::SeqCst);
+    assert_eq!(unkillable, 0, "daemons outlived kill -9 and held everybody up until their mount was unmounted by force");
 }
 
 /// Runs `work` on a thread of its own, so that a request that never returns fails the test instead of hanging it.
