@@ -125,10 +125,7 @@ impl FileBackend {
         now: Timestamp,
     ) -> Result<()> {
         let failed = |error: std::io::Error| Error::from_io(key, "save into an object with several names", error);
-        let expect = match found.stat.generation {
-            Some(generation) => Precondition::Version(generation, found.stat.id),
-            None => Precondition::Reserved(found.stat.id),
-        };
+        let expect = found.stat.precondition();
         let intent = Intent { key: key.clone(), expect, append_from: None, acknowledged: true, in_place: true };
         if !amend && let Some(name) = kept_name(found, now, false) {
             self.keep_by_copy(key, place, &name.to_string())?;
@@ -179,7 +176,7 @@ impl FileBackend {
         let (Some(old), Some(record)) = (found.stat.generation, found.record) else {
             return Err(Error::Stale { key: key.clone(), current: found.stat.generation });
         };
-        let merged = !matches!(how.expect, Precondition::Version(g, _) | Precondition::Generation(g) if g == old);
+        let merged = !matches!(how.expect, Precondition::Version(g, ..) | Precondition::Generation(g) if g == old);
         let amend = how.amend && !merged;
         let generation = if amend { old } else { old.next() };
         let now = self.now();
@@ -188,7 +185,7 @@ impl FileBackend {
         }
         let intent = Intent {
             key: key.clone(),
-            expect: Precondition::Version(old, found.stat.id),
+            expect: found.stat.precondition(),
             append_from: Some(from),
             acknowledged: how.durable,
             in_place: true,
@@ -238,7 +235,7 @@ impl FileBackend {
     fn mergeable(&self, key: &Key, place: &Place, how: &Commit) -> Result<Found> {
         let found = self.find(key, place)?;
         let stale = Error::Stale { key: key.clone(), current: found.stat.generation };
-        let Precondition::Version(base, id) = how.expect else { return Err(stale) };
+        let Precondition::Version(base, id, _) = how.expect else { return Err(stale) };
         match found.stat.generation {
             Some(current) if found.stat.id == id && self.only_appended_since(key, base, current)? => Ok(found),
             _ => Err(stale),
@@ -257,9 +254,7 @@ impl FileBackend {
             Precondition::Absent if stat.is_some() => return Err(Error::Exists(key.clone())),
             Precondition::Absent => true,
             Precondition::Generation(generation) => stat.is_some_and(|stat| stat.generation == Some(generation)),
-            Precondition::Version(generation, id) => {
-                stat.is_some_and(|stat| stat.generation == Some(generation) && stat.id == id)
-            }
+            Precondition::Version(..) => stat.is_some_and(|stat| stat.precondition() == *expect),
             Precondition::Reserved(id) => {
                 stat.is_some_and(|stat| stat.id == id) && found.as_ref().is_some_and(Found::is_reserved)
             }

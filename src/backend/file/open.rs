@@ -26,6 +26,16 @@ impl FileBackend {
     }
 }
 
+impl FileBackend {
+    /// A descriptor that keeps what is at `key` after it was removed.
+    pub(super) fn hold_entry(&self, key: &Key) -> Result<OwnedFd> {
+        let place = self.place(key)?;
+        let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        rustix::fs::openat(&place.dir, &place.name, flags, Mode::empty())
+            .map_err(|e| Error::from_io(key, "hold it open", e))
+    }
+}
+
 /// Opens the file at a place and looks at it by the descriptor, so that both are of the same file.
 pub fn open_place(key: &Key, place: &Place) -> Result<Opened> {
     let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
