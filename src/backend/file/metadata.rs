@@ -3,13 +3,13 @@
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStringExt;
 
-use rustix::fs::{AtFlags, Gid, Mode, OFlags, Timespec, Timestamps, Uid, XattrFlags};
+use rustix::fs::{AtFlags, Gid, Mode, OFlags, Timestamps, Uid, XattrFlags};
 use rustix::io::Errno;
 
 use super::entry::{Place, proc_path, statx, write_record};
 use super::record::{self, Record};
 use super::*;
-use crate::backend::SetTime;
+use crate::backend::{SetTime, timestamps};
 use crate::types::Timestamp;
 
 /// The longest value or list of attributes that Linux knows (XATTR_SIZE_MAX, XATTR_LIST_MAX), in bytes.
@@ -122,7 +122,7 @@ pub fn copy(key: &Key, place: &Place, from: &Stat, to: &Staged, fresh: bool) -> 
         }
     }
     if !fresh {
-        let times = Timestamps { last_access: timespec(from.atime), last_modification: omit() };
+        let times = timestamps(Some(SetTime::At(from.atime)), None);
         rustix::fs::futimens(&**to.file(), &times).map_err(|e| Error::from_io(key, "copy its times", e))?;
     }
     Ok(())
@@ -158,7 +158,7 @@ pub fn copy_to_history(from: &Stat, to: &File) -> rustix::io::Result<()> {
 
 /// Sets the modification time alone.
 pub fn set_mtime(file: impl AsFd, mtime: Timestamp) -> rustix::io::Result<()> {
-    rustix::fs::futimens(file, &Timestamps { last_access: omit(), last_modification: timespec(mtime) })
+    rustix::fs::futimens(file, &timestamps(None, Some(SetTime::At(mtime))))
 }
 
 /// Opens a file of one's own for writing though its mode forbids it, as an ordinary user's mount must.
@@ -193,12 +193,7 @@ fn change(
         chmod(Mode::from_raw_mode(mode & 0o7777))?;
     }
     if attr.atime.is_some() || attr.mtime.is_some() {
-        let time = |set| match set {
-            None => omit(),
-            Some(SetTime::Now) => Timespec { tv_sec: 0, tv_nsec: rustix::fs::UTIME_NOW },
-            Some(SetTime::At(time)) => timespec(time),
-        };
-        utimens(&Timestamps { last_access: time(attr.atime), last_modification: time(attr.mtime) })?;
+        utimens(&timestamps(attr.atime, attr.mtime))?;
     }
     Ok(())
 }
@@ -222,12 +217,4 @@ fn from_xattr(key: &Key, operation: &'static str, error: Errno) -> Error {
         Errno::OPNOTSUPP => Error::Unsupported(key.clone(), "such an attribute"),
         error => Error::from_io(key, operation, error),
     }
-}
-
-fn timespec(time: Timestamp) -> Timespec {
-    Timespec { tv_sec: time.seconds(), tv_nsec: i64::from(time.subsec_nanos()) }
-}
-
-fn omit() -> Timespec {
-    Timespec { tv_sec: 0, tv_nsec: rustix::fs::UTIME_OMIT }
 }

@@ -23,6 +23,7 @@ mod watch;
 
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -118,6 +119,10 @@ impl Backend for FileBackend {
 
     fn rename(&self, from: &Key, to: &Key, how: &Rename) -> Result<Stat> {
         self.rename_entry(from, to, how)
+    }
+
+    fn hold(&self, key: &Key) -> Result<Option<OwnedFd>> {
+        self.directory(key)?.duplicate().map(Some).map_err(|e| Error::from_io(key, "hold the directory", e))
     }
 
     fn sync_dir(&self, dir: &Key) -> Result<()> {
