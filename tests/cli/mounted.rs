@@ -1,6 +1,6 @@
 //! Paths below a mount name objects of the mount's store.
 //!
-//! The mount is a stand-in that answers just what a path needs: it has a directory `Note`, any file in it, and says
+//! But for one test, the mount is a stand-in that answers just what a path needs: it has a directory `Note`, any file in it, and says
 //! which store it shows. So these tests tell whether the command finds the store and the key, whatever the mount can.
 //! They need /dev/fuse and root, and fail without.
 
@@ -9,7 +9,7 @@ use std::fs::File;
 use std::os::fd::AsRawFd;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::time::{Duration, UNIX_EPOCH};
+use std::time::{Duration, Instant, UNIX_EPOCH};
 
 use fuser::{
     Config, Errno, FileAttr, FileHandle, FileType, Filesystem, Generation, INodeNo, ReplyAttr, ReplyEntry, ReplyXattr,
@@ -107,6 +107,16 @@ fn mount_command(args: &[&OsStr]) {
     assert!(output.status.success(), "{program:?} {args:?}: {output:?}");
 }
 
+/// The kernel remembers names, and that there is none, until the mount's watcher has told it of the change.
+#[track_caller]
+fn until(mut holds: impl FnMut() -> bool) {
+    let start = Instant::now();
+    while !holds() {
+        assert!(start.elapsed() < Duration::from_secs(5), "the mount doesn't see it");
+        std::thread::sleep(Duration::from_millis(2));
+    }
+}
+
 #[test]
 fn a_path_below_a_mount_means_an_object_of_its_store() {
     let sandbox = Sandbox::new();
@@ -149,4 +159,33 @@ fn a_mount_of_memory_says_that_nobody_else_can_reach_it() {
     let sandbox = Sandbox::new();
     let mount = sandbox.mount("memory:");
     sandbox.run_in(&mount.point, &["history", "Note/n"], b"").fails(6, "in the memory of the process");
+}
+
+#[test]
+fn commands_and_a_real_mount_see_each_other() {
+    let sandbox = Sandbox::new();
+    let point = sandbox.dir.path().join("m");
+    std::fs::create_dir(&point).unwrap();
+    // Not by run(), which waits for the end of a standard error that the mount's process keeps.
+    let status = sandbox.command(sandbox.dir.path()).args(["mount", "store", "m"]).status().unwrap();
+    assert!(status.success(), "these tests need root and /dev/fuse");
+    let _unmounted = Mount { point: point.clone() };
+    let (note, run) = (point.join("Note"), |args: &[&str]| sandbox.run_in(&point, args, b"three"));
+    std::fs::create_dir(&note).unwrap();
+    std::fs::write(note.join("n"), "one").unwrap();
+    std::fs::write(note.join("n"), "two").unwrap();
+    assert_eq!(get(&run(&["history", "Note/n", "--json"]).json(), "/current"), 2);
+    assert_eq!(run(&["cat", "Note/n", "-g", "1"]).ok().out, b"one");
+    run(&["put", "Note/n", "--if-generation", "2"]).ok();
+    assert_eq!(std::fs::read(note.join("n")).unwrap(), b"three");
+    run(&["put", "Note/n", "--if-generation", "2"]).fails(4, "its current generation is 3");
+    std::fs::remove_file(note.join("n")).unwrap();
+    run(&["restore", "Note/n", "-g", "1"]).ok();
+    until(|| std::fs::read(note.join("n")).is_ok_and(|bytes| bytes == b"one"));
+    run(&["mv", "Note/n", "Note/m"]).ok();
+    until(|| !note.join("n").exists());
+    assert_eq!(std::fs::read(note.join("m")).unwrap(), b"one");
+    run(&["rm", "Note/m"]).ok();
+    until(|| !note.join("m").exists());
+    assert_eq!(get(&run(&["status", "--json"]).json(), "/users/0/mount"), true);
 }
