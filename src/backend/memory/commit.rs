@@ -141,7 +141,8 @@ impl MemoryBackend {
             };
             let Some(object) = self.flat.get(&entry.name).filter(|object| object.etag == entry.etag) else { continue };
             let expected = check(key, &how.expect, Some(&entry.record)).is_ok() && entry.size == from;
-            if !expected && !(how.merge && self.grew_from(key, &entry.record, &how.expect, from)?) {
+            let grown = !expected && how.merge && self.grew_from(key, &entry.record, &how.expect, from)?;
+            if !expected && !grown {
                 return Err(Error::Stale { key: key.clone(), current: entry.record.generation });
             }
             let bytes = [&object.bytes, &tail[..]].concat().into();
