@@ -19,12 +19,14 @@ mod stat;
 
 use std::ffi::OsStr;
 use std::fs::File;
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
 pub(crate) use copy::copy_range;
 pub use error::{Error, Result};
 pub use history::{GenerationInfo, GenerationName, Kept};
 pub use staging::{Abandoned, Intent, Owner, Staged, StagingArea};
+pub(crate) use stat::timestamps;
 pub use stat::{Creator, DirEntry, FileKind, FsStat, SetAttr, SetTime, Stat};
 
 use crate::types::{Generation, Key, ObjectId, Precondition, Timestamp};
@@ -197,6 +199,13 @@ pub trait Backend: Send + Sync + 'static {
     /// [`Error::NotFound`], [`Error::Exists`], [`Error::NotEmpty`], [`Error::IsDirectory`], [`Error::NotDirectory`],
     /// [`Error::Invalid`] (into itself), [`Error::Stale`], [`Error::Unsupported`].
     fn rename(&self, from: &Key, to: &Key, how: &Rename) -> Result<Stat>;
+
+    /// A descriptor that keeps a directory's attributes readable after it was removed; `None` where the medium has
+    /// no such thing.
+    fn hold(&self, key: &Key) -> Result<Option<OwnedFd>> {
+        let _ = key;
+        Ok(None)
+    }
 
     /// Returns when the directory's entries would survive a power loss.
     fn sync_dir(&self, dir: &Key) -> Result<()>;

@@ -16,10 +16,11 @@ use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use parking_lot::Mutex;
-use rustix::fs::{AtFlags, FlockOperation, Mode, OFlags};
+use rustix::fs::{AtFlags, FlockOperation, Mode, OFlags, Timespec, Timestamps};
 use serde::{Deserialize, Serialize};
 
 use crate::types::{Generation, Key, ObjectId, Precondition};
@@ -98,6 +99,8 @@ pub struct Staged {
     file: Arc<File>,
     slot: u64,
     instance: Arc<Instance>,
+    /// It has metadata of an object, so it can't serve another session.
+    tainted: AtomicBool,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -221,7 +224,11 @@ impl StagingArea {
         });
         let flags = OFlags::RDWR | OFlags::CREATE | OFlags::CLOEXEC | OFlags::NOFOLLOW | OFlags::LARGEFILE;
         let file = rustix::fs::openat(&instance.dir, slot.to_string(), flags, Mode::RUSR | Mode::WUSR)?;
-        let staged = Staged { file: Arc::new(File::from(file)), slot, instance };
+        let staged = Staged { file: Arc::new(File::from(file)), slot, instance, tainted: AtomicBool::new(false) };
+        if pooled.is_some() {
+            let now = Timespec { tv_sec: 0, tv_nsec: rustix::fs::UTIME_NOW };
+            rustix::fs::futimens(&*staged.file, &Timestamps { last_access: now, last_modification: now })?;
+        }
         if let Err(error) = staged.note(intent) {
             staged.discard();
             return Err(error);
@@ -254,6 +261,23 @@ impl StagingArea {
         Ok(taken)
     }
 
+    /// What the staged files of the dead are for, without taking them over.
+    ///
+    /// # Errors
+    /// When the staging area can't be read.
+    pub fn abandoned_intents(&self) -> io::Result<Vec<Intent>> {
+        let mut intents = Vec::new();
+        for path in self.instances()? {
+            let dead = !self.is_own(&path)
+                && open_lock(&path)
+                    .is_ok_and(|lock| rustix::fs::flock(&lock, FlockOperation::NonBlockingLockShared).is_ok());
+            if dead && let Ok(journal) = std::fs::read(path.join("journal")) {
+                intents.extend(read_journal(&journal).values().filter_map(Line::intent));
+            }
+        }
+        Ok(intents)
+    }
+
     fn take_from(&self, path: &Path, taken: &mut Vec<Abandoned>) -> io::Result<()> {
         let journal = match std::fs::read(path.join("journal")) {
             Ok(bytes) => bytes,
@@ -273,7 +297,7 @@ impl StagingArea {
                 journal.next_slot += 1;
                 journal.next_slot
             };
-            let staged = Staged { file: Arc::new(file), slot, instance };
+            let staged = Staged { file: Arc::new(file), slot, instance, tainted: AtomicBool::new(true) };
             staged.note(&intent)?;
             rustix::fs::rename(&from, staged.path())?;
             taken.push(Abandoned { intent, staged });
@@ -427,6 +451,12 @@ impl Staged {
         Ok(())
     }
 
+    /// The staged file gets the owner, mode and attributes of an object: if it is not committed after all, it must
+    /// not serve another session.
+    pub fn taint(&self) {
+        self.tainted.store(true, Ordering::Relaxed);
+    }
+
     /// The staged file is no longer in the staging area: it was renamed to where it belongs.
     pub fn committed(self) -> Arc<File> {
         self.instance.forget(self.slot);
@@ -438,7 +468,7 @@ impl Staged {
         self.instance.forget(self.slot);
         let mut pool = self.instance.pool.lock();
         // Nobody else has ever had the file open, or others would see another session's bytes in it.
-        let private = Arc::strong_count(&self.file) == 1;
+        let private = Arc::strong_count(&self.file) == 1 && !self.tainted.load(Ordering::Relaxed);
         if private && pool.len() < POOL_MAX && self.file.set_len(0).is_ok() {
             pool.push(self.slot);
         } else {

@@ -2,6 +2,8 @@
 
 use std::ffi::OsString;
 
+use rustix::fs::{Timespec, Timestamps};
+
 use crate::types::{Generation, ObjectId, Timestamp};
 
 /// What kind of thing is at a key.
@@ -109,6 +111,16 @@ pub enum SetTime {
     Now,
     /// This time.
     At(Timestamp),
+}
+
+/// Both times in the form that utimensat(2) takes; `None` leaves a time as it is.
+pub(crate) fn timestamps(atime: Option<SetTime>, mtime: Option<SetTime>) -> Timestamps {
+    let timespec = |time| match time {
+        None => Timespec { tv_sec: 0, tv_nsec: rustix::fs::UTIME_OMIT },
+        Some(SetTime::Now) => Timespec { tv_sec: 0, tv_nsec: rustix::fs::UTIME_NOW },
+        Some(SetTime::At(time)) => Timespec { tv_sec: time.seconds(), tv_nsec: i64::from(time.subsec_nanos()) },
+    };
+    Timestamps { last_access: timespec(atime), last_modification: timespec(mtime) }
 }
 
 /// Metadata to change; `None` leaves a value as it is.

@@ -1,167 +1,148 @@
 //! The filesystem: inodes, handles and write sessions over a store. Runs, and is tested, without a kernel.
+//!
+//! Decides what a request means for the store: which object an inode is, which session a write belongs to, when a
+//! session is published, what the kernel may cache. Below it, [`crate::store`] decides about generations; above it,
+//! [`crate::fuse`] only translates.
+//!
+//! Locks, in this order: `namespace` (held for reading while a path is used, for writing while a directory moves),
+//! one inode's [`files::OpenNode`], then `nodes` or `handles`, which are never held over a call to the store.
 
+mod attr;
+mod dirs;
+mod errno;
+mod files;
+mod names;
+mod nodes;
 mod types;
+mod watch;
+mod xattr;
 
-use std::ffi::{OsStr, OsString};
+use std::collections::HashMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
 
-use rustix::fs::{FallocateFlags, RenameFlags, SeekFrom};
+use parking_lot::{Mutex, RwLock};
 use rustix::io::Errno;
 
 pub use types::{Attr, Caller, Changes, DirItem, Entry, Fh, FsOptions, Ino, Invalidate, OpenReply};
 
-use crate::backend::{FileKind, FsStat};
+use crate::backend::{Creator, FsStat, Stat};
 use crate::store::Store;
+use crate::types::Key;
+use dirs::DirHandle;
+use errno::{errno, from_backend};
+use files::Handle;
+use nodes::Nodes;
+
+/// The answer to a request.
+pub type Result<T> = std::result::Result<T, Errno>;
 
 /// A mounted filesystem. Every method may be called from any thread, and answers with an errno.
 pub struct Fs {
-    _store: Store,
+    store: Store,
+    options: FsOptions,
+    namespace: RwLock<()>,
+    nodes: Mutex<Nodes>,
+    handles: Mutex<HashMap<Fh, Arc<Handle>>>,
+    dir_handles: Mutex<HashMap<Fh, Arc<DirHandle>>>,
+    next_handle: AtomicU64,
+    /// Other mounts of this store are alive: the kernel must ask each time.
+    has_peers: AtomicBool,
+    watching: watch::Watching,
 }
 
-#[allow(missing_docs, unused_variables)]
 impl Fs {
+    /// A filesystem over a store. If other mounts of the store are alive, this waits until they have noticed.
     pub fn new(store: Store, options: FsOptions) -> Self {
-        todo!()
+        let fs = Fs {
+            store,
+            options,
+            namespace: RwLock::default(),
+            nodes: Mutex::new(Nodes::new()),
+            handles: Mutex::default(),
+            dir_handles: Mutex::default(),
+            next_handle: AtomicU64::new(1),
+            has_peers: AtomicBool::new(false),
+            watching: watch::Watching::default(),
+        };
+        if fs.look_for_peers() {
+            // They may have told their kernels to believe names for a while longer.
+            std::thread::sleep(watch::PEERS_EVERY + fs.options.ttl);
+        }
+        fs
     }
-    /// Starts the watcher; to be called once when the kernel can be told of changes.
-    pub fn start(&self, invalidate: Arc<dyn Invalidate>) {
-        todo!()
-    }
-    /// Publishes or sets aside what sessions are still open: the mount ends.
+
+    /// Publishes what open sessions have written, or sets it aside: the mount ends.
     pub fn shutdown(&self) {
-        todo!()
+        self.watching.stop();
+        let open: Vec<_> = {
+            let nodes = self.nodes.lock();
+            nodes.iter().filter_map(|(ino, node)| Some((node.open.clone()?, nodes.key(ino)))).collect()
+        };
+        for (node, key) in open {
+            node.end(key.as_ref());
+        }
     }
-    pub fn lookup(&self, parent: Ino, name: &OsStr) -> Result<Entry, Errno> {
-        todo!()
+
+    /// How many inodes the kernel knows, and how many files are open: for diagnosis.
+    pub fn usage(&self) -> (usize, usize) {
+        (self.nodes.lock().len(), self.handles.lock().len())
     }
+
+    /// Size and free space.
+    ///
+    /// # Errors
+    /// What the medium says.
+    pub fn statfs(&self) -> Result<FsStat> {
+        self.store.backend().stat_fs().map_err(from_backend)
+    }
+
     /// How long the kernel may remember that a name is not there.
-    pub fn negative_ttl(&self) -> std::time::Duration {
-        todo!()
+    pub fn negative_ttl(&self) -> Duration {
+        self.ttl()
     }
-    pub fn forget(&self, ino: Ino, count: u64) {
-        todo!()
+
+    fn ttl(&self) -> Duration {
+        if self.has_peers.load(Ordering::Relaxed) { Duration::ZERO } else { self.options.ttl }
     }
-    pub fn getattr(&self, ino: Ino, fh: Option<Fh>) -> Result<Attr, Errno> {
-        todo!()
+
+    fn new_handle(&self) -> Fh {
+        self.next_handle.fetch_add(1, Ordering::Relaxed)
     }
-    pub fn setattr(&self, caller: &Caller, ino: Ino, fh: Option<Fh>, changes: &Changes) -> Result<Attr, Errno> {
-        todo!()
+
+    fn check_writable(&self) -> Result<()> {
+        if self.options.read_only { Err(Errno::ROFS) } else { Ok(()) }
     }
-    pub fn readlink(&self, ino: Ino) -> Result<Vec<u8>, Errno> {
-        todo!()
+
+    /// The path of an inode that has one.
+    fn key(&self, ino: Ino) -> Result<Key> {
+        self.nodes.lock().key(ino).ok_or(Errno::STALE)
     }
-    pub fn mknod(
-        &self,
-        caller: &Caller,
-        parent: Ino,
-        name: &OsStr,
-        kind: FileKind,
-        mode: u32,
-        rdev: u64,
-    ) -> Result<Entry, Errno> {
-        todo!()
+
+    /// The path of an entry.
+    fn child(&self, parent: Ino, name: &std::ffi::OsStr) -> Result<Key> {
+        // What is created in a directory that was removed meanwhile is not found.
+        let parent = self.nodes.lock().key(parent).ok_or(Errno::NOENT)?;
+        parent.child(name).map_err(|error| from_backend(error.into()))
     }
-    pub fn mkdir(&self, caller: &Caller, parent: Ino, name: &OsStr, mode: u32) -> Result<Entry, Errno> {
-        todo!()
+
+    /// The state of what is at a path, for an answer to the kernel.
+    fn entry(&self, parent: Ino, name: &std::ffi::OsStr, mut stat: Stat) -> Entry {
+        let node_open = {
+            let mut nodes = self.nodes.lock();
+            let node = nodes.remember(parent, name, &stat);
+            node.open.clone()
+        };
+        if let Some(open) = node_open {
+            open.overlay(&mut stat);
+        }
+        Entry { attr: Attr { ino: stat.id.get(), stat, ttl: self.ttl() }, ttl: self.ttl() }
     }
-    pub fn symlink(&self, caller: &Caller, parent: Ino, name: &OsStr, target: &[u8]) -> Result<Entry, Errno> {
-        todo!()
-    }
-    pub fn link(&self, ino: Ino, parent: Ino, name: &OsStr) -> Result<Entry, Errno> {
-        todo!()
-    }
-    pub fn unlink(&self, parent: Ino, name: &OsStr) -> Result<(), Errno> {
-        todo!()
-    }
-    pub fn rmdir(&self, parent: Ino, name: &OsStr) -> Result<(), Errno> {
-        todo!()
-    }
-    pub fn rename(
-        &self,
-        parent: Ino,
-        name: &OsStr,
-        new_parent: Ino,
-        new_name: &OsStr,
-        flags: RenameFlags,
-    ) -> Result<(), Errno> {
-        todo!()
-    }
-    /// `flags` as in open(2).
-    pub fn open(&self, caller: &Caller, ino: Ino, flags: i32) -> Result<OpenReply, Errno> {
-        todo!()
-    }
-    pub fn create(
-        &self,
-        caller: &Caller,
-        parent: Ino,
-        name: &OsStr,
-        mode: u32,
-        flags: i32,
-    ) -> Result<(Entry, OpenReply), Errno> {
-        todo!()
-    }
-    /// Reads into `buffer` and returns how many bytes; fewer than asked for only at the end.
-    pub fn read(&self, fh: Fh, offset: u64, buffer: &mut [u8]) -> Result<usize, Errno> {
-        todo!()
-    }
-    /// `kill_priv`: clear suid and sgid (FUSE_WRITE_KILL_SUIDGID). `cached`: pages written back by the kernel (FUSE_WRITE_CACHE).
-    pub fn write(&self, fh: Fh, offset: u64, data: &[u8], kill_priv: bool, cached: bool) -> Result<usize, Errno> {
-        todo!()
-    }
-    pub fn flush(&self, fh: Fh) -> Result<(), Errno> {
-        todo!()
-    }
-    pub fn fsync(&self, fh: Fh) -> Result<(), Errno> {
-        todo!()
-    }
-    pub fn release(&self, fh: Fh) {
-        todo!()
-    }
-    pub fn fallocate(&self, fh: Fh, mode: FallocateFlags, offset: u64, length: u64) -> Result<(), Errno> {
-        todo!()
-    }
-    /// Only SEEK_DATA and SEEK_HOLE.
-    pub fn lseek(&self, fh: Fh, whence: SeekFrom) -> Result<u64, Errno> {
-        todo!()
-    }
-    pub fn copy_file_range(
-        &self,
-        from: Fh,
-        from_offset: u64,
-        to: Fh,
-        to_offset: u64,
-        length: u64,
-    ) -> Result<usize, Errno> {
-        todo!()
-    }
-    pub fn opendir(&self, ino: Ino) -> Result<Fh, Errno> {
-        todo!()
-    }
-    /// Calls `add` for each entry from `offset` on until it returns false (the buffer is full; that entry is not
-    /// counted as looked up). `plus`: with attributes.
-    pub fn readdir(&self, fh: Fh, offset: u64, plus: bool, add: &mut dyn FnMut(&DirItem) -> bool) -> Result<(), Errno> {
-        todo!()
-    }
-    pub fn releasedir(&self, fh: Fh) {
-        todo!()
-    }
-    pub fn fsyncdir(&self, fh: Fh) -> Result<(), Errno> {
-        todo!()
-    }
-    pub fn statfs(&self) -> Result<FsStat, Errno> {
-        todo!()
-    }
-    pub fn getxattr(&self, ino: Ino, name: &OsStr) -> Result<Vec<u8>, Errno> {
-        todo!()
-    }
-    pub fn listxattr(&self, ino: Ino) -> Result<Vec<OsString>, Errno> {
-        todo!()
-    }
-    /// `flags` as in setxattr(2).
-    pub fn setxattr(&self, ino: Ino, name: &OsStr, value: &[u8], flags: i32) -> Result<(), Errno> {
-        todo!()
-    }
-    pub fn removexattr(&self, ino: Ino, name: &OsStr) -> Result<(), Errno> {
-        todo!()
+}
+
+impl Caller {
+    fn creator(&self) -> Creator {
+        Creator { uid: self.uid, gid: self.gid, umask: self.umask }
     }
 }

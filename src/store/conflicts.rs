@@ -82,12 +82,8 @@ impl Store {
     /// When the records can't be read.
     pub fn conflicts(&self) -> Result<Vec<Conflict>> {
         let mut conflicts = Vec::new();
-        for path in self.backend.list_records(&dir())? {
-            let Some(id) = path.name().and_then(|name| name.to_str()).and_then(|name| name.strip_suffix(".json"))
-            else {
-                continue;
-            };
-            match self.conflict(id) {
+        for id in self.conflict_ids()? {
+            match self.read_conflict(&id) {
                 Ok(conflict) => conflicts.push(conflict),
                 // Resolved by somebody else while we were looking.
                 Err(Error::NoConflict(_)) => {}
@@ -101,8 +97,27 @@ impl Store {
     /// One of them by its name, or by as much of its name as is unique.
     ///
     /// # Errors
-    /// [`Error::NoConflict`].
+    /// [`Error::NoConflict`]; [`Error::AmbiguousConflict`] when several names begin like that.
     pub fn conflict(&self, id: &str) -> Result<Conflict> {
+        match self.read_conflict(id) {
+            Err(Error::NoConflict(_)) if !id.is_empty() => {}
+            other => return other,
+        }
+        let mut matching = self.conflict_ids()?.into_iter().filter(|known| known.starts_with(id));
+        match (matching.next(), matching.next()) {
+            (None, _) => Err(Error::NoConflict(id.to_owned())),
+            (Some(only), None) => self.read_conflict(&only),
+            (Some(_), Some(_)) => Err(Error::AmbiguousConflict(id.to_owned())),
+        }
+    }
+
+    fn conflict_ids(&self) -> Result<Vec<String>> {
+        let records = self.backend.list_records(&dir())?;
+        let id = |path: &Key| Some(path.name()?.to_str()?.strip_suffix(".json")?.to_owned());
+        Ok(records.iter().filter_map(id).collect())
+    }
+
+    fn read_conflict(&self, id: &str) -> Result<Conflict> {
         let missing = || Error::NoConflict(id.to_owned());
         let (record_path, bytes_path) = paths(id).map_err(|_| missing())?;
         let read = |path: &Key| match self.backend.open_record(path) {
@@ -144,7 +159,7 @@ impl Store {
     /// # Errors
     /// [`backend::Error::Exists`] when the new name is taken; the conflict then stays.
     pub fn resolve_conflict(&self, id: &ConflictId, how: &Resolution) -> Result<Option<Stat>> {
-        let conflict = self.conflict(&id.0)?;
+        let conflict = self.read_conflict(&id.0)?;
         let saved = match how {
             Resolution::Keep => None,
             Resolution::Take => Some(self.put(&conflict.key, &mut self.open_conflict(id)?, Precondition::Any)?),

@@ -34,6 +34,9 @@ pub enum Error {
     /// There is no such conflict (any more).
     #[error("there is no conflict {0}")]
     NoConflict(String),
+    /// More than one conflict's name begins like that. Give more of it.
+    #[error("several conflicts begin with {0}")]
+    AmbiguousConflict(String),
     /// No URL of a store.
     #[error("{url:?} is no store: {why}")]
     Url {

@@ -75,7 +75,14 @@ impl Store {
     /// [`Error::Url`], and [`crate::backend::Error::Unusable`] when there is no store or not one that this version
     /// can use.
     pub fn open(url: &str) -> Result<Self> {
-        let location = Location::parse(url)?;
+        Self::open_at(Location::parse(url)?)
+    }
+
+    /// Opens the store at a place, which unlike a URL may be a directory with any bytes in its name.
+    ///
+    /// # Errors
+    /// [`crate::backend::Error::Unusable`], as [`Store::open`].
+    pub fn open_at(location: Location) -> Result<Self> {
         let backend: Arc<dyn Backend> = match &location {
             Location::File(path) => Arc::new(FileBackend::open(path)?),
             Location::Memory => Arc::new(MemoryBackend::new()),

@@ -13,10 +13,10 @@ use std::io;
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::sync::Arc;
 
-use rustix::fs::{FallocateFlags, SeekFrom, Timespec, Timestamps};
+use rustix::fs::{FallocateFlags, SeekFrom};
 
 use super::{ConflictId, Error, Reason, Result, Store};
-use crate::backend::{self, Commit, Creator, FileKind, Intent, Opened, SetTime, Staged, Stat, copy_range};
+use crate::backend::{self, Commit, Creator, FileKind, Intent, Opened, SetTime, Staged, Stat, copy_range, timestamps};
 use crate::types::{Generation, Key, Precondition, Timestamp};
 
 /// How to open a session.
@@ -46,6 +46,14 @@ impl Default for SessionOptions {
     }
 }
 
+/// A range of bytes that could not be written.
+#[derive(Debug, Clone, Copy)]
+struct FailedWrite {
+    start: u64,
+    end: u64,
+    errno: i32,
+}
+
 /// The bytes of one object while it is being written. See the [module](self).
 #[derive(Debug)]
 #[must_use = "publish or discard it; dropped, its bytes wait for recovery"]
@@ -68,8 +76,8 @@ pub struct Session {
     append_only: bool,
     /// The current generation is this session's own: the next publication replaces it.
     published: bool,
-    /// A write to this range (start, end) failed and was not repeated: the bytes are not what the writer meant.
-    failed: Option<(u64, u64)>,
+    /// A write failed and was not repeated: the bytes are not what the writer meant.
+    failed: Option<FailedWrite>,
     /// The session lost to a newer generation.
     lost: Option<(Option<Generation>, ConflictId)>,
     key: Key,
@@ -83,7 +91,13 @@ impl Session {
                 return Self::create(store, key, options);
             }
             match store.backend.open(key) {
-                Ok(opened) => return Ok(Self::on(store, key, opened, options)),
+                Ok(opened) => {
+                    let mut session = Self::on(store, key, opened, options);
+                    if options.truncate {
+                        session.truncate(0)?;
+                    }
+                    return Ok(session);
+                }
                 Err(error) if error.is_not_found() && options.create.is_some() => {
                     match Self::create(store, key, options) {
                         // Somebody else was faster: then it is theirs that we open.
@@ -113,12 +127,8 @@ impl Session {
             Some(generation) => Precondition::Version(generation, opened.stat.id),
             None => Precondition::Reserved(opened.stat.id),
         };
-        let dirty = options.truncate && opened.stat.size > 0;
-        let base = (!dirty && opened.stat.generation.is_some()).then_some(opened);
-        let mut session = Self::new(store, key, base, options.expect.unwrap_or(found), options.creator);
-        session.dirty = dirty;
-        session.append_only = !dirty;
-        session
+        let base = opened.stat.generation.is_some().then_some(opened);
+        Self::new(store, key, base, options.expect.unwrap_or(found), options.creator)
     }
 
     /// A session that replaces all bytes under a precondition, whether or not the object exists.
@@ -250,52 +260,64 @@ impl Session {
         if data.is_empty() {
             return Ok(());
         }
-        let range = (offset, offset + data.len() as u64);
+        let (start, end) = (offset, offset + data.len() as u64);
         let result = self
             .stage_from(offset)
             .and_then(|()| self.staged_file()?.write_all_at(data, offset).map_err(|e| self.io("write", e)));
-        match (&result, self.failed) {
-            (Err(_), None) => self.failed = Some(range),
-            (Err(_), Some((start, end))) => self.failed = Some((start.min(range.0), end.max(range.1))),
-            (Ok(()), Some((start, end))) if range.0 <= start => {
-                self.failed = (range.1 < end).then_some((range.1.max(start), end));
+        match (&result, &mut self.failed) {
+            (Err(error), failed) => {
+                let errno = match error {
+                    Error::Backend(backend::Error::Io { source, .. }) => source.raw_os_error(),
+                    _ => None,
+                };
+                let before = failed.map_or((start, end), |failed| (failed.start.min(start), failed.end.max(end)));
+                let errno = errno.unwrap_or(rustix::io::Errno::IO.raw_os_error());
+                *failed = Some(FailedWrite { start: before.0, end: before.1, errno });
             }
+            // Written again, and this time it worked.
+            (Ok(()), Some(failed)) if start <= failed.start => failed.start = failed.start.max(end),
             (Ok(()), _) => {}
         }
+        self.failed.take_if(|failed| failed.start >= failed.end);
         result?;
         self.dirty = true;
         self.wrote = true;
         Ok(())
     }
 
-    /// Cuts the bytes off at `size`, or fills up with zeros to it.
+    /// Cuts the bytes off at `size`, or fills up with zeros to it. Returns whether that changed anything.
     ///
     /// # Errors
     /// As [`Session::write_at`].
-    pub fn truncate(&mut self, size: u64) -> Result<()> {
+    pub fn truncate(&mut self, size: u64) -> Result<bool> {
+        self.check_lost()?;
         let old = self.size().map_err(|e| self.io("find the end", e))?;
         if size == old {
-            return self.check_lost();
+            return Ok(false);
         }
         self.append_only = false;
         if size == 0 {
-            self.check_lost()?;
-            // Nothing of the base is needed any more; a staged file stays, so that its handles go on.
-            if let Some(staged) = &self.staged {
-                staged.file().set_len(0).map_err(|e| self.io("truncate", e))?;
+            // Nothing of the base is needed any more.
+            self.base = None;
+            if self.staged.is_none() {
+                self.stage_from(0)?;
+            }
+            self.staged_file()?.set_len(0).map_err(|e| self.io("truncate", e))?;
+            if self.tail_from.take().is_some()
+                && let Some(staged) = &self.staged
+            {
                 self.note(staged, None)?;
             }
-            self.base = None;
-            self.tail_from = None;
         } else {
             self.stage_from(size.min(old))?;
             self.staged_file()?.set_len(size).map_err(|e| self.io("truncate", e))?;
         }
-        if let Some((start, end)) = self.failed {
-            self.failed = (start < size).then_some((start, end.min(size)));
+        if let Some(failed) = &mut self.failed {
+            failed.end = failed.end.min(size);
         }
+        self.failed.take_if(|failed| failed.start >= failed.end);
         self.dirty = true;
-        Ok(())
+        Ok(true)
     }
 
     /// fallocate(2) with any of its modes.
@@ -368,8 +390,7 @@ impl Session {
         let Some(staged) = &self.staged else {
             return Ok(false);
         };
-        let times = Timestamps { last_access: timespec(atime), last_modification: timespec(mtime) };
-        rustix::fs::futimens(&**staged.file(), &times)?;
+        rustix::fs::futimens(&**staged.file(), &timestamps(atime, mtime))?;
         Ok(true)
     }
 
@@ -384,10 +405,9 @@ impl Session {
     /// lost. Otherwise the session is as before, and publishing can be tried again.
     pub fn publish(&mut self, key: &Key, durable: bool) -> Result<Option<Stat>> {
         self.check_lost()?;
-        if let Some((start, _)) = self.failed {
-            let why = io::Error::from(rustix::io::Errno::IO);
+        if let Some(FailedWrite { start, errno, .. }) = self.failed {
             log::warn!("{key}: not saved, since a write at {start} failed; the generation before it stays");
-            return Err(self.io("save after a failed write", why));
+            return Err(self.io("save after a failed write", io::Error::from_raw_os_error(errno)));
         }
         if !self.dirty {
             return self.publish_clean(key, durable);
@@ -681,12 +701,4 @@ fn read_full(file: &File, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
         }
     }
     Ok(done)
-}
-
-fn timespec(time: Option<SetTime>) -> Timespec {
-    match time {
-        None => Timespec { tv_sec: 0, tv_nsec: rustix::fs::UTIME_OMIT },
-        Some(SetTime::Now) => Timespec { tv_sec: 0, tv_nsec: rustix::fs::UTIME_NOW },
-        Some(SetTime::At(time)) => Timespec { tv_sec: time.seconds(), tv_nsec: i64::from(time.subsec_nanos()) },
-    }
 }

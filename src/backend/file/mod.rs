@@ -1,83 +1,158 @@
-//! stub
-#![allow(missing_docs, unused_variables, unused_imports)]
-use super::*;
+//! A directory of plain files: format version 1, described in `docs/format.md`.
+//!
+//! The current generation of an object is an ordinary file in its place; superseded ones are below
+//! `.sepia/generations/`, under the key's own path. Every change to a key's generation happens under the key's lock,
+//! which other processes respect, and in an order such that a crash between any two steps leaves the old generation
+//! or the new one current: first what is kept, then the rename that replaces it.
+
+mod adopt;
+mod commit;
+mod dirs;
+mod entry;
+mod format;
+mod generations;
+mod lock;
+mod metadata;
+mod names;
+mod open;
+mod record;
+mod records;
+mod rename;
+mod repair;
+mod watch;
+
+use std::ffi::{OsStr, OsString};
+use std::fs::File;
+use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use dirs::{Dir, Dirs};
+use format::Format;
+pub use format::VERSION as FORMAT_VERSION;
+use lock::Locks;
+
+use super::{
+    Abandoned, Backend, Capabilities, Change, ChangeSink, Commit, Creator, DirEntry, Error, FileKind, FsStat,
+    GenerationInfo, Opened, Rename, Result, SetAttr, Staged, StagingArea, Stat, Watch,
+};
+use crate::types::{Generation, Key, ObjectId, Precondition};
+
+/// A store in a directory.
 #[derive(Debug)]
-pub struct FileBackend;
-impl FileBackend {
-    pub fn init(path: &std::path::Path) -> Result<Self> {
-        todo!()
-    }
-    pub fn open(path: &std::path::Path) -> Result<Self> {
-        todo!()
-    }
+pub struct FileBackend {
+    path: PathBuf,
+    format: Format,
+    objects: Dirs,
+    /// `.sepia/generations`, by the same keys.
+    history: Dirs,
+    /// `.sepia` itself: the records of the layers above.
+    meta: PathBuf,
+    locks: Locks,
+    staging: StagingArea,
 }
+
 impl Backend for FileBackend {
     fn capabilities(&self) -> Capabilities {
-        todo!()
+        Capabilities {
+            hard_links: true,
+            special_files: true,
+            atomic_rename: true,
+            exchange: true,
+            changes_from_outside: true,
+            persistent: true,
+            system_xattrs: true,
+        }
     }
+
     fn store_id(&self) -> &str {
-        todo!()
+        &self.format.id
     }
+
     fn staging(&self) -> &StagingArea {
-        todo!()
+        &self.staging
     }
+
     fn stat(&self, key: &Key) -> Result<Stat> {
-        todo!()
+        self.look(key)
     }
+
     fn list(&self, dir: &Key) -> Result<Vec<DirEntry>> {
-        todo!()
+        self.read_dir(dir)
     }
+
     fn read_link(&self, key: &Key) -> Result<Vec<u8>> {
-        todo!()
+        self.link_target(key)
     }
+
     fn create_dir(&self, key: &Key, mode: u32, creator: &Creator) -> Result<Stat> {
-        todo!()
+        self.make_dir(key, mode, creator)
     }
+
     fn create_symlink(&self, key: &Key, target: &[u8], creator: &Creator) -> Result<Stat> {
-        todo!()
+        self.make_symlink(key, target, creator)
     }
+
     fn create_special(&self, key: &Key, kind: FileKind, mode: u32, rdev: u64, creator: &Creator) -> Result<Stat> {
-        todo!()
+        self.make_special(key, kind, mode, rdev, creator)
     }
+
     fn reserve(&self, key: &Key, mode: u32, creator: &Creator) -> Result<Stat> {
-        todo!()
+        self.make_file(key, mode, creator)
     }
+
     fn commit_reserved(&self, key: &Key, id: ObjectId) -> Result<Stat> {
-        todo!()
+        self.record_reserved(key, id)
     }
+
     fn link(&self, from: &Key, to: &Key) -> Result<Stat> {
-        todo!()
+        self.make_link(from, to)
     }
+
     fn remove(&self, key: &Key, expect: &Precondition) -> Result<()> {
-        todo!()
+        self.remove_entry(key, expect)
     }
+
     fn remove_dir(&self, key: &Key) -> Result<()> {
-        todo!()
+        self.remove_empty_dir(key)
     }
+
     fn rename(&self, from: &Key, to: &Key, how: &Rename) -> Result<Stat> {
-        todo!()
+        self.rename_entry(from, to, how)
     }
+
+    fn hold(&self, key: &Key) -> Result<Option<OwnedFd>> {
+        self.directory(key)?.duplicate().map(Some).map_err(|e| Error::from_io(key, "hold the directory", e))
+    }
+
     fn sync_dir(&self, dir: &Key) -> Result<()> {
-        todo!()
+        self.sync_directory(dir)
     }
+
     fn set_attr(&self, key: &Key, attr: &SetAttr) -> Result<Stat> {
-        todo!()
+        self.change_attr(key, attr)
     }
+
     fn get_xattr(&self, key: &Key, name: &OsStr) -> Result<Vec<u8>> {
-        todo!()
+        self.read_xattr(key, name)
     }
-    fn list_xattrs(&self, key: &Key) -> Result<Vec<std::ffi::OsString>> {
-        todo!()
+
+    fn list_xattrs(&self, key: &Key) -> Result<Vec<OsString>> {
+        self.xattr_names(key)
     }
+
     fn set_xattr(&self, key: &Key, name: &OsStr, value: &[u8], flags: i32) -> Result<()> {
-        todo!()
+        self.write_xattr(key, name, value, flags)
     }
+
     fn remove_xattr(&self, key: &Key, name: &OsStr) -> Result<()> {
-        todo!()
+        self.drop_xattr(key, name)
     }
+
     fn open(&self, key: &Key) -> Result<Opened> {
-        todo!()
+        self.open_current(key)
     }
+
     fn commit(
         &self,
         key: &Key,
@@ -85,48 +160,63 @@ impl Backend for FileBackend {
         how: &Commit,
         creator: &Creator,
     ) -> std::result::Result<Stat, (Error, Staged)> {
-        todo!()
+        self.commit_staged(key, staged, how, creator)
     }
+
     fn append(&self, key: &Key, staged: &Staged, from: u64, how: &Commit) -> Result<Stat> {
-        todo!()
+        self.append_staged(key, staged, from, how)
     }
+
     fn generations(&self, key: &Key) -> Result<Vec<GenerationInfo>> {
-        todo!()
+        self.kept(key)
     }
+
     fn histories(&self, dir: &Key) -> Result<Vec<Key>> {
-        todo!()
+        self.keys_with_history(dir)
     }
+
     fn open_generation(&self, key: &Key, generation: Generation) -> Result<Opened> {
-        todo!()
+        self.open_kept(key, generation)
     }
+
     fn drop_generation(&self, key: &Key, generation: Generation) -> Result<()> {
-        todo!()
+        self.drop_kept(key, generation)
     }
+
     fn put_record(&self, path: &Key, bytes: &[u8]) -> Result<()> {
-        todo!()
+        self.write_record_file(path, bytes)
     }
+
     fn keep_staged(&self, path: &Key, staged: Staged) -> std::result::Result<(), (Error, Staged)> {
-        todo!()
+        self.move_staged_to_record(path, staged)
     }
+
     fn open_record(&self, path: &Key) -> Result<File> {
-        todo!()
+        self.open_record_file(path)
     }
+
     fn list_records(&self, dir: &Key) -> Result<Vec<Key>> {
-        todo!()
+        self.record_files(dir)
     }
+
     fn remove_record(&self, path: &Key) -> Result<()> {
-        todo!()
+        self.remove_record_file(path)
     }
+
     fn stat_fs(&self) -> Result<FsStat> {
-        todo!()
+        self.medium()
     }
+
     fn take_abandoned(&self) -> Result<Vec<Abandoned>> {
-        todo!()
+        self.finish_renames()?;
+        self.staging.take_abandoned().map_err(|e| Error::from_io(&Key::root(), "take over sessions of the dead", e))
     }
+
     fn repair(&self, abandoned: &Abandoned) -> Result<bool> {
-        todo!()
+        self.repair_object(abandoned)
     }
+
     fn watch(&self, sink: ChangeSink) -> Result<Option<Box<dyn Watch>>> {
-        todo!()
+        watch::start(self.path.clone(), sink).map(Some)
     }
 }

@@ -1,0 +1,88 @@
+//! Changes from outside: what differs from what Sepia recorded becomes a generation of its own.
+
+use rustix::fs::{Mode, OFlags};
+
+use super::entry::{Found, Place, write_record};
+use super::record::Record;
+use super::*;
+use crate::backend::GenerationName;
+
+impl FileBackend {
+    /// Records what is at `key` as a generation, if it isn't the recorded one.
+    pub(super) fn adopt(&self, key: &Key) -> Result<()> {
+        let _tree = self.locks.share_tree(key)?;
+        let _lock = self.locks.key(key)?;
+        let place = self.place(key)?;
+        let found = self.find(key, &place)?;
+        if found.is_changed() {
+            self.adopt_locked(key, &place, found)?;
+        }
+        Ok(())
+    }
+
+    /// As [`FileBackend::adopt`], under the key's lock. Returns what is there afterwards.
+    pub(super) fn adopt_locked(&self, key: &Key, place: &Place, found: Found) -> Result<Found> {
+        if !found.is_changed() {
+            return Ok(found);
+        }
+        let stat = &found.stat;
+        if let Some(record) = &found.record
+            && record.inode == stat.incarnation
+            && stat.size > record.size
+            && self.half_appended(key)?
+        {
+            self.undo_append(key, place, record)?;
+            return self.find(key, place);
+        }
+        let highest = self.highest(key)?;
+        let (generation, committed) = match (&found.record, highest) {
+            // The bytes that were recorded, in another file: the store was copied or restored with its attributes.
+            (Some(record), highest)
+                if record.size == stat.size
+                    && record.mtime == stat.mtime
+                    && highest.is_none_or(|highest| highest < record.generation) =>
+            {
+                (record.generation, record.committed)
+            }
+            (Some(record), highest) => {
+                let last = highest.map_or(record.generation, |highest| highest.max(record.generation));
+                (last.next(), self.now())
+            }
+            // Replaced by a file without a record: the one that was current is gone, and its number with it.
+            (None, Some(highest)) => (highest.next().next(), self.now()),
+            (None, None) => (Generation::FIRST, stat.mtime),
+        };
+        let kept_number = found.record.is_some_and(|record| record.generation == generation);
+        if !kept_number && generation > Generation::FIRST {
+            let lost = GenerationName {
+                number: generation.get() - 1,
+                committed: found.record.map_or(stat.mtime, |record| record.committed),
+                superseded: self.now(),
+                deleted: false,
+            };
+            self.keep_as_note(key, &lost, "the file was changed outside Sepia", stat.mtime)?;
+            log::warn!("{key}: was changed outside Sepia; that is generation {generation} now");
+        }
+        let record =
+            Record { generation, id: stat.id, committed, size: stat.size, mtime: stat.mtime, inode: stat.incarnation };
+        write_record(key, place, &record)?;
+        self.find(key, place)
+    }
+
+    /// Whether a process died while it appended to this object.
+    fn half_appended(&self, key: &Key) -> Result<bool> {
+        let intents = self.staging.abandoned_intents().map_err(|e| Error::from_io(key, "look for the dead", e))?;
+        Ok(intents.iter().any(|intent| intent.key == *key && intent.in_place && intent.append_from.is_some()))
+    }
+
+    /// Cuts off what a process appended before it died, so that the recorded generation is whole again.
+    pub(super) fn undo_append(&self, key: &Key, place: &Place, record: &Record) -> Result<()> {
+        let flags = OFlags::WRONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let failed = |error: rustix::io::Errno| Error::from_io(key, "undo an append that was cut short", error);
+        let fd = rustix::fs::openat(&place.dir, &place.name, flags, Mode::empty()).map_err(failed)?;
+        rustix::fs::ftruncate(&fd, record.size).map_err(failed)?;
+        super::metadata::set_mtime(&fd, record.mtime).map_err(failed)?;
+        log::warn!("{key}: undid an append that was cut short by a crash");
+        Ok(())
+    }
+}

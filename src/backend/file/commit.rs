@@ -1,0 +1,328 @@
+//! Commits: a staged file becomes the current generation.
+
+use std::os::fd::AsFd;
+use std::os::unix::fs::{FileExt, MetadataExt};
+
+use rustix::fs::{AtFlags, Mode, OFlags};
+use rustix::io::Errno;
+
+use super::entry::{Found, Place, write_record};
+use super::generations::{create_in_history, kept_name, prefix_note};
+use super::record::Record;
+use super::*;
+use crate::backend::{Intent, copy_range};
+use crate::types::Timestamp;
+
+impl FileBackend {
+    pub(super) fn commit_staged(
+        &self,
+        key: &Key,
+        staged: Staged,
+        how: &Commit,
+        creator: &Creator,
+    ) -> std::result::Result<Stat, (Error, Staged)> {
+        match self.try_commit(key, &staged, how, creator) {
+            Ok((stat, in_place)) => {
+                if in_place {
+                    staged.discard()
+                } else {
+                    drop(staged.committed())
+                }
+                Ok(stat)
+            }
+            Err(error) => Err((error, staged)),
+        }
+    }
+
+    /// Returns the new state, and whether the bytes were copied rather than the file renamed.
+    fn try_commit(&self, key: &Key, staged: &Staged, how: &Commit, creator: &Creator) -> Result<(Stat, bool)> {
+        let failed = |error: Errno| Error::from_io(key, "save", error);
+        if how.durable {
+            staged.file().sync_all().map_err(|e| Error::from_io(key, "sync", e))?;
+        }
+        let _tree = self.locks.share_tree(key)?;
+        let _lock = self.locks.key(key)?;
+        let place = self.place(key)?;
+        let found = self.check(key, &place, &how.expect)?;
+        let generation = if how.amend {
+            found.as_ref().and_then(|found| found.stat.generation).unwrap_or(Generation::FIRST)
+        } else {
+            self.next_generation(key, found.as_ref())?
+        };
+        let now = self.now();
+        let (found, made) = match found {
+            Some(found) => (found, false),
+            // Made like any new file, so that owner, mode and inherited ACLs are right; then replaced.
+            None => {
+                self.make_file(key, 0o666, creator)?;
+                (self.find(key, &place)?, true)
+            }
+        };
+        let result = self.replace(key, &place, &found, staged, generation, how.amend, now);
+        match result {
+            Err(error) if made => {
+                let _ = rustix::fs::unlinkat(&place.dir, &place.name, AtFlags::empty());
+                return Err(error);
+            }
+            other => other?,
+        }
+        if how.durable {
+            rustix::fs::fsync(place.dir.reopen().map_err(failed)?).map_err(failed)?;
+        }
+        let in_place = is_shared(&found);
+        Ok((self.find(key, &place)?.stat, in_place))
+    }
+
+    #[allow(clippy::too_many_arguments, reason = "the steps of one commit; each is used once")]
+    fn replace(
+        &self,
+        key: &Key,
+        place: &Place,
+        found: &Found,
+        staged: &Staged,
+        generation: Generation,
+        amend: bool,
+        now: Timestamp,
+    ) -> Result<()> {
+        let mut found = found.clone();
+        if is_shared(&found) && self.unkeep(key, &found)? {
+            found = self.find(key, place)?;
+        }
+        if is_shared(&found) {
+            return self.copy_into(key, place, &found, staged, generation, amend, now);
+        }
+        let fresh = found.is_reserved();
+        staged.taint();
+        super::metadata::copy(key, place, &found.stat, staged, fresh)?;
+        let meta = staged.file().metadata().map_err(|e| Error::from_io(key, "stat", e))?;
+        let record = Record {
+            generation,
+            id: found.stat.id,
+            committed: now,
+            size: meta.len(),
+            mtime: Timestamp::from_parts(meta.mtime(), meta.mtime_nsec() as u32),
+            inode: meta.ino(),
+        };
+        super::metadata::seal(key, staged, &found.stat, &record, fresh)?;
+        if !amend {
+            self.keep_by_link(key, place, &found, now)?;
+        }
+        let (dir, name) = staged.location();
+        rustix::fs::renameat(dir, name, &place.dir, &place.name).map_err(|e| Error::from_io(key, "save", e))
+    }
+
+    /// Commits into the object's own file, since it has several names that must all go on being the same file. A
+    /// crash meanwhile is finished by recovery, from the staged file.
+    #[allow(clippy::too_many_arguments, reason = "as replace")]
+    fn copy_into(
+        &self,
+        key: &Key,
+        place: &Place,
+        found: &Found,
+        staged: &Staged,
+        generation: Generation,
+        amend: bool,
+        now: Timestamp,
+    ) -> Result<()> {
+        let failed = |error: std::io::Error| Error::from_io(key, "save into an object with several names", error);
+        let expect = match found.stat.generation {
+            Some(generation) => Precondition::Version(generation, found.stat.id),
+            None => Precondition::Reserved(found.stat.id),
+        };
+        let intent = Intent { key: key.clone(), expect, append_from: None, acknowledged: true, in_place: true };
+        if !amend && let Some(name) = kept_name(found, now, false) {
+            self.keep_by_copy(key, place, &name.to_string())?;
+        }
+        staged.note(&intent).and_then(|()| staged.sync()).map_err(failed)?;
+        let flags = OFlags::RDWR | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let fd = rustix::fs::openat(&place.dir, &place.name, flags, Mode::empty()).map_err(|e| failed(e.into()))?;
+        let into = File::from(fd);
+        let times = staged.file().metadata().map_err(failed)?;
+        into.set_len(0).map_err(failed)?;
+        copy_range(staged.file(), &into, 0, u64::MAX).map_err(failed)?;
+        into.set_len(times.len()).map_err(failed)?;
+        let mtime = Timestamp::from_parts(times.mtime(), times.mtime_nsec() as u32);
+        super::metadata::set_mtime(&into, mtime).map_err(|e| failed(e.into()))?;
+        let record = Record {
+            generation,
+            id: found.stat.id,
+            committed: now,
+            size: times.len(),
+            mtime,
+            inode: found.stat.incarnation,
+        };
+        write_record(key, place, &record)?;
+        into.sync_all().map_err(failed)
+    }
+
+    fn keep_by_copy(&self, key: &Key, place: &Place, name: &str) -> Result<()> {
+        let failed = |error: std::io::Error| Error::from_io(key, "keep the generation before", error);
+        let dir = self.make_history_dir(key)?;
+        let old = super::open::open_place(key, place)?;
+        let partial = format!(".{name}");
+        let copy = create_in_history(key, &dir, &partial)?;
+        copy_range(&old.file, &copy, 0, u64::MAX).map_err(failed)?;
+        super::metadata::copy_to_history(&old.stat, &copy).map_err(|e| failed(e.into()))?;
+        copy.sync_all().map_err(failed)?;
+        rustix::fs::renameat(&dir, &partial, &dir, name).map_err(|e| failed(e.into()))
+    }
+
+    pub(super) fn append_staged(&self, key: &Key, staged: &Staged, from: u64, how: &Commit) -> Result<Stat> {
+        let failed = |error: std::io::Error| Error::from_io(key, "append", error);
+        let _tree = self.locks.share_tree(key)?;
+        let _lock = self.locks.key(key)?;
+        let place = self.place(key)?;
+        let found = match self.check(key, &place, &how.expect) {
+            Err(Error::Stale { current: Some(_), .. }) if how.merge => self.mergeable(key, &place, how)?,
+            other => other?.ok_or_else(|| Error::NotFound(key.clone()))?,
+        };
+        let (Some(old), Some(record)) = (found.stat.generation, found.record) else {
+            return Err(Error::Stale { key: key.clone(), current: found.stat.generation });
+        };
+        let merged = !matches!(how.expect, Precondition::Version(g, _) | Precondition::Generation(g) if g == old);
+        let amend = how.amend && !merged;
+        let generation = if amend { old } else { old.next() };
+        let now = self.now();
+        if is_shared(&found) {
+            self.unkeep(key, &found)?;
+        }
+        let intent = Intent {
+            key: key.clone(),
+            expect: Precondition::Version(old, found.stat.id),
+            append_from: Some(from),
+            acknowledged: how.durable,
+            in_place: true,
+        };
+        // Before the object is touched: if we die meanwhile, recovery must know how much of it was whole.
+        staged.note(&intent).map_err(failed)?;
+        if how.durable {
+            staged.sync().map_err(failed)?;
+        }
+        if !amend && let Some(name) = kept_name(&found, now, false) {
+            self.keep_as_note(key, &name, &prefix_note(found.stat.size, generation), found.stat.mtime)?;
+        }
+        let flags = OFlags::RDWR | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let fd = rustix::fs::openat(&place.dir, &place.name, flags, Mode::empty());
+        let into = File::from(match fd {
+            Err(Errno::ACCESS) => super::metadata::open_read_only(&place).map_err(|e| failed(e.into()))?,
+            other => other.map_err(|e| failed(e.into()))?,
+        });
+        let written = append_bytes(staged.file(), from, &into, found.stat.size);
+        let stat = written.and_then(|()| into.metadata());
+        let meta = match stat {
+            Ok(meta) => meta,
+            Err(error) => {
+                // As if nothing had happened: a disk that is full must not leave half an append.
+                self.undo_append(key, &place, &record)?;
+                staged.note(&Intent { in_place: false, ..intent }).map_err(failed)?;
+                return Err(failed(error));
+            }
+        };
+        let record = Record {
+            generation,
+            id: found.stat.id,
+            committed: now,
+            size: meta.len(),
+            mtime: Timestamp::from_parts(meta.mtime(), meta.mtime_nsec() as u32),
+            inode: found.stat.incarnation,
+        };
+        write_record(key, &place, &record)?;
+        if how.durable {
+            into.sync_all().map_err(failed)?;
+            rustix::fs::fsync(place.dir.reopen().map_err(|e| failed(e.into()))?).map_err(|e| failed(e.into()))?;
+        }
+        Ok(self.find(key, &place)?.stat)
+    }
+
+    /// What is current, if it has the expected generation's bytes as its beginning.
+    fn mergeable(&self, key: &Key, place: &Place, how: &Commit) -> Result<Found> {
+        let found = self.find(key, place)?;
+        let stale = Error::Stale { key: key.clone(), current: found.stat.generation };
+        let Precondition::Version(base, id) = how.expect else { return Err(stale) };
+        match found.stat.generation {
+            Some(current) if found.stat.id == id && self.only_appended_since(key, base, current)? => Ok(found),
+            _ => Err(stale),
+        }
+    }
+
+    /// What is at a place, if it is what is expected there. What was changed from outside is recorded first.
+    pub(super) fn check(&self, key: &Key, place: &Place, expect: &Precondition) -> Result<Option<Found>> {
+        let mut found = self.find_optional(key, place)?;
+        if let Some(changed) = found.take_if(|found| found.is_changed()) {
+            found = Some(self.adopt_locked(key, place, changed)?);
+        }
+        let stat = found.as_ref().map(|found| &found.stat);
+        let holds = match *expect {
+            Precondition::Any => true,
+            Precondition::Absent if stat.is_some() => return Err(Error::Exists(key.clone())),
+            Precondition::Absent => true,
+            Precondition::Generation(generation) => stat.is_some_and(|stat| stat.generation == Some(generation)),
+            Precondition::Version(generation, id) => {
+                stat.is_some_and(|stat| stat.generation == Some(generation) && stat.id == id)
+            }
+            Precondition::Reserved(id) => {
+                stat.is_some_and(|stat| stat.id == id) && found.as_ref().is_some_and(Found::is_reserved)
+            }
+        };
+        if let Some(Found { stat, .. }) = &found
+            && stat.kind != FileKind::File
+            && !matches!(expect, Precondition::Any)
+        {
+            return Err(Error::Stale { key: key.clone(), current: None });
+        }
+        if holds {
+            Ok(found)
+        } else {
+            Err(Error::Stale { key: key.clone(), current: stat.and_then(|stat| stat.generation) })
+        }
+    }
+
+    pub(super) fn record_reserved(&self, key: &Key, id: ObjectId) -> Result<Stat> {
+        let _tree = self.locks.share_tree(key)?;
+        let _lock = self.locks.key(key)?;
+        let place = self.place(key)?;
+        let found = self.find(key, &place)?;
+        if !found.is_reserved() || found.stat.id != id {
+            return Ok(self.adopt_locked(key, &place, found)?.stat);
+        }
+        let record = Record {
+            generation: self.next_generation(key, Some(&found))?,
+            id,
+            committed: self.now(),
+            size: 0,
+            mtime: found.stat.mtime,
+            inode: found.stat.incarnation,
+        };
+        write_record(key, &place, &record)?;
+        Ok(self.find(key, &place)?.stat)
+    }
+}
+
+/// Whether the file has further names.
+fn is_shared(found: &Found) -> bool {
+    found.stat.nlink > 1
+}
+
+/// Copies the bytes of `staged` from offset `from` to the end of `into`, which is `end` bytes long.
+fn append_bytes(staged: &File, from: u64, into: &File, end: u64) -> std::io::Result<()> {
+    let length = staged.metadata()?.len().saturating_sub(from);
+    if length <= 64 << 10 {
+        let mut bytes = vec![0; length as usize];
+        staged.read_exact_at(&mut bytes, from)?;
+        return into.write_all_at(&bytes, end);
+    }
+    if from == end {
+        return copy_range(staged, into, from, u64::MAX);
+    }
+    let (mut read, mut write) = (from, end);
+    let mut left = length;
+    while left > 0 {
+        let most = usize::try_from(left).unwrap_or(usize::MAX).min(1 << 30);
+        let n = rustix::fs::copy_file_range(staged.as_fd(), Some(&mut read), into, Some(&mut write), most)?;
+        if n == 0 {
+            return Err(std::io::ErrorKind::UnexpectedEof.into());
+        }
+        left -= n as u64;
+    }
+    Ok(())
+}

@@ -1,0 +1,170 @@
+//! Directories, held open: every path is walked once, by the kernel, and can't leave the store.
+//!
+//! A descriptor follows its directory through renames, so the cache is emptied whenever anybody renames one
+//! ([`super::lock::Locks::moves`]), and an entry is dropped when its name turns out to belong to another directory.
+
+use std::num::NonZeroUsize;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use lru::LruCache;
+use parking_lot::Mutex;
+use rustix::fs::{CWD, Mode, OFlags, ResolveFlags};
+use rustix::io::Errno;
+
+use super::super::{Error, Result};
+use crate::types::Key;
+
+/// Descriptors that the cache holds at most; the usual limit of a process is 1,024.
+const CACHED: NonZeroUsize = NonZeroUsize::new(256).expect("not zero");
+/// The kernel takes no longer path in one call (PATH_MAX is 4,096 with the final NUL).
+const PATH_MAX: usize = 4000;
+
+/// The directories below one root.
+#[derive(Debug)]
+pub struct Dirs {
+    root: Arc<Dir>,
+    cache: Mutex<LruCache<Key, Arc<Dir>>>,
+    /// The count of moves up to which the cache is true.
+    moves: AtomicU64,
+}
+
+/// An open directory (O_PATH: good for names in it, not for reading or syncing it).
+#[derive(Debug)]
+pub struct Dir {
+    fd: OwnedFd,
+    pub inode: u64,
+}
+
+impl AsFd for Dir {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
+    }
+}
+
+impl Dirs {
+    /// The tree below an open directory.
+    pub fn new(root: OwnedFd) -> rustix::io::Result<Self> {
+        Ok(Dirs { root: Arc::new(Dir::new(root)?), cache: Mutex::new(LruCache::new(CACHED)), moves: AtomicU64::new(0) })
+    }
+
+    /// The root itself.
+    pub fn root(&self) -> &Arc<Dir> {
+        &self.root
+    }
+
+    /// Opens a directory. `moves` is how often directories were renamed so far.
+    pub fn open(&self, dir: &Key, moves: u64) -> Result<Arc<Dir>> {
+        if dir.is_root() {
+            return Ok(self.root.clone());
+        }
+        let mut cache = self.cache.lock();
+        if self.moves.swap(moves, Ordering::AcqRel) != moves {
+            cache.clear();
+        }
+        if let Some(found) = cache.get(dir) {
+            return Ok(found.clone());
+        }
+        drop(cache);
+        let opened = Arc::new(self.walk(dir).map_err(|error| from_walk(dir, error))?);
+        self.cache.lock().put(dir.clone(), opened.clone());
+        Ok(opened)
+    }
+
+    fn walk(&self, dir: &Key) -> rustix::io::Result<Dir> {
+        let path = dir.as_bytes();
+        if path.len() <= PATH_MAX {
+            return Dir::new(open_beneath(&self.root, path)?);
+        }
+        // Too long for one call: as far as one call goes, then on from there.
+        let mut at: Option<OwnedFd> = None;
+        let mut rest = path;
+        while !rest.is_empty() {
+            let end = if rest.len() <= PATH_MAX {
+                rest.len()
+            } else {
+                rest[..PATH_MAX].iter().rposition(|&b| b == b'/').unwrap_or(rest.len())
+            };
+            at = Some(match &at {
+                None => open_beneath(&self.root, &rest[..end])?,
+                Some(fd) => open_beneath(fd, &rest[..end])?,
+            });
+            rest = rest.get(end + 1..).unwrap_or_default();
+        }
+        at.map_or(Err(Errno::NOENT), Dir::new)
+    }
+
+    /// Opens a directory for history, making it and those above it where they are missing.
+    pub fn open_or_create(&self, dir: &Key, moves: u64) -> Result<Arc<Dir>> {
+        match self.open(dir, moves) {
+            Err(Error::NotFound(_)) => {}
+            other => return other,
+        }
+        let (Some(parent), Some(name)) = (dir.parent(), dir.name()) else {
+            return Ok(self.root.clone());
+        };
+        let above = self.open_or_create(&parent, moves)?;
+        match rustix::fs::mkdirat(&above, name, Mode::RWXU) {
+            Ok(()) | Err(Errno::EXIST) => {}
+            Err(error) => return Err(Error::from_io(dir, "make a directory for its history", error)),
+        }
+        self.open(dir, moves)
+    }
+
+    /// `dir` turned out to be the directory with this inode number: drops what the cache says otherwise.
+    pub fn confirm(&self, dir: &Key, inode: Option<u64>) {
+        let mut cache = self.cache.lock();
+        if cache.peek(dir).is_some_and(|cached| Some(cached.inode) != inode) {
+            cache.clear();
+        }
+    }
+
+    /// Drops everything, for directories were renamed or removed.
+    pub fn clear(&self) {
+        self.cache.lock().clear();
+    }
+}
+
+impl Dir {
+    fn new(fd: OwnedFd) -> rustix::io::Result<Self> {
+        let inode = rustix::fs::fstat(&fd)?.st_ino;
+        Ok(Dir { fd, inode })
+    }
+
+    /// Another descriptor of it.
+    pub fn duplicate(&self) -> std::io::Result<OwnedFd> {
+        self.fd.try_clone()
+    }
+
+    /// Opens it again, for reading and syncing.
+    pub fn reopen(&self) -> rustix::io::Result<OwnedFd> {
+        rustix::fs::openat(&self.fd, ".", OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
+    }
+}
+
+/// Opens a directory by its path from the current one; links are followed, for a user named it.
+pub fn open_root(path: &std::path::Path) -> rustix::io::Result<OwnedFd> {
+    rustix::fs::openat(CWD, path, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
+}
+
+fn open_beneath(at: &impl AsFd, path: &[u8]) -> rustix::io::Result<OwnedFd> {
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let confine =
+        ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS | ResolveFlags::NO_XDEV;
+    loop {
+        // EAGAIN: the walk raced with a rename elsewhere (openat2(2)).
+        match rustix::fs::openat2(at, path, flags, Mode::empty(), confine) {
+            Err(Errno::INTR | Errno::AGAIN) => {}
+            other => return other,
+        }
+    }
+}
+
+fn from_walk(dir: &Key, error: Errno) -> Error {
+    match error {
+        // A symbolic link in the middle: to Sepia that is no directory.
+        Errno::LOOP => Error::NotDirectory(dir.clone()),
+        error => Error::from_io(dir, "open the directory", error),
+    }
+}

@@ -1,0 +1,350 @@
+//! Opening a store, and looking at what is at a key.
+
+use std::ffi::OsStr;
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+
+use rustix::fs::{AtFlags, Mode, RawDir, Statx, StatxFlags, XattrFlags};
+use rustix::io::Errno;
+
+use super::dirs::open_root;
+use super::record::{self, Record};
+use super::*;
+use crate::types::{RESERVED_NAME, Timestamp};
+
+/// A key's directory, held open, and its name in it: what every operation works on.
+#[derive(Debug, Clone)]
+pub struct Place {
+    pub dir: Arc<Dir>,
+    pub name: OsString,
+}
+
+/// What is at a place.
+#[derive(Debug, Clone)]
+pub struct Found {
+    pub stat: Stat,
+    pub record: Option<Record>,
+}
+
+impl Found {
+    /// An empty file to which nothing was ever committed.
+    pub fn is_reserved(&self) -> bool {
+        self.stat.kind == FileKind::File && self.record.is_none() && self.stat.size == 0
+    }
+
+    /// Whether its bytes are a generation that Sepia has not recorded.
+    pub fn is_changed(&self) -> bool {
+        self.stat.kind == FileKind::File && !self.stat.recorded && !self.is_reserved()
+    }
+}
+
+impl FileBackend {
+    /// Makes a store in a directory, which is made if it is missing. Files that are there become its objects.
+    ///
+    /// # Errors
+    /// [`Error::Unusable`] when the filesystem can't hold a store; [`Error::Exists`] when there is one.
+    pub fn init(path: &Path) -> Result<Self> {
+        let failed = |what: &str, error: std::io::Error| {
+            Error::Unusable(format!("can't make a store in {}: {what}: {error}", path.display()))
+        };
+        std::fs::create_dir_all(path).map_err(|e| failed("can't make the directory", e))?;
+        let path = path.canonicalize().map_err(|e| failed("can't find the directory", e))?;
+        if let Some(outer) = path.ancestors().skip(1).find(|dir| dir.join(".sepia/format").exists()) {
+            return Err(Error::Unusable(format!(
+                "{} lies inside the store {}; a store can't be part of another one",
+                path.display(),
+                outer.display()
+            )));
+        }
+        check_xattrs(&path)?;
+        let meta = path.join(".sepia");
+        match rustix::fs::mkdir(&meta, Mode::RWXU) {
+            Ok(()) | Err(Errno::EXIST) => {}
+            Err(error) => return Err(failed("can't make .sepia", error.into())),
+        }
+        match Format::new().write(&meta) {
+            Ok(()) => {}
+            Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {
+                return Err(Error::Unusable(format!("{} is a store already", path.display())));
+            }
+            Err(error) => return Err(failed("can't write .sepia/format", error)),
+        }
+        for part in ["staging", "generations", "conflicts", "lock"] {
+            make_part(&meta, part).map_err(|e| failed("can't make .sepia's directories", e))?;
+        }
+        std::fs::write(meta.join("config.toml"), CONFIG).map_err(|e| failed("can't write config.toml", e))?;
+        Self::open(&path)
+    }
+
+    /// Opens the store in a directory.
+    ///
+    /// # Errors
+    /// [`Error::Unusable`] when there is none, or this version or this filesystem can't use it.
+    pub fn open(path: &Path) -> Result<Self> {
+        let format = Format::read(path)?;
+        let unusable =
+            |error: std::io::Error| Error::Unusable(format!("can't open the store {}: {error}", path.display()));
+        let path = path.canonicalize().map_err(unusable)?;
+        check_xattrs(&path)?;
+        let meta = path.join(".sepia");
+        let part = |name: &str| -> Result<OwnedFd> {
+            make_part(&meta, name).map_err(unusable)?;
+            open_root(&meta.join(name)).map_err(|e| unusable(e.into()))
+        };
+        Ok(FileBackend {
+            format,
+            objects: Dirs::new(open_root(&path).map_err(|e| unusable(e.into()))?).map_err(|e| unusable(e.into()))?,
+            history: Dirs::new(part("generations")?).map_err(|e| unusable(e.into()))?,
+            locks: Locks::open(part("lock")?).map_err(unusable)?,
+            staging: StagingArea::new(meta.join("staging")),
+            meta,
+            path,
+        })
+    }
+
+    /// The directory of the store, absolute.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The directory that `key` is in, and its name there.
+    pub(super) fn place(&self, key: &Key) -> Result<Place> {
+        let (Some(parent), Some(name)) = (key.parent(), key.name()) else {
+            return Err(Error::Invalid(key.clone(), "the root of the store can't be changed so"));
+        };
+        Ok(Place { dir: self.directory(&parent)?, name: name.to_owned() })
+    }
+
+    /// A directory, held open.
+    pub(super) fn directory(&self, dir: &Key) -> Result<Arc<Dir>> {
+        self.objects.open(dir, self.locks.moves())
+    }
+
+    /// What is at `key` now. Waits for a commit that is under way, so that it is seen whole or not at all.
+    pub(super) fn look(&self, key: &Key) -> Result<Stat> {
+        if key.is_root() {
+            let dir = self.objects.root();
+            let mut stat = convert(&statx(dir, OsStr::new("")).map_err(|e| Error::from_io(key, "stat", e))?, None);
+            stat.id = ObjectId::ROOT;
+            return Ok(stat);
+        }
+        let found = match self.place(key).and_then(|place| self.find(key, &place)) {
+            Ok(found) => found,
+            Err(error) => {
+                if error.is_not_found() {
+                    self.objects.confirm(key, None);
+                    self.check_root(key)?;
+                }
+                return Err(error);
+            }
+        };
+        if found.stat.kind == FileKind::Directory {
+            self.objects.confirm(key, Some(found.stat.incarnation));
+        } else if found.record.is_some() && found.is_changed() {
+            let _quiet = self.locks.key(key)?;
+            return Ok(self.find(key, &self.place(key)?)?.stat);
+        }
+        Ok(found.stat)
+    }
+
+    /// What is at a place.
+    pub(super) fn find(&self, key: &Key, place: &Place) -> Result<Found> {
+        let statx = statx(&place.dir, &place.name).map_err(|e| Error::from_io(key, "stat", e))?;
+        let is_file = u32::from(statx.stx_mode) & 0o170_000 == 0o100_000;
+        let record = if is_file { read_record(key, place)? } else { None };
+        Ok(Found { stat: convert(&statx, record.as_ref()), record })
+    }
+
+    /// As [`FileBackend::find`], with `None` for nothing.
+    pub(super) fn find_optional(&self, key: &Key, place: &Place) -> Result<Option<Found>> {
+        match self.find(key, place) {
+            Ok(found) => Ok(Some(found)),
+            Err(error) if error.is_not_found() => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// "Not found" right below the root may mean that the whole store is gone, which is another matter.
+    fn check_root(&self, key: &Key) -> Result<()> {
+        if key.parent().is_none_or(|parent| !parent.is_root()) {
+            return Ok(());
+        }
+        match rustix::fs::fstat(self.objects.root()) {
+            Ok(stat) if stat.st_nlink > 0 => Ok(()),
+            Ok(_) => {
+                log::error!("the store directory {} was removed", self.path.display());
+                Err(Error::from_io(key, "look into the store, whose directory was removed", Errno::IO))
+            }
+            Err(error) => Err(Error::from_io(key, "look into the store", error)),
+        }
+    }
+
+    pub(super) fn read_dir(&self, key: &Key) -> Result<Vec<DirEntry>> {
+        let failed = |error: Errno| Error::from_io(key, "list", error);
+        let fd = self.directory(key)?.reopen().map_err(failed)?;
+        let mut entries = Vec::new();
+        let mut buffer = Vec::with_capacity(32 << 10);
+        let mut reader = RawDir::new(&fd, buffer.spare_capacity_mut());
+        while let Some(entry) = reader.next() {
+            let entry = entry.map_err(failed)?;
+            let name = entry.file_name().to_bytes();
+            if matches!(name, b"." | b"..") || (key.is_root() && name == RESERVED_NAME) {
+                continue;
+            }
+            let name = OsStr::from_bytes(name).to_owned();
+            let kind = match kind_of(entry.file_type()) {
+                Some(kind) => kind,
+                // A filesystem that doesn't say (d_type): ask, unless it vanished meanwhile.
+                None => match rustix::fs::statat(&fd, &name, AtFlags::SYMLINK_NOFOLLOW) {
+                    Ok(stat) => kind_of(rustix::fs::FileType::from_raw_mode(stat.st_mode)).unwrap_or(FileKind::File),
+                    Err(Errno::NOENT) => continue,
+                    Err(error) => return Err(failed(error)),
+                },
+            };
+            entries.push(DirEntry { name, kind });
+        }
+        Ok(entries)
+    }
+
+    pub(super) fn link_target(&self, key: &Key) -> Result<Vec<u8>> {
+        let place = self.place(key)?;
+        match rustix::fs::readlinkat(&place.dir, &place.name, Vec::new()) {
+            Ok(target) => Ok(target.into_bytes()),
+            Err(Errno::INVAL) => Err(Error::Invalid(key.clone(), "is no symbolic link")),
+            Err(error) => Err(Error::from_io(key, "read the link", error)),
+        }
+    }
+
+    pub(super) fn sync_directory(&self, key: &Key) -> Result<()> {
+        let failed = |error: Errno| Error::from_io(key, "sync the directory", error);
+        rustix::fs::fsync(self.directory(key)?.reopen().map_err(failed)?).map_err(failed)
+    }
+
+    pub(super) fn medium(&self) -> Result<FsStat> {
+        let stat = rustix::fs::fstatvfs(self.objects.root()).map_err(|e| Error::from_io(&Key::root(), "ask", e))?;
+        Ok(FsStat {
+            block_size: u32::try_from(stat.f_frsize).unwrap_or(4096),
+            blocks: stat.f_blocks,
+            blocks_free: stat.f_bfree,
+            blocks_available: stat.f_bavail,
+            files: stat.f_files,
+            files_free: stat.f_ffree,
+            name_max: u32::try_from(stat.f_namemax).unwrap_or(255),
+        })
+    }
+}
+
+/// A policy file that says nothing yet, for people to fill in.
+const CONFIG: &str = "# Policy of this store. Everything here has a default.\n";
+
+fn make_part(meta: &Path, name: &str) -> std::io::Result<()> {
+    match rustix::fs::mkdir(meta.join(name), Mode::RWXU) {
+        Ok(()) | Err(Errno::EXIST) => Ok(()),
+        // Readable all the same.
+        Err(Errno::ROFS) if meta.join(name).is_dir() => Ok(()),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// Asking for an attribute that isn't there tells whether the filesystem has attributes at all.
+fn check_xattrs(path: &Path) -> Result<()> {
+    match rustix::fs::getxattr(path, record::NAME, &mut [0u8; 64][..]) {
+        Err(Errno::OPNOTSUPP) => Err(Error::Unusable(format!(
+            "the filesystem of {} has no user attributes (user.*), where Sepia keeps the number of each generation; \
+             use ext4, xfs, btrfs or tmpfs (Linux 6.6 or later), or mount it without nouser_xattr",
+            path.display()
+        ))),
+        _ => Ok(()),
+    }
+}
+
+/// The path of an entry that calls without an "at" form take. No link in it is followed but the kernel's own.
+pub fn proc_path(place: &Place) -> Vec<u8> {
+    let mut path = format!("/proc/self/fd/{}/", rustix::fd::AsFd::as_fd(&*place.dir).as_raw_fd()).into_bytes();
+    path.extend_from_slice(place.name.as_bytes());
+    path
+}
+
+fn read_record(key: &Key, place: &Place) -> Result<Option<Record>> {
+    let mut value = [0u8; 64];
+    match rustix::fs::lgetxattr(proc_path(place), record::NAME, &mut value[..]) {
+        Ok(length) => Ok(Record::unpack(&value[..length])),
+        Err(Errno::NODATA | Errno::OPNOTSUPP | Errno::RANGE) => Ok(None),
+        // Not readable for an ordinary user who owns the mount: as if there were none.
+        Err(Errno::ACCESS) => Ok(None),
+        Err(error) => Err(Error::from_io(key, "read its record", error)),
+    }
+}
+
+/// Writes the record of the file at a place.
+pub fn write_record(key: &Key, place: &Place, record: &Record) -> Result<()> {
+    let path = proc_path(place);
+    let set = || rustix::fs::lsetxattr(&path, record::NAME, &record.pack(), XattrFlags::empty());
+    match set() {
+        // An ordinary user may set attributes only of what they may write; a read-only file of theirs they may
+        // make writable for a moment.
+        Err(Errno::ACCESS) => {
+            let stat = rustix::fs::statat(&place.dir, &place.name, AtFlags::SYMLINK_NOFOLLOW)
+                .map_err(|e| Error::from_io(key, "stat", e))?;
+            let mode = Mode::from_raw_mode(stat.st_mode & 0o7777);
+            let chmod = |mode| rustix::fs::chmodat(&place.dir, &place.name, mode, AtFlags::empty());
+            chmod(mode | Mode::WUSR).map_err(|e| Error::from_io(key, "write its record", e))?;
+            let result = set();
+            chmod(mode).map_err(|e| Error::from_io(key, "write its record", e))?;
+            result
+        }
+        other => other,
+    }
+    .map_err(|e| Error::from_io(key, "write its record", e))
+}
+
+pub fn statx(dir: &impl rustix::fd::AsFd, name: &OsStr) -> rustix::io::Result<Statx> {
+    let mut flags = AtFlags::SYMLINK_NOFOLLOW | AtFlags::NO_AUTOMOUNT;
+    if name.is_empty() {
+        flags |= AtFlags::EMPTY_PATH;
+    }
+    rustix::fs::statx(dir, name, flags, StatxFlags::BASIC_STATS | StatxFlags::BTIME)
+}
+
+fn kind_of(file_type: rustix::fs::FileType) -> Option<FileKind> {
+    use rustix::fs::FileType;
+    Some(match file_type {
+        FileType::RegularFile => FileKind::File,
+        FileType::Directory => FileKind::Directory,
+        FileType::Symlink => FileKind::Symlink,
+        FileType::Fifo => FileKind::Fifo,
+        FileType::Socket => FileKind::Socket,
+        FileType::CharacterDevice => FileKind::CharDevice,
+        FileType::BlockDevice => FileKind::BlockDevice,
+        FileType::Unknown => return None,
+    })
+}
+
+/// What the kernel says of a file, and what Sepia recorded of it, as one.
+pub fn convert(statx: &Statx, record: Option<&Record>) -> Stat {
+    let time = |t: rustix::fs::StatxTimestamp| Timestamp::from_parts(t.tv_sec, t.tv_nsec);
+    let kind = kind_of(rustix::fs::FileType::from_raw_mode(statx.stx_mode.into())).unwrap_or(FileKind::File);
+    let birth = if statx.stx_mask & StatxFlags::BTIME.bits() != 0 { time(statx.stx_btime).nanos() } else { 0 };
+    let derived = ObjectId::derived(statx.stx_ino, birth.into());
+    let (size, mtime) = (statx.stx_size, time(statx.stx_mtime));
+    let own = record.filter(|record| record.inode == statx.stx_ino);
+    let first = (kind == FileKind::File && size > 0).then_some(Generation::FIRST);
+    Stat {
+        id: own.map_or(derived, |record| record.id),
+        kind,
+        mode: u32::from(statx.stx_mode) & 0o7777,
+        uid: statx.stx_uid,
+        gid: statx.stx_gid,
+        size,
+        blocks: statx.stx_blocks,
+        nlink: statx.stx_nlink,
+        rdev: rustix::fs::makedev(statx.stx_rdev_major, statx.stx_rdev_minor),
+        atime: time(statx.stx_atime),
+        mtime,
+        ctime: time(statx.stx_ctime),
+        committed: record.map(|record| record.committed),
+        generation: record.map(|record| record.generation).or(first),
+        recorded: kind != FileKind::File || own.is_some_and(|record| record.size == size && record.mtime == mtime),
+        incarnation: statx.stx_ino,
+    }
+}

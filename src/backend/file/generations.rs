@@ -1,0 +1,310 @@
+//! Superseded generations, below `.sepia/generations/<key>/`.
+//!
+//! A regular file there is a whole generation. A symbolic link says in its target what became of the bytes: `first N
+//! bytes of M` for one that was only appended to, anything else for bytes that are not kept.
+
+use std::os::unix::ffi::OsStrExt;
+
+use rustix::fs::{AtFlags, FileType, Mode, OFlags, RawDir, Timespec, Timestamps};
+use rustix::io::Errno;
+
+use super::entry::{Found, Place, convert, statx};
+use super::open::open_place;
+use super::*;
+use crate::backend::{GenerationName, Kept};
+use crate::types::Timestamp;
+
+/// Where the bytes of a generation are, when they are not there themselves.
+const PREFIX: (&str, &str) = ("first ", " bytes of ");
+
+impl FileBackend {
+    /// The directory of a key's history, if it has one.
+    pub(super) fn history_dir(&self, key: &Key) -> Result<Option<Arc<Dir>>> {
+        match self.history.open(key, self.locks.moves()) {
+            Ok(dir) => Ok(Some(dir)),
+            Err(Error::NotFound(_) | Error::NotDirectory(_)) => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// The directory of a key's history, made if need be.
+    pub(super) fn make_history_dir(&self, key: &Key) -> Result<Arc<Dir>> {
+        self.history.open_or_create(key, self.locks.moves())
+    }
+
+    /// What is in the directory of a key's history: generations and markers, and the histories of members.
+    pub(super) fn history_entries(&self, key: &Key) -> Result<(Vec<GenerationName>, Vec<OsString>)> {
+        let (mut names, mut members) = (Vec::new(), Vec::new());
+        let Some(dir) = self.history_dir(key)? else {
+            return Ok((names, members));
+        };
+        let failed = |error: Errno| Error::from_io(key, "list its history", error);
+        let fd = dir.reopen().map_err(failed)?;
+        let mut buffer = Vec::with_capacity(8 << 10);
+        let mut reader = RawDir::new(&fd, buffer.spare_capacity_mut());
+        while let Some(entry) = reader.next() {
+            let entry = entry.map_err(failed)?;
+            let name = OsStr::from_bytes(entry.file_name().to_bytes());
+            if name == "." || name == ".." {
+                continue;
+            }
+            let is_dir = match entry.file_type() {
+                FileType::Unknown => {
+                    let stat = rustix::fs::statat(&fd, name, AtFlags::SYMLINK_NOFOLLOW).map_err(failed)?;
+                    FileType::from_raw_mode(stat.st_mode) == FileType::Directory
+                }
+                other => other == FileType::Directory,
+            };
+            match GenerationName::parse(name) {
+                Some(parsed) if !is_dir => names.push(parsed),
+                _ if is_dir => members.push(name.to_owned()),
+                _ => {}
+            }
+        }
+        names.sort_by_key(|name| (name.number, name.superseded));
+        Ok((names, members))
+    }
+
+    /// The highest number that the history of `key` knows.
+    pub(super) fn highest(&self, key: &Key) -> Result<Option<Generation>> {
+        let (names, _) = self.history_entries(key)?;
+        Ok(names.iter().filter_map(|name| Generation::new(name.number)).max())
+    }
+
+    /// The number that a commit makes over `found`.
+    pub(super) fn next_generation(&self, key: &Key, found: Option<&Found>) -> Result<Generation> {
+        match found.and_then(|found| found.record.as_ref()) {
+            Some(record) => Ok(record.generation.next()),
+            None => Ok(self.highest(key)?.map_or(Generation::FIRST, Generation::next)),
+        }
+    }
+
+    /// Keeps what is at a place as a superseded generation, by a further link to it.
+    pub(super) fn keep_by_link(&self, key: &Key, place: &Place, found: &Found, now: Timestamp) -> Result<()> {
+        let Some(name) = kept_name(found, now, false) else { return Ok(()) };
+        let dir = self.make_history_dir(key)?;
+        match rustix::fs::linkat(&place.dir, &place.name, &dir, name.to_string(), AtFlags::empty()) {
+            Ok(()) => Ok(()),
+            Err(error) => Err(Error::from_io(key, "keep the generation before", error)),
+        }
+    }
+
+    /// Keeps a generation as words: where its bytes are, or why they aren't kept.
+    pub(super) fn keep_as_note(&self, key: &Key, name: &GenerationName, text: &str, mtime: Timestamp) -> Result<()> {
+        let dir = self.make_history_dir(key)?;
+        let name = name.to_string();
+        match rustix::fs::symlinkat(text, &dir, &name) {
+            Ok(()) => {}
+            Err(Errno::EXIST) => return Ok(()),
+            Err(error) => return Err(Error::from_io(key, "note the generation before", error)),
+        }
+        let mtime = Timespec { tv_sec: mtime.seconds(), tv_nsec: i64::from(mtime.subsec_nanos()) };
+        let times = Timestamps { last_access: mtime, last_modification: mtime };
+        // For people who look at the history; the bytes don't depend on it.
+        let _ = rustix::fs::utimensat(&dir, &name, &times, AtFlags::SYMLINK_NOFOLLOW);
+        Ok(())
+    }
+
+    /// Removes the link that a commit made to keep the current generation and died before it replaced it.
+    /// Returns whether there was one.
+    pub(super) fn unkeep(&self, key: &Key, found: &Found) -> Result<bool> {
+        let Some(generation) = found.stat.generation else { return Ok(false) };
+        let (names, _) = self.history_entries(key)?;
+        let mut found_one = false;
+        for name in names.iter().filter(|name| name.number >= generation.get()) {
+            let Some(dir) = self.history_dir(key)? else { break };
+            let text = name.to_string();
+            let stat = rustix::fs::statat(&dir, &text, AtFlags::SYMLINK_NOFOLLOW)
+                .map_err(|e| Error::from_io(key, "look at its history", e))?;
+            let is_link = FileType::from_raw_mode(stat.st_mode) == FileType::Symlink;
+            let is_prefix = is_link && parse_prefix(&read_note(key, &dir, &text)?).is_some();
+            if stat.st_ino == found.stat.incarnation || is_prefix {
+                rustix::fs::unlinkat(&dir, &text, AtFlags::empty())
+                    .map_err(|e| Error::from_io(key, "mend its history", e))?;
+                found_one = true;
+            }
+        }
+        Ok(found_one)
+    }
+
+    pub(super) fn kept(&self, key: &Key) -> Result<Vec<GenerationInfo>> {
+        let (names, _) = self.history_entries(key)?;
+        let Some(dir) = self.history_dir(key)? else {
+            return Ok(Vec::new());
+        };
+        // Not look(), which would wait for the key's lock: the caller may hold it.
+        let current = self.place(key).and_then(|place| self.find(key, &place)).ok();
+        let current = current.and_then(|found| found.stat.generation);
+        let mut kept: Vec<GenerationInfo> = Vec::with_capacity(names.len());
+        for name in names {
+            let Some(generation) = Generation::new(name.number) else { continue };
+            // A commit is under way, or died there: this one is still current.
+            if current == Some(generation) {
+                continue;
+            }
+            let text = name.to_string();
+            let statx = match statx(&dir, OsStr::new(&text)) {
+                Ok(statx) => statx,
+                Err(Errno::NOENT) => continue,
+                Err(error) => return Err(Error::from_io(key, "look at its history", error)),
+            };
+            let stat = convert(&statx, None);
+            let (size, form) = if stat.kind == FileKind::Symlink {
+                let note = read_note(key, &dir, &text)?;
+                match parse_prefix(&note) {
+                    Some(size) => (size, Kept::Prefix(size)),
+                    None => (0, Kept::Lost(note)),
+                }
+            } else {
+                (stat.size, Kept::Whole)
+            };
+            // The later of two notes on one generation is the true one.
+            kept.retain(|info| info.generation != generation);
+            kept.push(GenerationInfo {
+                generation,
+                committed: name.committed,
+                superseded: Some(name.superseded),
+                deleted: name.deleted,
+                size,
+                mtime: stat.mtime,
+                kept: form,
+            });
+        }
+        Ok(kept)
+    }
+
+    pub(super) fn keys_with_history(&self, dir: &Key) -> Result<Vec<Key>> {
+        let mut keys = Vec::new();
+        let mut pending = vec![dir.clone()];
+        while let Some(key) = pending.pop() {
+            let (names, members) = self.history_entries(&key)?;
+            if !names.is_empty() {
+                keys.push(key.clone());
+            }
+            for member in members {
+                pending.push(key.child(&member)?);
+            }
+        }
+        keys.sort();
+        Ok(keys)
+    }
+
+    pub(super) fn open_kept(&self, key: &Key, generation: Generation) -> Result<Opened> {
+        let missing = || Error::NoGeneration(key.clone(), generation);
+        let current = match self.open_current(key) {
+            Ok(opened) => Some(opened),
+            Err(Error::NotFound(_) | Error::NotDirectory(_) | Error::Invalid(..)) => None,
+            Err(error) => return Err(error),
+        };
+        if let Some(opened) = &current
+            && opened.stat.generation == Some(generation)
+        {
+            return Ok(current.unwrap_or_else(|| unreachable!("matched above")));
+        }
+        let kept = self.kept(key)?;
+        let info = kept.iter().find(|info| info.generation == generation).ok_or_else(missing)?;
+        let mut opened = match &info.kept {
+            Kept::Whole => self.open_whole(key, info)?,
+            Kept::Lost(_) => return Err(missing()),
+            Kept::Prefix(_) => {
+                // Its bytes are the beginning of every later one up to the next that was not appended to.
+                let whole = kept.iter().find(|later| later.generation > generation && later.kept == Kept::Whole);
+                match (whole, current) {
+                    (Some(whole), _) => self.open_whole(key, whole)?,
+                    (None, Some(current)) => current,
+                    (None, None) => return Err(missing()),
+                }
+            }
+        };
+        if opened.stat.size < info.size {
+            return Err(Error::Invalid(key.clone(), "the generation is shorter than recorded; run: sepia recover"));
+        }
+        opened.stat.size = info.size;
+        opened.stat.mtime = info.mtime;
+        opened.stat.generation = Some(generation);
+        opened.stat.committed = Some(info.committed);
+        Ok(opened)
+    }
+
+    fn open_whole(&self, key: &Key, info: &GenerationInfo) -> Result<Opened> {
+        let dir = self.history_dir(key)?.ok_or_else(|| Error::NoGeneration(key.clone(), info.generation))?;
+        open_place(key, &Place { dir, name: name_of(info).into() })
+    }
+
+    pub(super) fn drop_kept(&self, key: &Key, generation: Generation) -> Result<()> {
+        let _tree = self.locks.share_tree(key)?;
+        let _lock = self.locks.key(key)?;
+        let kept = self.kept(key)?;
+        let at = kept
+            .iter()
+            .position(|info| info.generation == generation)
+            .ok_or_else(|| Error::NoGeneration(key.clone(), generation))?;
+        let needed = kept[at].kept == Kept::Whole
+            && kept[..at].last().is_some_and(|before| matches!(before.kept, Kept::Prefix(_)));
+        if needed {
+            return Err(Error::Invalid(key.clone(), "an older generation is kept as the beginning of this one"));
+        }
+        let Some(dir) = self.history_dir(key)? else { return Ok(()) };
+        // The number must never be used again: where it is the last that the history knows, a note stays.
+        if at + 1 == kept.len() {
+            let note = GenerationName { number: generation.get(), ..name_parts(&kept[at]) };
+            let note = GenerationName { superseded: self.now(), ..note };
+            self.keep_as_note(key, &note, "dropped", kept[at].mtime)?;
+        }
+        rustix::fs::unlinkat(&dir, name_of(&kept[at]), AtFlags::empty())
+            .map_err(|e| Error::from_io(key, "drop a generation", e))
+    }
+
+    /// Whether everything from generation `from` on, up to the current one, only appended to it.
+    pub(super) fn only_appended_since(&self, key: &Key, from: Generation, current: Generation) -> Result<bool> {
+        let kept = self.kept(key)?;
+        let is_prefix = |number: u64| {
+            kept.iter().any(|info| info.generation.get() == number && matches!(info.kept, Kept::Prefix(_)))
+        };
+        Ok(from <= current && (from.get()..current.get()).all(is_prefix))
+    }
+}
+
+/// The name under which what is at a place is to be kept; `None` when it is no generation.
+pub fn kept_name(found: &Found, now: Timestamp, deleted: bool) -> Option<GenerationName> {
+    let generation = found.stat.generation?;
+    let committed = found.record.as_ref().map_or(found.stat.mtime, |record| record.committed);
+    Some(GenerationName { number: generation.get(), committed, superseded: now, deleted })
+}
+
+/// The text of a note on a generation that is the beginning of another one.
+pub fn prefix_note(size: u64, of: Generation) -> String {
+    format!("{}{size}{}{of}", PREFIX.0, PREFIX.1)
+}
+
+fn parse_prefix(note: &str) -> Option<u64> {
+    let (size, _) = note.strip_prefix(PREFIX.0)?.split_once(PREFIX.1)?;
+    size.parse().ok()
+}
+
+fn read_note(key: &Key, dir: &Dir, name: &str) -> Result<String> {
+    let target = rustix::fs::readlinkat(dir, name, Vec::new())
+        .map_err(|e| Error::from_io(key, "read a note in its history", e))?;
+    Ok(String::from_utf8_lossy(target.as_bytes()).into_owned())
+}
+
+fn name_parts(info: &GenerationInfo) -> GenerationName {
+    GenerationName {
+        number: info.generation.get(),
+        committed: info.committed,
+        superseded: info.superseded.unwrap_or(info.committed),
+        deleted: info.deleted,
+    }
+}
+
+fn name_of(info: &GenerationInfo) -> String {
+    name_parts(info).to_string()
+}
+
+/// Makes an empty private file in a key's history directory, to be filled and renamed.
+pub fn create_in_history(key: &Key, dir: &Dir, name: &str) -> Result<File> {
+    let flags = OFlags::RDWR | OFlags::CREATE | OFlags::TRUNC | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    rustix::fs::openat(dir, name, flags, Mode::RUSR | Mode::WUSR)
+        .map(File::from)
+        .map_err(|e| Error::from_io(key, "keep the generation before", e))
+}

@@ -1,0 +1,161 @@
+//! Making and removing names.
+
+use std::cell::Cell;
+
+use rustix::fs::{AtFlags, FileType, Gid, Mode, OFlags, Uid};
+use rustix::io::Errno;
+use rustix::process::umask;
+
+use super::entry::{Place, statx};
+use super::generations::kept_name;
+use super::*;
+
+impl FileBackend {
+    pub(super) fn make_file(&self, key: &Key, mode: u32, creator: &Creator) -> Result<Stat> {
+        self.make(key, mode, creator, |place, mode| {
+            let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+            rustix::fs::openat(&place.dir, &place.name, flags, mode).map(drop)
+        })
+    }
+
+    pub(super) fn make_dir(&self, key: &Key, mode: u32, creator: &Creator) -> Result<Stat> {
+        self.make(key, mode, creator, |place, mode| rustix::fs::mkdirat(&place.dir, &place.name, mode))
+    }
+
+    pub(super) fn make_symlink(&self, key: &Key, target: &[u8], creator: &Creator) -> Result<Stat> {
+        self.make(key, 0o777, creator, |place, _| rustix::fs::symlinkat(target, &place.dir, &place.name))
+    }
+
+    pub(super) fn make_special(
+        &self,
+        key: &Key,
+        kind: FileKind,
+        mode: u32,
+        rdev: u64,
+        creator: &Creator,
+    ) -> Result<Stat> {
+        let file_type = match kind {
+            FileKind::Fifo => FileType::Fifo,
+            FileKind::Socket => FileType::Socket,
+            FileKind::CharDevice => FileType::CharacterDevice,
+            FileKind::BlockDevice => FileType::BlockDevice,
+            _ => return Err(Error::Invalid(key.clone(), "is no special file")),
+        };
+        self.make(key, mode, creator, |place, mode| rustix::fs::mknodat(&place.dir, &place.name, file_type, mode, rdev))
+    }
+
+    fn make(
+        &self,
+        key: &Key,
+        mode: u32,
+        creator: &Creator,
+        make: impl Fn(&Place, Mode) -> rustix::io::Result<()>,
+    ) -> Result<Stat> {
+        let place = self.place(key)?;
+        let failed = |error: Errno| Error::from_io(key, "create", error);
+        // The kernel applies the umask, for only it knows whether a default ACL of the directory takes its place.
+        with_umask(creator.umask, || make(&place, Mode::from_raw_mode(mode & 0o7777))).map_err(failed)?;
+        let found = self.find(key, &place)?;
+        let (uid, gid) = (creator.uid, creator.gid);
+        let inherits = u32::from(statx(&place.dir, OsStr::new("")).map_err(failed)?.stx_mode) & 0o2000 != 0;
+        let chown_gid = !inherits && gid != found.stat.gid;
+        if uid == found.stat.uid && !chown_gid {
+            return Ok(found.stat);
+        }
+        let gid = chown_gid.then(|| Gid::from_raw(gid));
+        let owned =
+            rustix::fs::chownat(&place.dir, &place.name, Some(Uid::from_raw(uid)), gid, AtFlags::SYMLINK_NOFOLLOW);
+        match owned {
+            // An ordinary user's mount makes files of that user, whoever asks.
+            Ok(()) | Err(Errno::PERM) => {}
+            Err(error) => return Err(failed(error)),
+        }
+        // A change of owner clears suid and sgid of files.
+        if found.stat.mode & 0o6000 != 0 && found.stat.kind == FileKind::File {
+            let mode = Mode::from_raw_mode(found.stat.mode);
+            rustix::fs::chmodat(&place.dir, &place.name, mode, AtFlags::empty()).map_err(failed)?;
+        }
+        Ok(self.find(key, &place)?.stat)
+    }
+
+    pub(super) fn make_link(&self, from: &Key, to: &Key) -> Result<Stat> {
+        let _tree = self.locks.share_tree(from)?;
+        let _locks = self.locks.keys(from, to)?;
+        let (source, target) = (self.place(from)?, self.place(to)?);
+        let found = self.find(from, &source)?;
+        // A link that a commit left behind would make two names of what is one object.
+        if found.stat.kind == FileKind::File && found.stat.nlink > 1 {
+            self.unkeep(from, &found)?;
+        }
+        rustix::fs::linkat(&source.dir, &source.name, &target.dir, &target.name, AtFlags::empty())
+            .map_err(|e| Error::from_io(to, "link", e))?;
+        Ok(self.find(to, &target)?.stat)
+    }
+
+    pub(super) fn remove_entry(&self, key: &Key, expect: &Precondition) -> Result<()> {
+        let failed = |error: Errno| Error::from_io(key, "remove", error);
+        let _tree = self.locks.share_tree(key)?;
+        let _lock = self.locks.key(key)?;
+        let place = self.place(key)?;
+        let mut found = self.check(key, &place, expect)?.ok_or_else(|| Error::NotFound(key.clone()))?;
+        if found.stat.kind == FileKind::Directory {
+            return Err(Error::IsDirectory(key.clone()));
+        }
+        if found.stat.nlink > 1 && found.stat.kind == FileKind::File && self.unkeep(key, &found)? {
+            found = self.find(key, &place)?;
+        }
+        let kept = if found.stat.kind == FileKind::File { kept_name(&found, self.now(), true) } else { None };
+        match kept {
+            None => rustix::fs::unlinkat(&place.dir, &place.name, AtFlags::empty()).map_err(failed),
+            Some(name) if found.stat.nlink > 1 => {
+                self.keep_as_note(key, &name, "kept under its other names", found.stat.mtime)?;
+                rustix::fs::unlinkat(&place.dir, &place.name, AtFlags::empty()).map_err(failed)
+            }
+            Some(name) => {
+                let dir = self.make_history_dir(key)?;
+                rustix::fs::renameat(&place.dir, &place.name, &dir, name.to_string()).map_err(failed)
+            }
+        }
+    }
+
+    pub(super) fn remove_empty_dir(&self, key: &Key) -> Result<()> {
+        let place = self.place(key)?;
+        rustix::fs::unlinkat(&place.dir, &place.name, AtFlags::REMOVEDIR)
+            .map_err(|e| Error::from_io(key, "remove the directory", e))?;
+        self.objects.confirm(key, None);
+        Ok(())
+    }
+}
+
+/// Does something under a umask, of this thread alone.
+fn with_umask<T>(mask: u32, act: impl FnOnce() -> T) -> T {
+    thread_local! {
+        /// The umask of this thread; `None` until it has one of its own.
+        static OWN: Cell<Option<u32>> = const { Cell::new(None) };
+    }
+    let mode = Mode::from_raw_mode(mask & 0o777);
+    let current = OWN.get();
+    if current == Some(mask) {
+        return act();
+    }
+    if current.is_none() && !unshare_umask() {
+        // Shared with all threads after all (a sandbox that forbids it): set it for just this call.
+        let before = umask(mode);
+        let result = act();
+        umask(before);
+        return result;
+    }
+    umask(mode);
+    OWN.set(Some(mask));
+    act()
+}
+
+/// Gives this thread a umask (and a current directory) of its own. The main thread keeps the process's.
+fn unshare_umask() -> bool {
+    // SAFETY: CLONE_FS touches neither memory nor descriptors.
+    !is_main_thread() && unsafe { rustix::thread::unshare_unsafe(rustix::thread::UnshareFlags::FS) }.is_ok()
+}
+
+fn is_main_thread() -> bool {
+    rustix::thread::gettid() == rustix::process::getpid()
+}

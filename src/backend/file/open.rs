@@ -1,0 +1,46 @@
+//! Opening current generations.
+
+use rustix::fs::{Mode, OFlags};
+use rustix::io::Errno;
+
+use super::entry::{Place, convert};
+use super::record::{self, Record};
+use super::*;
+
+impl FileBackend {
+    pub(super) fn open_current(&self, key: &Key) -> Result<Opened> {
+        let place = self.place(key)?;
+        // Before the open, for opening a device is an action of its own.
+        let statx = super::entry::statx(&place.dir, &place.name).map_err(|e| Error::from_io(key, "stat", e))?;
+        if convert(&statx, None).kind != FileKind::File {
+            return Err(Error::Invalid(key.clone(), "is no regular file"));
+        }
+        loop {
+            let opened = open_place(key, &place)?;
+            if opened.stat.recorded || opened.stat.generation.is_none() {
+                return Ok(opened);
+            }
+            // Changed from outside, or a commit is under way.
+            self.adopt(key)?;
+        }
+    }
+}
+
+/// Opens the file at a place and looks at it by the descriptor, so that both are of the same file.
+pub fn open_place(key: &Key, place: &Place) -> Result<Opened> {
+    let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
+    let failed = |error: Errno| Error::from_io(key, "open", error);
+    let fd = rustix::fs::openat(&place.dir, &place.name, flags | OFlags::LARGEFILE, Mode::empty()).map_err(failed)?;
+    let statx = super::entry::statx(&fd, OsStr::new("")).map_err(failed)?;
+    let mut value = [0u8; 64];
+    let record = match rustix::fs::fgetxattr(&fd, record::NAME, &mut value[..]) {
+        Ok(length) => Record::unpack(&value[..length]),
+        Err(Errno::NODATA | Errno::OPNOTSUPP | Errno::RANGE) => None,
+        Err(error) => return Err(Error::from_io(key, "read its record", error)),
+    };
+    let stat = convert(&statx, record.as_ref());
+    if stat.kind != FileKind::File {
+        return Err(Error::Invalid(key.clone(), "is no regular file"));
+    }
+    Ok(Opened { file: Arc::new(File::from(fd)), stat })
+}

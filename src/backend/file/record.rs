@@ -1,0 +1,93 @@
+//! What Sepia records of a current generation: one small binary attribute, `user.sepia`, on its file.
+//!
+//! 49 bytes, little endian: format (1), generation, object id, commit time, size, modification time, inode number.
+//! Below 60 bytes ext4 keeps it in the inode, so reading it costs no block. The last three tell whether the file is
+//! still the one that Sepia recorded: a file changed from outside has another size or modification time, and a copy
+//! that took the attribute along has another inode number.
+
+use crate::types::{Generation, ObjectId, Timestamp};
+
+/// The attribute's name.
+pub const NAME: &str = "user.sepia";
+
+const FORMAT: u8 = 1;
+const LENGTH: usize = 49;
+
+/// The contents of the attribute.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Record {
+    pub generation: Generation,
+    pub id: ObjectId,
+    pub committed: Timestamp,
+    pub size: u64,
+    pub mtime: Timestamp,
+    pub inode: u64,
+}
+
+impl Record {
+    pub fn pack(&self) -> [u8; LENGTH] {
+        let mut bytes = [0; LENGTH];
+        bytes[0] = FORMAT;
+        let fields = [
+            self.generation.get(),
+            self.id.get(),
+            self.committed.nanos() as u64,
+            self.size,
+            self.mtime.nanos() as u64,
+            self.inode,
+        ];
+        for (place, field) in bytes[1..].chunks_exact_mut(8).zip(fields) {
+            place.copy_from_slice(&field.to_le_bytes());
+        }
+        bytes
+    }
+
+    /// Reads the attribute; `None` for what Sepia never wrote. The file then counts as not recorded.
+    pub fn unpack(bytes: &[u8]) -> Option<Self> {
+        if bytes.len() != LENGTH || bytes[0] != FORMAT {
+            return None;
+        }
+        let field = |n: usize| {
+            let at = 1 + 8 * n;
+            bytes[at..at + 8].iter().rev().fold(0u64, |value, &byte| value << 8 | u64::from(byte))
+        };
+        Some(Record {
+            generation: Generation::new(field(0))?,
+            id: ObjectId::from_raw(field(1))?,
+            committed: Timestamp::from_nanos(field(2) as i64),
+            size: field(3),
+            mtime: Timestamp::from_nanos(field(4) as i64),
+            inode: field(5),
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn comes_back_and_is_small() {
+        let record = Record {
+            generation: Generation::FIRST.next(),
+            id: ObjectId::random(),
+            committed: Timestamp::now(),
+            size: u64::MAX,
+            mtime: Timestamp::from_nanos(-1),
+            inode: 12,
+        };
+        let bytes = record.pack();
+        assert!(bytes.len() < 60);
+        assert_eq!(Record::unpack(&bytes), Some(record));
+    }
+
+    #[test]
+    fn refuses_what_it_did_not_write() {
+        for bytes in [&[][..], &[0; 49], &[1; 48], &[1; 50], &[0xff; 49], b"garbage"] {
+            assert_eq!(Record::unpack(bytes), None, "{bytes:?}");
+        }
+        let mut no_generation = [0; 49];
+        no_generation[0] = 1;
+        assert_eq!(Record::unpack(&no_generation), None);
+    }
+}

@@ -1,0 +1,323 @@
+//! Renames: of objects, whose generations go on counting under the new name, and of directories with all below.
+//!
+//! The file moves first, then its history. A note below `.sepia/renames/` stands while the history has yet to move,
+//! so that a crash between the two is finished by the next recovery.
+
+use rustix::fs::{AtFlags, RenameFlags};
+use rustix::io::Errno;
+
+use super::entry::{Found, Place, write_record};
+use super::generations::kept_name;
+use super::record::Record;
+use super::*;
+use crate::types::Timestamp;
+
+impl FileBackend {
+    pub(super) fn rename_entry(&self, from: &Key, to: &Key, how: &Rename) -> Result<Stat> {
+        if from.is_root() || to.is_root() {
+            return Err(Error::Invalid(from.clone(), "the root of the store can't be renamed"));
+        }
+        // Asked again under the locks; here only to know which are needed.
+        let moves_dir = |key: &Key| self.look(key).is_ok_and(|stat| stat.kind == FileKind::Directory);
+        if moves_dir(from) || (how.exchange && moves_dir(to)) {
+            if to.is_within(from) && to != from || (how.exchange && from.is_within(to) && to != from) {
+                return Err(Error::Invalid(from.clone(), "a directory can't be moved into itself"));
+            }
+            let tree = self.locks.own_tree(from)?;
+            let result = self.rename_dir(from, to, how);
+            // Also when it failed half way: others must look again.
+            tree.moved();
+            self.objects.clear();
+            self.history.clear();
+            return result;
+        }
+        let _tree = self.locks.share_tree(from)?;
+        let _locks = self.locks.keys(from, to)?;
+        let (source, target) = (self.place(from)?, self.place(to)?);
+        let moved = self.check(from, &source, &how.expect_from)?.ok_or_else(|| Error::NotFound(from.clone()))?;
+        let replaced = self.check(to, &target, &how.expect_to)?;
+        if moved.stat.kind == FileKind::Directory {
+            return Err(Error::Locked(from.clone()));
+        }
+        if how.exchange {
+            let other = replaced.ok_or_else(|| Error::NotFound(to.clone()))?;
+            return self.exchange(from, to, (&source, &moved), (&target, &other));
+        }
+        match &replaced {
+            // rename(2): two names of one file both stay.
+            Some(other) if other.stat.incarnation == moved.stat.incarnation && moved.stat.nlink > 1 => {
+                return Ok(moved.stat);
+            }
+            Some(other) if other.stat.kind == FileKind::Directory => return Err(Error::IsDirectory(to.clone())),
+            _ => {}
+        }
+        self.rename_object(from, to, (&source, moved), (&target, replaced))
+    }
+
+    fn rename_object(
+        &self,
+        from: &Key,
+        to: &Key,
+        (source, mut moved): (&Place, Found),
+        (target, mut replaced): (&Place, Option<Found>),
+    ) -> Result<Stat> {
+        let now = self.now();
+        if moved.stat.kind == FileKind::File && moved.stat.nlink > 1 {
+            self.unkeep(from, &moved)?;
+        }
+        if let Some(other) = &replaced
+            && other.stat.kind == FileKind::File
+            && other.stat.nlink > 1
+            && self.unkeep(to, other)?
+        {
+            replaced = self.find_optional(to, target)?;
+        }
+        let was = moved.clone();
+        let highest = self.highest(to)?.max(replaced.as_ref().and_then(|other| other.stat.generation));
+        // Nothing was ever counted under the new name: then the history comes along, and the count goes on.
+        let history_moves = highest.is_none() && self.history_dir(from)?.is_some();
+        let note = if history_moves { Some(self.note_rename(from, to)?) } else { None };
+        if let Some(highest) = highest
+            && moved.stat.kind == FileKind::File
+            && moved.stat.generation.is_some()
+        {
+            moved = self.renumber(from, source, &moved, highest.next(), now)?;
+        }
+        if let Some(other) = &replaced
+            && other.stat.kind == FileKind::File
+        {
+            if other.stat.nlink > 1 {
+                if let Some(name) = kept_name(other, now, false) {
+                    self.keep_as_note(to, &name, "kept under its other names", other.stat.mtime)?;
+                }
+            } else {
+                self.keep_by_link(to, target, other, now)?;
+            }
+        }
+        let renamed = rustix::fs::renameat(&source.dir, &source.name, &target.dir, &target.name);
+        if let Err(error) = renamed {
+            if let Some(note) = note {
+                self.forget_rename(&note);
+            }
+            return Err(Error::from_io(from, "rename", error));
+        }
+        if let Some(note) = note {
+            self.move_history(from, to)?;
+            self.forget_rename(&note);
+        }
+        self.mark_moved(from, to, &was, history_moves, now)?;
+        let _ = moved;
+        Ok(self.find(to, target)?.stat)
+    }
+
+    /// Keeps the numbers of the old name from being used again, if anybody could remember them.
+    fn mark_moved(&self, from: &Key, to: &Key, was: &Found, had_history: bool, now: Timestamp) -> Result<()> {
+        if !had_history && self.history_dir(from)?.is_none() {
+            return Ok(());
+        }
+        match kept_name(was, now, true) {
+            Some(name) => self.keep_as_note(from, &name, &format!("moved to {}", to.escaped()), was.stat.mtime),
+            None => Ok(()),
+        }
+    }
+
+    fn renumber(
+        &self,
+        key: &Key,
+        place: &Place,
+        found: &Found,
+        generation: Generation,
+        now: Timestamp,
+    ) -> Result<Found> {
+        let stat = &found.stat;
+        let record = Record {
+            generation,
+            id: stat.id,
+            committed: now,
+            size: stat.size,
+            mtime: stat.mtime,
+            inode: stat.incarnation,
+        };
+        write_record(key, place, &record)?;
+        self.find(key, place)
+    }
+
+    /// Both get a number that neither name has seen, so that no stale precondition fits by accident.
+    fn exchange(
+        &self,
+        from: &Key,
+        to: &Key,
+        (source, moved): (&Place, &Found),
+        (target, other): (&Place, &Found),
+    ) -> Result<Stat> {
+        let now = self.now();
+        let highest = [self.highest(from)?, self.highest(to)?, moved.stat.generation, other.stat.generation]
+            .into_iter()
+            .flatten()
+            .max();
+        if let Some(highest) = highest {
+            for (key, place, found) in [(from, source, moved), (to, target, other)] {
+                if found.stat.kind == FileKind::File && found.stat.generation.is_some() {
+                    self.renumber(key, place, found, highest.next(), now)?;
+                }
+            }
+        }
+        rustix::fs::renameat_with(&source.dir, &source.name, &target.dir, &target.name, RenameFlags::EXCHANGE)
+            .map_err(|e| Error::from_io(from, "exchange", e))?;
+        self.exchange_histories(from, to)?;
+        Ok(self.find(to, target)?.stat)
+    }
+
+    fn exchange_histories(&self, from: &Key, to: &Key) -> Result<()> {
+        match (self.history_dir(from)?, self.history_dir(to)?) {
+            (None, None) => Ok(()),
+            (Some(_), Some(_)) => self.rename_history(from, to, RenameFlags::EXCHANGE),
+            (Some(_), None) => self.move_history(from, to),
+            (None, Some(_)) => self.move_history(to, from),
+        }
+    }
+
+    fn rename_dir(&self, from: &Key, to: &Key, how: &Rename) -> Result<Stat> {
+        let (source, target) = (self.place(from)?, self.place(to)?);
+        self.find(from, &source)?;
+        let flags = match how.expect_to {
+            _ if how.exchange => RenameFlags::EXCHANGE,
+            Precondition::Absent => RenameFlags::NOREPLACE,
+            _ => RenameFlags::empty(),
+        };
+        let note = if how.exchange { None } else { Some(self.note_rename(from, to)?) };
+        let renamed = rustix::fs::renameat_with(&source.dir, &source.name, &target.dir, &target.name, flags);
+        self.objects.clear();
+        if let Err(error) = renamed {
+            if let Some(note) = note {
+                self.forget_rename(&note);
+            }
+            let key =
+                if matches!(error, Errno::EXIST | Errno::NOTEMPTY | Errno::NOTDIR | Errno::ISDIR) { to } else { from };
+            return Err(Error::from_io(key, "rename", error));
+        }
+        if how.exchange {
+            self.exchange_histories(from, to)?;
+        } else if self.history_dir(from)?.is_some() {
+            self.move_history(from, to)?;
+        }
+        if let Some(note) = note {
+            self.forget_rename(&note);
+        }
+        Ok(self.find(to, &target)?.stat)
+    }
+
+    /// Moves the histories at and below `from` to `to`, into what may be there already.
+    fn move_history(&self, from: &Key, to: &Key) -> Result<()> {
+        if self.history_dir(from)?.is_none() {
+            return Ok(());
+        }
+        if self.history_dir(to)?.is_none() {
+            if let Some(parent) = to.parent() {
+                self.make_history_dir(&parent)?;
+            }
+            return self.rename_history(from, to, RenameFlags::NOREPLACE);
+        }
+        let (names, members) = self.history_entries(from)?;
+        let (Some(source), Some(target)) = (self.history_dir(from)?, self.history_dir(to)?) else { return Ok(()) };
+        for name in names {
+            let name = name.to_string();
+            match rustix::fs::renameat_with(&source, &name, &target, &name, RenameFlags::NOREPLACE) {
+                // The same number at the same nanoseconds: then the older one stays where it is.
+                Ok(()) | Err(Errno::EXIST) => {}
+                Err(error) => return Err(Error::from_io(to, "move its history", error)),
+            }
+        }
+        for member in members {
+            self.move_history(&from.child(&member)?, &to.child(&member)?)?;
+        }
+        let (_, left) = self.history_entries(from)?;
+        if left.is_empty()
+            && let (Some(parent), Some(name)) = (from.parent(), from.name())
+            && let Some(above) = self.history_dir(&parent)?
+        {
+            let _ = rustix::fs::unlinkat(&above, name, AtFlags::REMOVEDIR);
+            self.history.clear();
+        }
+        self.count_on(to)
+    }
+
+    /// After histories were joined: the object at `key` gets a number above all of them.
+    fn count_on(&self, key: &Key) -> Result<()> {
+        let Ok(place) = self.place(key) else { return Ok(()) };
+        let (Some(found), Some(highest)) = (self.find_optional(key, &place)?, self.highest(key)?) else {
+            return Ok(());
+        };
+        if found.record.is_some_and(|record| record.generation <= highest) {
+            self.renumber(key, &place, &found, highest.next(), self.now())?;
+        }
+        Ok(())
+    }
+
+    fn rename_history(&self, from: &Key, to: &Key, flags: RenameFlags) -> Result<()> {
+        let above = |key: &Key| key.parent().map_or(Ok(None), |parent| self.history_dir(&parent));
+        let (Some(source), Some(target)) = (above(from)?, above(to)?) else { return Ok(()) };
+        let (Some(name), Some(new_name)) = (from.name(), to.name()) else { return Ok(()) };
+        let renamed = rustix::fs::renameat_with(&source, name, &target, new_name, flags);
+        self.history.clear();
+        renamed.map_err(|e| Error::from_io(to, "move its history", e))
+    }
+
+    // The notes on renames under way
+
+    fn renames_dir(&self) -> PathBuf {
+        self.meta.join("renames")
+    }
+
+    fn note_rename(&self, from: &Key, to: &Key) -> Result<PathBuf> {
+        let failed = |error: std::io::Error| Error::from_io(from, "note the rename", error);
+        let dir = self.renames_dir();
+        let path = dir.join(ObjectId::random().to_string());
+        // Escaped keys hold no newline.
+        let text = format!("{}\n{}\n", from.escaped(), to.escaped());
+        let write = || std::fs::write(&path, &text);
+        if let Err(error) = write() {
+            if error.kind() != std::io::ErrorKind::NotFound {
+                return Err(failed(error));
+            }
+            std::fs::create_dir_all(&dir).and_then(|()| write()).map_err(failed)?;
+        }
+        Ok(path)
+    }
+
+    fn forget_rename(&self, note: &Path) {
+        if let Err(error) = std::fs::remove_file(note) {
+            log::warn!("can't remove {}: {error}", note.display());
+        }
+    }
+
+    /// Moves the histories of renames whose process died in between.
+    pub(super) fn finish_renames(&self) -> Result<()> {
+        let root = Key::root();
+        let failed = |error: std::io::Error| Error::from_io(&root, "finish renames", error);
+        let notes = match std::fs::read_dir(self.renames_dir()) {
+            Ok(notes) => notes,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
+            Err(error) => return Err(failed(error)),
+        };
+        let notes = notes.collect::<std::io::Result<Vec<_>>>().map_err(failed)?;
+        if notes.is_empty() {
+            return Ok(());
+        }
+        // Nobody is in the middle of a rename while this lock is ours: what is noted was left by the dead.
+        let _tree = self.locks.own_tree(&root)?;
+        for note in notes {
+            let Ok(text) = std::fs::read_to_string(note.path()) else { continue };
+            let mut keys = text.lines().map(Key::unescape);
+            if let (Some(Ok(from)), Some(Ok(to))) = (keys.next(), keys.next()) {
+                let gone = |key: &Key| self.look(key).is_err_and(|error| error.is_not_found());
+                if gone(&from) && !gone(&to) {
+                    self.move_history(&from, &to)?;
+                    log::warn!("{to}: moved its history along from {from}, which a crash had left behind");
+                }
+            }
+            self.forget_rename(&note.path());
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,357 @@
+//! `sepia mount`, and `mount.fuse.sepia` for mount(8) and fstab(5).
+//!
+//! Without `--foreground` the command starts itself anew for the mount, before there is any thread, and waits for it
+//! to say that the mount answers. Until then the new process writes to the caller's standard error and its exit code
+//! is the command's; afterwards it belongs to no terminal, and its warnings go to a file.
+
+use std::ffi::{OsStr, OsString};
+use std::fs::File;
+use std::io::{self, Read};
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+
+use rustix::io::Errno;
+use rustix::mount::MountFlags;
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+use signal_hook::iterator::Signals;
+
+use super::mount_options::MountOptions;
+use super::process::{Process, keep_descriptors_to_oneself, raise_file_limit};
+use super::{ExitCode, Failure};
+use crate::fs::{Fs, FsOptions};
+use crate::fuse::{self, MountConfig, Unmounter, mountinfo};
+use crate::store::{Location, Store};
+
+/// Threads that answer the kernel. More cost more than they bring on few cores, and slow backends have their own.
+const THREADS: usize = 2;
+
+/// How long a mount that ended at the same place may take to save what was under way.
+const PREDECESSOR_LIMIT: Duration = Duration::from_secs(60);
+
+/// Mount a store as a directory
+///
+/// Returns when the mount answers; a process stays behind until it is unmounted with: sepia umount DIR
+#[derive(Debug, clap::Args)]
+pub struct MountArgs {
+    /// The store: a directory or a URL
+    store: OsString,
+    /// The directory to mount it on
+    dir: PathBuf,
+    /// Stay in the foreground, until it is unmounted or interrupted
+    #[arg(short, long)]
+    foreground: bool,
+    /// Options as mount(8) takes them: ro, rw, [no]suid, [no]dev, [no]exec, [no]atime, [no]diratime, sync, dirsync,
+    /// [no]allow_other, fsname=NAME; those of fstab(5) are accepted
+    #[arg(short, value_name = "OPTIONS")]
+    options: Vec<OsString>,
+    /// Refuse every change
+    #[arg(long)]
+    read_only: bool,
+    /// Let other users in (root's mounts do so unless -o noallow_other is given)
+    #[arg(long)]
+    allow_other: bool,
+    /// Where warnings go when in the background [default: .sepia/log in the store, if it can be written]
+    #[arg(long, value_name = "FILE")]
+    log: Option<PathBuf>,
+    /// Standard input is a pipe on which to say that the mount answers.
+    #[arg(long, hide = true, requires = "foreground")]
+    report_on_stdin: bool,
+}
+
+/// Runs `sepia mount`.
+pub fn run(args: MountArgs) -> Result<(), Failure> {
+    let mut options = MountOptions::defaults(rustix::process::geteuid().is_root());
+    for list in &args.options {
+        options.parse(list, false)?;
+    }
+    options.flags.set(MountFlags::RDONLY, args.read_only || options.flags.contains(MountFlags::RDONLY));
+    options.allow_other |= args.allow_other;
+    start(args, &options)
+}
+
+/// Runs as mount(8)'s helper: `mount.fuse.sepia STORE DIR [-sfnv] [-N NAMESPACE] [-o OPTIONS] [-t TYPE]`, without the
+/// program's name.
+pub fn run_helper(args: Vec<OsString>) -> Result<(), Failure> {
+    let mut options = MountOptions::defaults(rustix::process::geteuid().is_root());
+    let (mut lists, mut places) = (Vec::new(), Vec::new());
+    let (mut sloppy, mut fake) = (false, false);
+    let mut args = args.into_iter();
+    while let Some(arg) = args.next() {
+        let letters = match arg.as_bytes() {
+            [b'-', letters @ ..] if !letters.is_empty() => letters,
+            _ => {
+                places.push(arg);
+                continue;
+            }
+        };
+        for letter in letters {
+            match letter {
+                b's' => sloppy = true,
+                b'f' => fake = true,
+                b'n' | b'v' => {}
+                b'o' => lists.extend(args.next()),
+                b'N' | b't' => drop(args.next()),
+                _ => return Err(Failure::usage(format!("unknown option {}", arg.display()))),
+            }
+        }
+    }
+    for list in lists {
+        options.parse(&list, sloppy)?;
+    }
+    let [store, dir] = <[OsString; 2]>::try_from(places)
+        .map_err(|_| Failure::usage("it is called as: mount.fuse.sepia STORE DIR [-sfnv] [-o OPTIONS]"))?;
+    if fake {
+        return Ok(());
+    }
+    let args = MountArgs {
+        store,
+        dir: dir.into(),
+        foreground: false,
+        options: Vec::new(),
+        read_only: false,
+        allow_other: false,
+        log: None,
+        report_on_stdin: false,
+    };
+    start(args, &options)
+}
+
+fn start(args: MountArgs, options: &MountOptions) -> Result<(), Failure> {
+    if options.remount {
+        return remount(&args.dir, options.flags);
+    }
+    if args.foreground { serve(&args, options) } else { start_in_background(&args, options) }
+}
+
+/// Changes the flags that the kernel enforces. What the mount was started with as read-only stays so.
+fn remount(dir: &Path, flags: MountFlags) -> Result<(), Failure> {
+    rustix::mount::mount_remount(dir, flags, "")
+        .map_err(|error| Failure::error(format!("{}: can't change the mount: {error}", dir.display())))
+}
+
+fn start_in_background(args: &MountArgs, options: &MountOptions) -> Result<(), Failure> {
+    let cant = |error: io::Error| Failure::error(format!("can't start the process for the mount: {error}"));
+    keep_descriptors_to_oneself().map_err(cant)?;
+    let (mut ready, report) = io::pipe().map_err(cant)?;
+    let mut command = Command::new(std::env::current_exe().map_err(cant)?);
+    command.args(["mount", "--foreground", "--report-on-stdin", "-o"]).arg(options.to_list());
+    if let Some(log) = &args.log {
+        command.arg("--log").arg(log);
+    }
+    command.arg("--").arg(&args.store).arg(&args.dir).stdin(Stdio::from(report));
+    let mut child = command.spawn().map_err(cant)?;
+    // Its copy of the pipe's other end would keep us from seeing the end.
+    drop(command);
+    let mut said = Vec::new();
+    ready.read_to_end(&mut said).map_err(cant)?;
+    if !said.is_empty() {
+        return Ok(());
+    }
+    let status = child.wait().map_err(cant)?;
+    match status.code().and_then(ExitCode::from_number) {
+        // It said itself why.
+        Some(code) if code != ExitCode::Done => Err(Failure::silent(code)),
+        _ => Err(Failure::error(format!("the process for the mount ended before the mount answered ({status})"))),
+    }
+}
+
+fn serve(args: &MountArgs, options: &MountOptions) -> Result<(), Failure> {
+    super::init_log(log::LevelFilter::Warn);
+    let dir = mount_point(&args.dir)?;
+    let location = resolve(&args.store)?;
+    check_places(&location, &dir)?;
+    let store = Store::open_at(location.clone())?;
+    let log = if args.report_on_stdin { Some(open_log(args.log.as_deref(), &location)?) } else { None };
+    // The caller's umask comes with each request.
+    rustix::process::umask(rustix::fs::Mode::empty());
+    let _ = rustix::process::chdir("/");
+    raise_file_limit();
+
+    wait_for_predecessor(&store, &dir)?;
+    recover(&store);
+    let read_only = options.flags.contains(MountFlags::RDONLY);
+    if let Err(error) = store.backend().staging().announce(&activity(&dir), true)
+        && !read_only
+    {
+        return Err(Failure::error(format!("{location}: can't write to the store: {error}"))
+            .hint("to only read it, mount it with --read-only"));
+    }
+
+    let cant = |error: io::Error| Failure::error(format!("can't mount {location} on {}: {error}", dir.display()));
+    let mut signals = Signals::new([SIGTERM, SIGINT, SIGHUP]).map_err(cant)?;
+    let fs = Arc::new(Fs::new(store, FsOptions { read_only, ..FsOptions::default() }));
+    let config = MountConfig {
+        source: options.source.clone().unwrap_or_else(|| url(&location)),
+        store: url(&location),
+        flags: options.flags,
+        allow_other: options.allow_other,
+        threads: THREADS,
+    };
+    let mounted = fuse::mount(fs.clone(), &dir, &config).map_err(|error| {
+        let failure = cant(io::Error::new(error.kind(), error.to_string()));
+        if error.to_string().contains("user_allow_other") {
+            return failure.hint("root can allow it there, or mount without allow_other");
+        }
+        failure
+    })?;
+    let unmounter = mounted.unmounter();
+    let (for_signals, weak, shown) = (unmounter.clone(), Arc::downgrade(&fs), dir.clone());
+    drop(fs);
+    std::thread::Builder::new()
+        .name("sepia-signals".into())
+        .spawn(move || {
+            let mut asked = false;
+            for _ in signals.forever() {
+                end_by_signal(&for_signals, &weak, &shown, asked);
+                asked = true;
+            }
+        })
+        .map_err(cant)?;
+    let answers = dir.metadata().and_then(|_| log.map_or(Ok(()), |log| detach(&log)));
+    if let Err(error) = answers {
+        let _ = unmounter.unmount(true);
+        return Err(cant(error));
+    }
+    mounted.wait().map_err(|error| Failure::error(format!("{}: the mount ended early: {error}", dir.display())))
+}
+
+/// The directory to mount on, by its one true name.
+fn mount_point(dir: &Path) -> Result<PathBuf, Failure> {
+    let shown = dir.display();
+    let canonical = dir.canonicalize().map_err(|error| match Errno::from_io_error(&error) {
+        Some(Errno::NOENT) => Failure::error(format!("{shown}: there is no such directory to mount on")),
+        Some(Errno::NOTCONN) => Failure::error(format!("{shown}: a mount whose process has died is still there"))
+            .hint(format!("take it away with: sepia umount {shown}")),
+        _ => Failure::error(format!("{shown}: {error}")),
+    })?;
+    match canonical.is_dir() {
+        true => Ok(canonical),
+        false => Err(Failure::error(format!("{shown}: not a directory, so nothing can be mounted there"))),
+    }
+}
+
+/// Where the store is, independent of the current directory.
+fn resolve(store: &OsStr) -> Result<Location, Failure> {
+    let location = match store.to_str() {
+        Some(url) => Location::parse(url)?,
+        // No URL has such bytes, but a directory's name may.
+        None => Location::File(store.into()),
+    };
+    match location {
+        Location::File(path) => path.canonicalize().map(Location::File).map_err(|error| {
+            Failure::new(ExitCode::StoreUnusable, format!("{}: {error}", path.display()))
+                .hint("a new store is made with: sepia init DIR")
+        }),
+        other => Ok(other),
+    }
+}
+
+/// The store's name in the table of mounts, and for [`fuse::STORE_ATTRIBUTE`].
+fn url(location: &Location) -> OsString {
+    location.path().map_or_else(|| location.to_string().into(), |path| path.as_os_str().to_owned())
+}
+
+fn check_places(location: &Location, dir: &Path) -> Result<(), Failure> {
+    if let Some(path) = location.path() {
+        let shown = dir.display();
+        if dir.starts_with(path) {
+            return Err(Failure::usage(format!("{shown} is inside the store {location}"))
+                .hint("mount it on a directory outside of it"));
+        }
+        if path.starts_with(dir) {
+            return Err(Failure::usage(format!("{shown} holds the store {location}, which the mount would hide"))
+                .hint("mount it on another directory"));
+        }
+    }
+    let there = mountinfo::at(dir).ok().flatten().filter(|entry| entry.kind == mountinfo::TYPE);
+    let mut store = [0; 4096];
+    if there.is_some()
+        && *location != Location::Memory
+        && let Ok(len) = rustix::fs::getxattr(dir, fuse::STORE_ATTRIBUTE, &mut store[..])
+        && store[..len] == *url(location).as_bytes()
+    {
+        return Err(Failure::error(format!("{location} is mounted on {} already", dir.display())));
+    }
+    Ok(())
+}
+
+/// The file for warnings of a mount in the background.
+fn open_log(wanted: Option<&Path>, location: &Location) -> Result<File, Failure> {
+    let open = |path: &Path| File::options().append(true).create(true).mode(0o600).open(path);
+    if let Some(path) = wanted {
+        return open(path).map_err(|error| Failure::error(format!("{}: can't write the log: {error}", path.display())));
+    }
+    let default = location.path().map(|store| store.join(".sepia/log"));
+    default
+        .and_then(|path| open(&path).ok())
+        .map_or_else(|| File::options().write(true).open("/dev/null"), Ok)
+        .map_err(|error| Failure::error(format!("/dev/null: {error}")))
+}
+
+/// What other users of the store see of this process.
+fn activity(dir: &Path) -> String {
+    format!("mount {}", dir.display())
+}
+
+/// The process of a mount that was just ended here may still be saving; it must not be overtaken.
+fn wait_for_predecessor(store: &Store, dir: &Path) -> Result<(), Failure> {
+    if mountinfo::at(dir).ok().flatten().is_some_and(|entry| entry.kind == mountinfo::TYPE) {
+        return Ok(());
+    }
+    for owner in store.users()?.into_iter().filter(|owner| owner.mount && owner.activity == activity(dir)) {
+        let ended = match Process::find(owner.pid) {
+            Ok(Some(process)) => process.wait(Some(PREDECESSOR_LIMIT), "saving what was under way").unwrap_or(true),
+            _ => true,
+        };
+        if !ended {
+            let text = format!("{}: process {} of the last mount there has not ended", dir.display(), owner.pid);
+            return Err(Failure::new(ExitCode::Locked, text).hint("try again when it has"));
+        }
+    }
+    Ok(())
+}
+
+/// Finishes what a crash left behind. What can't be finished now is tried again next time, and mustn't keep people
+/// from their files.
+fn recover(store: &Store) {
+    match store.recover() {
+        Ok(recovered) => recovered.iter().for_each(|session| eprintln!("sepia: recovered {session}")),
+        Err(error) => eprintln!("sepia: recovery is not complete, and goes on at the next mount: {error}"),
+    }
+}
+
+/// The mount answers: leave the terminal, and say so to the process that waits at the other end of standard input.
+fn detach(log: &File) -> io::Result<()> {
+    let null = File::options().read(true).write(true).open("/dev/null")?;
+    rustix::process::setsid()?;
+    rustix::stdio::dup2_stdout(&null)?;
+    rustix::stdio::dup2_stderr(log)?;
+    // If it was killed meanwhile, the mount stays all the same.
+    let _ = rustix::io::write(rustix::stdio::stdin(), b"mounted");
+    Ok(rustix::stdio::dup2_stdin(&null)?)
+}
+
+fn end_by_signal(unmounter: &Unmounter, fs: &Weak<Fs>, dir: &Path, again: bool) {
+    let shown = dir.display();
+    if again {
+        log::warn!("{shown}: asked to end a second time, so files that are still open are saved as they are now");
+        if let Some(fs) = fs.upgrade() {
+            fs.shutdown();
+        }
+        std::process::exit(ExitCode::Error as i32);
+    }
+    let ended = unmounter.unmount(false).or_else(|error| {
+        log::warn!(
+            "{shown}: can't unmount at once ({error}); it is taken out of the tree, and ends when the last program \
+             has closed its files there"
+        );
+        unmounter.unmount(true)
+    });
+    if let Err(error) = ended {
+        log::error!("{shown}: can't unmount: {error}");
+    }
+}

@@ -1,0 +1,74 @@
+//! `sepia put`.
+
+use std::ffi::OsString;
+use std::fs::File;
+use std::io::Read;
+use std::os::unix::ffi::OsStrExt;
+
+use super::output::Output;
+use super::progress::{Counted, Progress};
+use super::state::JsonStat;
+use super::target::StoreArg;
+use super::{Failure, output};
+use crate::backend::Stat;
+use crate::types::{Generation, Key, Precondition};
+
+/// Save bytes as the next generation of an object
+///
+/// Directories above it are made. What was current stays in its history. When the command ends with 0, the bytes
+/// would survive a power loss; otherwise nothing was changed.
+#[derive(Debug, clap::Args)]
+pub struct PutArgs {
+    /// The object
+    #[arg(value_name = "KEY")]
+    key: OsString,
+    /// Where the bytes come from; - or nothing is standard input
+    #[arg(value_name = "FILE")]
+    file: Option<OsString>,
+    /// Only if this generation is the current one
+    #[arg(long, value_name = "N", conflicts_with = "if_absent")]
+    if_generation: Option<Generation>,
+    /// Only if there is nothing yet
+    #[arg(long)]
+    if_absent: bool,
+    /// Print the object's new state as JSON
+    #[arg(long)]
+    json: bool,
+}
+
+/// Runs `sepia put`.
+pub fn run(args: &PutArgs, store: &StoreArg) -> Result<(), Failure> {
+    let target = store.object(&args.key)?;
+    let expect = match args.if_generation {
+        Some(generation) => Precondition::Generation(generation),
+        None if args.if_absent => Precondition::Absent,
+        None => Precondition::Any,
+    };
+    let (inner, total): (Box<dyn Read>, _) = match args.file.as_deref().filter(|&file| file != "-") {
+        None => (Box::new(std::io::stdin().lock()), None),
+        Some(file) => {
+            let fail = |error| Failure::error(format!("{}: {error}", output::name(file.as_bytes())));
+            let file = File::open(file).map_err(fail)?;
+            let total = file.metadata().map_err(fail)?.len();
+            (Box::new(file), Some(total))
+        }
+    };
+    // Others see who is at work when this takes long; if they can't be told, saving fails for the same reason.
+    let _ = target.store.backend().staging().announce(&format!("put {}", target.key), false);
+    let mut bytes = Counted { inner, progress: Progress::new(target.key.to_string(), total) };
+    let stat = target.store.put(&target.key, &mut bytes, expect)?;
+    drop(bytes);
+    report(&target.key, &stat, "saved", args.json)
+}
+
+/// Says what was saved.
+pub fn report(key: &Key, stat: &Stat, what: &str, json: bool) -> Result<(), Failure> {
+    let mut out = Output::new();
+    if json {
+        out.json(&JsonStat::new(key, stat))?;
+    } else {
+        let generation = stat.generation.unwrap_or(Generation::FIRST);
+        out.line(format!("{key}: {what} as generation {generation}, {}", output::size(stat.size)))?;
+    }
+    out.finish()
+}

@@ -1,0 +1,66 @@
+//! `sepia recover`.
+
+use std::ffi::OsString;
+
+use serde::Serialize;
+
+use super::Failure;
+use super::output::{JsonKey, Output};
+use super::target::StoreArg;
+use crate::store::{Outcome, Recovered};
+use crate::types::Generation;
+
+/// Finish or set aside the saves of processes that died
+///
+/// Every mount does the same when it starts. What living processes are about to save is left alone.
+#[derive(Debug, clap::Args)]
+pub struct RecoverArgs {
+    /// The store: a URL, or a path in it
+    #[arg(value_name = "STORE")]
+    store: Option<OsString>,
+    /// Print what was done as a JSON array
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Serialize)]
+struct JsonRecovered {
+    #[serde(flatten)]
+    key: JsonKey,
+    outcome: &'static str,
+    generation: Option<Generation>,
+    conflict: Option<String>,
+    size: u64,
+}
+
+/// Runs `sepia recover`.
+pub fn run(args: &RecoverArgs, store: &StoreArg) -> Result<(), Failure> {
+    let store = store.store(args.store.as_deref())?;
+    let recovered = store.recover()?;
+    let mut out = Output::new();
+    if args.json {
+        out.json(&recovered.iter().map(json).collect::<Vec<_>>())?;
+        return out.finish();
+    }
+    for one in &recovered {
+        out.line(one.to_string())?;
+    }
+    if recovered.is_empty() {
+        out.line("nothing to recover: no process died while it was saving")?;
+    }
+    for user in store.users()? {
+        let activity = super::output::name(user.activity.as_bytes());
+        out.line(format!("left alone: process {} is alive ({activity})", user.pid))?;
+    }
+    out.finish()
+}
+
+fn json(recovered: &Recovered) -> JsonRecovered {
+    let (outcome, generation, conflict) = match &recovered.outcome {
+        Outcome::AlreadySaved => ("already-saved", None, None),
+        Outcome::Finished(generation) => ("finished", Some(*generation), None),
+        Outcome::SetAside(id) => ("set-aside", None, Some(id.to_string())),
+        Outcome::Empty => ("empty", None, None),
+    };
+    JsonRecovered { key: (&recovered.key).into(), outcome, generation, conflict, size: recovered.size }
+}

@@ -1,0 +1,78 @@
+//! `sepia status`.
+
+use std::ffi::OsString;
+
+use serde::Serialize;
+
+use super::output::{Align, Output, Style, Table};
+use super::target::StoreArg;
+use super::{Failure, output};
+use crate::backend::{Owner, file::FORMAT_VERSION};
+
+/// Show a store: where it is, who uses it, what needs attention
+#[derive(Debug, clap::Args)]
+pub struct StatusArgs {
+    /// The store: a URL, or a path in it
+    #[arg(value_name = "STORE")]
+    store: Option<OsString>,
+    /// Print it as JSON
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Serialize)]
+struct JsonStatus {
+    store: String,
+    id: String,
+    format: Option<u64>,
+    users: Vec<Owner>,
+    conflicts: usize,
+    size: u64,
+    free: u64,
+    available: u64,
+}
+
+/// Runs `sepia status`.
+pub fn run(args: &StatusArgs, store: &StoreArg) -> Result<(), Failure> {
+    let store = store.store(args.store.as_deref())?;
+    let space = store.backend().stat_fs()?;
+    let bytes = |blocks: u64| blocks.saturating_mul(space.block_size.into());
+    let status = JsonStatus {
+        store: store.location().to_string(),
+        id: store.backend().store_id().to_owned(),
+        format: store.location().path().map(|_| FORMAT_VERSION.into()),
+        users: store.users()?,
+        conflicts: store.conflicts()?.len(),
+        size: bytes(space.blocks),
+        free: bytes(space.blocks_free),
+        available: bytes(space.blocks_available),
+    };
+    let mut out = Output::new();
+    if args.json {
+        out.json(&status)?;
+        return out.finish();
+    }
+    let mut table = Table::new(&[Align::Left, Align::Left]);
+    let mut field = |label: &str, value: String, style| {
+        table.row(Style::Plain, style, vec![label.to_owned(), value]);
+    };
+    field("store:", output::name(status.store.as_bytes()), Style::Bold);
+    field("id:", output::name(status.id.as_bytes()), Style::Plain);
+    if let Some(version) = status.format {
+        field("format:", version.to_string(), Style::Plain);
+    }
+    field("space:", format!("{} free of {}", output::size(status.available), output::size(status.size)), Style::Plain);
+    match status.conflicts {
+        0 => field("conflicts:", "none".to_owned(), Style::Plain),
+        n => field("conflicts:", format!("{n}, list them with: sepia conflicts"), Style::Red),
+    }
+    if status.users.is_empty() {
+        field("used by:", "nobody".to_owned(), Style::Plain);
+    }
+    for (at, user) in status.users.iter().enumerate() {
+        let label = if at == 0 { "used by:" } else { "" };
+        field(label, format!("process {}, {}", user.pid, output::name(user.activity.as_bytes())), Style::Plain);
+    }
+    out.table(&table)?;
+    out.finish()
+}

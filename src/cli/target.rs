@@ -1,0 +1,249 @@
+//! Which store and which object an argument means.
+//!
+//! With `--store URL` or `SEPIA_STORE` the argument is a key. Otherwise it is a path, which need not exist any more:
+//! the nearest directory at or above it that is a store (it holds `.sepia/format`) or the root of a mount decides,
+//! and what lies below that is the key. Symbolic links in the directories above are followed, the last component
+//! is taken as it is. What is below a mount is looked up in the mount's store itself, not through the mount.
+
+use std::ffi::{OsStr, OsString};
+use std::io;
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Component, Path, PathBuf};
+
+use super::mounts::Mounts;
+use super::{ExitCode, Failure};
+use crate::store::{Location, Store};
+use crate::types::Key;
+
+/// The store that the command line or the environment names.
+#[derive(Debug, clap::Args)]
+pub struct StoreArg {
+    /// The store; the other arguments are then keys in it, such as Note/note-1 (else SEPIA_STORE)
+    ///
+    /// Without it (and without SEPIA_STORE in the environment), arguments are paths below a mount or in a store's
+    /// directory.
+    #[arg(id = "store_url", long = "store", value_name = "URL", global = true, display_order = 900)]
+    store: Option<OsString>,
+}
+
+/// An object in an open store.
+#[derive(Debug)]
+pub struct Target {
+    /// Its store.
+    pub store: Store,
+    /// Its key.
+    pub key: Key,
+}
+
+#[derive(Debug, PartialEq, Eq)]
+struct Place {
+    location: Location,
+    key: Key,
+}
+
+impl StoreArg {
+    /// Whether the command line names a store.
+    pub fn is_given(&self) -> bool {
+        self.store.is_some()
+    }
+
+    /// The object that `arg` means.
+    pub fn object(&self, arg: &OsStr) -> Result<Target, Failure> {
+        open(self.place(arg)?)
+    }
+
+    /// Two objects of one store.
+    pub fn objects(&self, first: &OsStr, second: &OsStr) -> Result<(Target, Key), Failure> {
+        let (first, second) = (self.place(first)?, self.place(second)?);
+        if first.location != second.location {
+            return Err(Failure::usage(format!(
+                "{} is in the store {}, but {} in {}; copy it with: sepia cat … | sepia put …",
+                first.key, first.location, second.key, second.location
+            )));
+        }
+        Ok((open(first)?, second.key))
+    }
+
+    /// The directory that `arg` means; without it the store's root, or the current directory when no store is named.
+    pub fn directory(&self, arg: Option<&OsStr>) -> Result<Target, Failure> {
+        match (arg, self.named()?) {
+            (Some(arg), _) => self.object(arg),
+            (None, Some(location)) => open(Place { location, key: Key::root() }),
+            (None, None) => self.object(OsStr::new(".")),
+        }
+    }
+
+    /// The store as a whole: the one that is named, that `arg` is the URL of or lies in, or the current directory's.
+    pub fn store(&self, arg: Option<&OsStr>) -> Result<Store, Failure> {
+        let Some(arg) = arg else { return self.directory(None).map(|target| target.store) };
+        if self.is_given() {
+            return Err(Failure::usage("the store is given twice, as --store and as an argument"));
+        }
+        let location = parse_location(arg)?;
+        let place = match location {
+            Location::File(path) => find(&path)?,
+            other => Place { location: other, key: Key::root() },
+        };
+        open(place).map(|target| target.store)
+    }
+
+    fn named(&self) -> Result<Option<Location>, Failure> {
+        let env = || std::env::var_os("SEPIA_STORE").filter(|url| !url.is_empty());
+        self.store.clone().or_else(env).map(|url| parse_location(&url)).transpose()
+    }
+
+    fn place(&self, arg: &OsStr) -> Result<Place, Failure> {
+        let Some(location) = self.named()? else { return find(Path::new(arg)) };
+        let key = Key::parse(arg).map_err(|error| {
+            Failure::usage(format!("{}: {error}", super::output::name(arg.as_bytes())))
+                .hint("with --store or SEPIA_STORE the argument is a key, such as Note/note-1")
+        })?;
+        Ok(Place { location, key })
+    }
+}
+
+fn parse_location(url: &OsStr) -> Result<Location, Failure> {
+    match url.to_str() {
+        Some(url) => Ok(Location::parse(url)?),
+        // No URL has such bytes, but a directory's name may.
+        None => Ok(Location::File(url.into())),
+    }
+}
+
+fn open(Place { location, key }: Place) -> Result<Target, Failure> {
+    Ok(Target { store: Store::open_at(location)?, key })
+}
+
+/// Finds the store that a path lies in.
+fn find(path: &Path) -> Result<Place, Failure> {
+    let mounts = Mounts::read()?;
+    let literal = absolute(path)?;
+    if let Some(place) = find_at_or_above(&literal, &mounts)? {
+        return Ok(place);
+    }
+    // A link from outside into a store means what it points to.
+    if let Ok(target) = literal.canonicalize()
+        && target != literal
+        && let Some(place) = find_at_or_above(&target, &mounts)?
+    {
+        return Ok(place);
+    }
+    Err(Failure::new(
+        ExitCode::StoreUnusable,
+        format!(
+            "{}: neither in a store's directory nor below a mount of one; name the store with --store URL or \
+             SEPIA_STORE, or make one with: sepia init DIR",
+            shown(path)
+        ),
+    ))
+}
+
+fn find_at_or_above(path: &Path, mounts: &Mounts) -> Result<Option<Place>, Failure> {
+    for dir in path.ancestors() {
+        // Every ancestor is a prefix.
+        let below = path.strip_prefix(dir).unwrap_or(path);
+        if let Some(mount) = mounts.sepia_at(dir) {
+            let (location, above) = mounts.store_of(mount)?;
+            return Ok(Some(Place { location, key: key_of(&above.join(below), path)? }));
+        }
+        if is_store(dir) {
+            return Ok(Some(Place { location: Location::File(dir.to_owned()), key: key_of(below, path)? }));
+        }
+    }
+    Ok(None)
+}
+
+fn is_store(dir: &Path) -> bool {
+    match dir.join(".sepia/format").symlink_metadata() {
+        Ok(meta) => meta.is_file(),
+        // It is one, but of somebody else; opening it says so.
+        Err(error) => error.kind() == io::ErrorKind::PermissionDenied && dir.join(".sepia").is_dir(),
+    }
+}
+
+fn key_of(below: &Path, path: &Path) -> Result<Key, Failure> {
+    Key::parse(below.as_os_str()).map_err(|error| Failure::usage(format!("{}: {error}", shown(path))))
+}
+
+/// The path from the root, with the links in all components but the last followed. What doesn't exist (any more) is
+/// taken by its name.
+fn absolute(path: &Path) -> Result<PathBuf, Failure> {
+    let fail = |error: io::Error| {
+        let failure = Failure::error(format!("{}: {error}", shown(path)));
+        match rustix::io::Errno::from_io_error(&error) {
+            Some(rustix::io::Errno::NOTCONN) => {
+                failure.hint("the mount there has no process behind it any more: sepia umount it, and mount it again")
+            }
+            _ => failure,
+        }
+    };
+    if path.as_os_str().is_empty() {
+        return Err(Failure::usage("an empty path names no object"));
+    }
+    let path = std::path::absolute(path).map_err(fail)?;
+    let (mut existing, mut missing) = match (path.parent(), path.file_name()) {
+        (Some(parent), Some(name)) => (parent, vec![Component::Normal(name)]),
+        _ => (path.as_path(), Vec::new()),
+    };
+    let mut resolved = loop {
+        match existing.canonicalize() {
+            Ok(resolved) => break resolved,
+            Err(error) => match (error.kind(), existing.parent(), existing.components().next_back()) {
+                (io::ErrorKind::NotFound | io::ErrorKind::NotADirectory, Some(parent), Some(last)) => {
+                    missing.push(last);
+                    existing = parent;
+                }
+                _ => return Err(fail(error)),
+            },
+        }
+    };
+    for component in missing.into_iter().rev() {
+        match component {
+            Component::ParentDir => drop(resolved.pop()),
+            other => resolved.push(other),
+        }
+    }
+    Ok(resolved)
+}
+
+fn shown(path: &Path) -> String {
+    super::output::name(path.as_os_str().as_bytes())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn finds_the_store_and_what_is_below() {
+        let temp = tempfile::tempdir().unwrap();
+        let root = temp.path().canonicalize().unwrap();
+        let store = root.join("s");
+        std::fs::create_dir_all(store.join(".sepia")).unwrap();
+        std::fs::write(store.join(".sepia/format"), "{}").unwrap();
+        std::fs::create_dir_all(store.join("Note/sub")).unwrap();
+        std::os::unix::fs::symlink(store.join("Note"), root.join("link")).unwrap();
+        std::os::unix::fs::symlink("/etc/passwd", store.join("Note/out")).unwrap();
+        for (path, key) in [
+            ("s", ""),
+            ("s/", ""),
+            ("s/Note/note-1", "Note/note-1"),
+            ("s/Note/../Gone/x/y/", "Gone/x/y"),
+            ("s/Note/sub/..", "Note"),
+            ("s/Gone/a/../b", "Gone/b"),
+            ("s/./Note/./note-1/", "Note/note-1"),
+            ("link/note-1", "Note/note-1"),
+            ("link", "Note"),
+            ("s/Note/out", "Note/out"),
+        ] {
+            let place = find(&root.join(path)).unwrap();
+            assert_eq!(
+                place,
+                Place { location: Location::File(store.clone()), key: Key::parse(key).unwrap() },
+                "{path}"
+            );
+        }
+        assert_eq!(find(&root.join("elsewhere")).unwrap_err().code, ExitCode::StoreUnusable);
+        assert_eq!(find(&store.join(".sepia/format")).unwrap_err().code, ExitCode::Usage);
+    }
+}

@@ -1,0 +1,103 @@
+//! `sepia umount`, and `umount.fuse.sepia` for umount(8).
+
+use std::ffi::OsString;
+use std::io;
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+
+use rustix::mount::UnmountFlags;
+
+use super::process::Process;
+use super::{ExitCode, Failure};
+use crate::fuse::{self, mountinfo};
+
+/// Unmount, and wait until everything under way is saved
+#[derive(Debug, clap::Args)]
+pub struct UmountArgs {
+    /// The directory that the store is mounted on
+    dir: PathBuf,
+    /// Take it out of the tree now; it ends when the last program has closed its files there, without being waited for
+    #[arg(short, long)]
+    lazy: bool,
+}
+
+/// Runs `sepia umount`.
+pub fn run(args: UmountArgs) -> Result<(), Failure> {
+    let dir = find(&args.dir)?;
+    let shown = dir.display();
+    // Learn who serves it while it is there to be asked. A dead mount has nobody to wait for.
+    let daemon = if args.lazy { None } else { process_of(&dir) };
+    fuse::unmount(&dir, args.lazy).map_err(|error| match error.kind() {
+        io::ErrorKind::ResourceBusy => Failure::new(ExitCode::Locked, format!("{shown} is in use"))
+            .hint(format!("end the programs that `fuser -vm {shown}` lists, or run: sepia umount --lazy {shown}")),
+        _ => Failure::error(format!("{shown}: can't unmount: {error}")),
+    })?;
+    let Some(daemon) = daemon else { return Ok(()) };
+    match daemon.wait(None, "saving what was under way") {
+        Ok(_) => Ok(()),
+        Err(error) => Err(Failure::error(format!("{shown}: unmounted, but can't wait for its process: {error}"))),
+    }
+}
+
+/// Runs as umount(8)'s helper: `umount.fuse.sepia DIR [-nlfvr] [-N NAMESPACE] [-t TYPE]`, without the program's name.
+pub fn run_helper(args: Vec<OsString>) -> Result<(), Failure> {
+    let (mut lazy, mut force, mut dir) = (false, false, None);
+    let mut args = args.into_iter();
+    while let Some(arg) = args.next() {
+        match arg.as_bytes() {
+            [b'-', letters @ ..] if !letters.is_empty() => {
+                for letter in letters {
+                    match letter {
+                        b'l' => lazy = true,
+                        b'f' => force = true,
+                        b'n' | b'v' | b'r' => {}
+                        b'N' | b't' => drop(args.next()),
+                        _ => return Err(Failure::usage(format!("unknown option {}", arg.display()))),
+                    }
+                }
+            }
+            _ => dir = Some(PathBuf::from(arg)),
+        }
+    }
+    let dir = dir.ok_or_else(|| Failure::usage("it is called as: umount.fuse.sepia DIR [-nlfvr]"))?;
+    if force {
+        // Ends the connection to a process that hangs: nobody to ask, nobody to wait for.
+        return rustix::mount::unmount(&dir, UnmountFlags::FORCE)
+            .map_err(|error| Failure::error(format!("{}: can't unmount: {error}", dir.display())));
+    }
+    run(UmountArgs { dir, lazy })
+}
+
+/// The mount point that `dir` means, found without asking the mount itself, which may be dead.
+fn find(dir: &Path) -> Result<PathBuf, Failure> {
+    let shown = dir.display();
+    let by_parent = match (dir.parent(), dir.file_name()) {
+        (Some(parent), Some(name)) => {
+            let parent = if parent.as_os_str().is_empty() { Path::new(".") } else { parent };
+            parent.canonicalize().ok().map(|parent| parent.join(name))
+        }
+        _ => None,
+    };
+    let look = |dir: &Path| mountinfo::at(dir).map_err(|error| Failure::error(format!("can't list mounts: {error}")));
+    let found = match by_parent {
+        Some(dir) => look(&dir)?,
+        None => None,
+    };
+    let found = match found {
+        Some(entry) => Some(entry),
+        None => look(&dir.canonicalize().map_err(|error| Failure::error(format!("{shown}: {error}")))?)?,
+    };
+    match found {
+        Some(entry) if entry.kind == mountinfo::TYPE => Ok(entry.point),
+        Some(entry) => Err(Failure::error(format!("{shown} is a mount of type {}, not of a Sepia store", entry.kind))
+            .hint(format!("unmount it with: umount {shown}"))),
+        None => Err(Failure::new(ExitCode::NotFound, format!("{shown}: nothing is mounted there"))),
+    }
+}
+
+fn process_of(dir: &Path) -> Option<Process> {
+    let mut text = [0; 16];
+    let len = rustix::fs::getxattr(dir, fuse::PID_ATTRIBUTE, &mut text[..]).ok()?;
+    let id = std::str::from_utf8(&text[..len]).ok()?.parse().ok()?;
+    Process::find(id).ok().flatten()
+}

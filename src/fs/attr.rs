@@ -1,0 +1,165 @@
+//! Attributes: what stat shows and chmod, chown, utimensat and truncate change.
+
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+
+use rustix::fs::{Gid, Mode, Uid};
+use rustix::io::Errno;
+
+use super::files::OpenNode;
+use super::types::{Attr, Caller, Changes, Fh, Ino};
+use super::{Fs, Result, from_backend};
+use crate::backend::{SetAttr, SetTime, Stat};
+use crate::types::{Key, Timestamp};
+
+impl Fs {
+    /// The attributes of an inode.
+    ///
+    /// # Errors
+    /// ESTALE when its path now leads to another object.
+    pub fn getattr(&self, ino: Ino, _fh: Option<Fh>) -> Result<Attr> {
+        let _names = self.namespace.read();
+        let (key, open, orphan) = self.known(ino)?;
+        let stat = match key {
+            Some(key) => {
+                let stat = self.store.backend().stat(&key).map_err(from_backend)?;
+                if stat.id.get() != ino {
+                    return Err(Errno::STALE);
+                }
+                stat
+            }
+            None => self.orphan_stat(ino, open.as_deref(), orphan.as_deref())?,
+        };
+        Ok(self.answer(ino, stat, open.as_deref()))
+    }
+
+    /// Changes attributes on behalf of a process that the kernel has found entitled to it.
+    ///
+    /// # Errors
+    /// EROFS; as [`Fs::write`] for the size; what the medium says.
+    pub fn setattr(&self, caller: &Caller, ino: Ino, fh: Option<Fh>, changes: &Changes) -> Result<Attr> {
+        self.check_writable()?;
+        let mut set = SetAttr {
+            mode: changes.mode,
+            uid: changes.uid,
+            gid: changes.gid,
+            atime: changes.atime,
+            mtime: changes.mtime,
+        };
+        if let Some(size) = changes.size {
+            let changed = self.truncate(caller, ino, fh, size)?;
+            // Even a truncation to the size that it has sets the modification time (POSIX, ftruncate).
+            if !changed && set.mtime.is_none() {
+                set.mtime = Some(SetTime::Now);
+            }
+            if caller.uid != 0 && changes.mode.is_none() {
+                self.clear_suid(ino)?;
+            }
+        }
+        let _names = self.namespace.read();
+        let (key, open, orphan) = self.known(ino)?;
+        if let Some(open) = &open
+            && (set.atime.is_some() || set.mtime.is_some())
+            && open.set_times(&set)?
+        {
+            (set.atime, set.mtime) = (None, None);
+        }
+        let stat = match key {
+            Some(key) if set == SetAttr::default() => self.store.backend().stat(&key).map_err(from_backend)?,
+            Some(key) => {
+                let stat = self.store.backend().set_attr(&key, &set).map_err(from_backend)?;
+                if set.mtime.is_some() {
+                    self.note_touched(ino, &key, &stat, open.as_deref());
+                }
+                stat
+            }
+            None => {
+                self.set_orphan(open.as_deref(), orphan.as_deref(), &set)?;
+                self.orphan_stat(ino, open.as_deref(), orphan.as_deref())?
+            }
+        };
+        Ok(self.answer(ino, stat, open.as_deref()))
+    }
+
+    /// The bytes are the same, though they have another modification time now.
+    fn note_touched(&self, ino: Ino, key: &Key, stat: &Stat, open: Option<&OpenNode>) {
+        if let Some(open) = open {
+            open.follow(key, stat);
+        }
+        if let Some(node) = self.nodes.lock().get_mut(ino)
+            && let Some((incarnation, _, size)) = node.cached
+            && incarnation == stat.incarnation
+            && size == stat.size
+        {
+            node.cached = Some(stat.version());
+        }
+    }
+
+    #[allow(clippy::type_complexity, reason = "the three places where an inode's attributes can be")]
+    fn known(&self, ino: Ino) -> Result<(Option<Key>, Option<Arc<OpenNode>>, Option<Arc<OwnedFd>>)> {
+        let nodes = self.nodes.lock();
+        let node = nodes.get(ino).ok_or(Errno::STALE)?;
+        Ok((nodes.key(ino), node.open.clone(), node.orphan()))
+    }
+
+    fn answer(&self, ino: Ino, mut stat: Stat, open: Option<&OpenNode>) -> Attr {
+        if let Some(node) = self.nodes.lock().get_mut(ino) {
+            node.seen = Some((&stat).into());
+        }
+        if let Some(open) = open {
+            open.overlay(&mut stat);
+        }
+        Attr { ino, stat, ttl: self.ttl() }
+    }
+
+    /// The attributes of what has lost its last name but is still in use.
+    fn orphan_stat(&self, ino: Ino, open: Option<&OpenNode>, orphan: Option<&OwnedFd>) -> Result<Stat> {
+        let stat = match (open.and_then(OpenNode::file), orphan) {
+            (Some(file), _) => rustix::fs::fstat(&*file),
+            (None, Some(fd)) => rustix::fs::fstat(fd),
+            (None, None) => return Err(Errno::STALE),
+        }?;
+        let time = |seconds: i64, nanos: i64| Timestamp::from_parts(seconds, nanos as u32);
+        let id = crate::types::ObjectId::from_raw(ino).ok_or(Errno::STALE)?;
+        Ok(Stat {
+            id,
+            kind: self.nodes.lock().get(ino).ok_or(Errno::STALE)?.kind,
+            mode: stat.st_mode & 0o7777,
+            uid: stat.st_uid,
+            gid: stat.st_gid,
+            size: stat.st_size as u64,
+            blocks: stat.st_blocks as u64,
+            nlink: 0,
+            rdev: stat.st_rdev,
+            atime: time(stat.st_atime, stat.st_atime_nsec as i64),
+            mtime: time(stat.st_mtime, stat.st_mtime_nsec as i64),
+            ctime: time(stat.st_ctime, stat.st_ctime_nsec as i64),
+            committed: None,
+            generation: None,
+            recorded: true,
+            incarnation: stat.st_ino,
+        })
+    }
+
+    fn set_orphan(&self, open: Option<&OpenNode>, orphan: Option<&OwnedFd>, set: &SetAttr) -> Result<()> {
+        let file = open.and_then(OpenNode::file);
+        // By the descriptor's own path, since that of a directory is open for its path only (O_PATH).
+        let number = match (&file, orphan) {
+            (Some(file), _) => std::os::fd::AsRawFd::as_raw_fd(&**file),
+            (None, Some(fd)) => std::os::fd::AsRawFd::as_raw_fd(fd),
+            (None, None) => return Err(Errno::STALE),
+        };
+        let path = format!("/proc/self/fd/{number}");
+        if set.uid.is_some() || set.gid.is_some() {
+            rustix::fs::chown(&path, set.uid.map(Uid::from_raw), set.gid.map(Gid::from_raw))?;
+        }
+        if let Some(mode) = set.mode {
+            rustix::fs::chmod(&path, Mode::from_raw_mode(mode))?;
+        }
+        if set.atime.is_some() || set.mtime.is_some() {
+            let times = crate::backend::timestamps(set.atime, set.mtime);
+            rustix::fs::utimensat(rustix::fs::CWD, &path, &times, rustix::fs::AtFlags::empty())?;
+        }
+        Ok(())
+    }
+}

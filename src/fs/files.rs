@@ -1,0 +1,604 @@
+//! Open files: handles, and the write session that the handles of one inode share.
+//!
+//! All handles of an inode read the same bytes: those of the session, if there is one, else those of the current
+//! generation. The session begins with the first handle that is open for writing, is published when a handle that
+//! wrote is closed or synced, and ends with the last.
+
+use std::fs::File;
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+use rustix::fs::{FallocateFlags, OFlags, SeekFrom};
+use rustix::io::Errno;
+
+use super::errno::from_io;
+use super::nodes::Node;
+use super::types::{Caller, Entry, Fh, Ino, OpenReply};
+use super::{Fs, Result, errno, from_backend};
+use crate::backend::{FileKind, Opened, SetAttr, Stat};
+use crate::store::{Session, SessionOptions};
+use crate::types::{Key, Precondition};
+
+/// An open file description.
+#[derive(Debug)]
+pub struct Handle {
+    ino: Ino,
+    node: Arc<OpenNode>,
+    write: bool,
+    append: bool,
+    /// Which of the inode's sessions it writes to.
+    session: u64,
+}
+
+/// What the handles of one inode share.
+#[derive(Debug, Default)]
+pub struct OpenNode {
+    state: Mutex<State>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    handles: usize,
+    writers: usize,
+    /// The current generation, as it was last opened.
+    current: Option<Opened>,
+    session: Option<Session>,
+    /// Counts the sessions, so that a handle whose session was lost doesn't write into the next one.
+    session_number: u64,
+}
+
+impl State {
+    fn read(&self, buffer: &mut [u8], offset: u64) -> std::io::Result<usize> {
+        match (&self.session, &self.current) {
+            (Some(session), _) => session.read_at(buffer, offset),
+            (None, Some(current)) => read_at(&current.file, buffer, offset),
+            (None, None) => Ok(0),
+        }
+    }
+
+    /// The session of a handle, to write to.
+    fn session(&mut self, handle: &Handle) -> Result<&mut Session> {
+        if !handle.write {
+            return Err(Errno::BADF);
+        }
+        match &mut self.session {
+            Some(session) if handle.session == self.session_number => Ok(session),
+            _ => Err(Errno::STALE),
+        }
+    }
+
+    fn publish(&mut self, key: &Key, durable: bool) -> Result<Option<Stat>> {
+        let Some(session) = &mut self.session else { return Ok(None) };
+        let stat = if durable { session.sync(key) } else { session.publish(key, false) }.map_err(errno)?;
+        if let (Some(stat), Some(file)) = (&stat, session.base_file()) {
+            self.current = Some(Opened { file: file.clone(), stat: stat.clone() });
+        }
+        Ok(stat)
+    }
+}
+
+impl OpenNode {
+    /// Puts into `stat` what a session has written and not yet published.
+    pub fn overlay(&self, stat: &mut Stat) {
+        let state = self.state.lock();
+        let Some(session) = &state.session else { return };
+        match session.overlay() {
+            Ok(Some((size, blocks, mtime, ctime))) => {
+                (stat.size, stat.blocks, stat.mtime) = (size, blocks, mtime);
+                stat.ctime = stat.ctime.max(ctime);
+            }
+            Ok(None) => {}
+            Err(error) => log::error!("can't look at what was staged: {error}"),
+        }
+    }
+
+    /// Sets times on what a session has staged. Returns whether there is something.
+    pub fn set_times(&self, attr: &SetAttr) -> Result<bool> {
+        match &mut self.state.lock().session {
+            Some(session) => session.set_times(attr.atime, attr.mtime).map_err(|e| from_io(&e)),
+            None => Ok(false),
+        }
+    }
+
+    /// Publishes what was written, for the object is about to be renamed or linked.
+    pub fn settle(&self, key: &Key) -> Result<Option<Stat>> {
+        let mut state = self.state.lock();
+        match &state.session {
+            Some(session) if session.is_dirty() && !session.is_lost() => state.publish(key, false),
+            _ => Ok(None),
+        }
+    }
+
+    /// The object has another name or generation now, by this mount's own doing.
+    pub fn follow(&self, key: &Key, stat: &Stat) {
+        let mut state = self.state.lock();
+        if let Some(session) = &mut state.session
+            && !session.is_lost()
+        {
+            session.follow(key, stat);
+        }
+        if let Some(current) = &mut state.current {
+            current.stat = stat.clone();
+        }
+    }
+
+    /// A directory above the object has another name.
+    pub fn moved(&self, key: &Key) {
+        if let Some(session) = &mut self.state.lock().session {
+            session.moved(key);
+        }
+    }
+
+    /// The file that its handles read, for one that has no name any more.
+    pub fn file(&self) -> Option<Arc<File>> {
+        self.state.lock().current.as_ref().map(|current| current.file.clone())
+    }
+
+    /// The mount ends: publishes what was written, or sets it aside. Without a name it is given up.
+    pub fn end(&self, key: Option<&Key>) {
+        let mut state = self.state.lock();
+        end_session(&mut state, key);
+    }
+}
+
+fn end_session(state: &mut State, key: Option<&Key>) -> Option<Stat> {
+    let mut published = None;
+    if let Some(key) = key {
+        let unfinished = state.session.as_ref().is_some_and(|s| !s.is_lost() && (s.is_dirty() || s.is_reserved()));
+        if unfinished {
+            published = state.publish(key, false).unwrap_or_else(|error| {
+                log::warn!("{key}: what was written could not be saved when it was closed: {error}");
+                None
+            });
+        }
+    }
+    let session = state.session.take()?;
+    if let Some(file) = session.base_file()
+        && let Some(current) = &mut state.current
+    {
+        current.file = file.clone();
+    }
+    match key {
+        Some(key) => session.close(key),
+        None => session.discard(),
+    }
+    published
+}
+
+impl Fs {
+    /// Opens a file. `flags` as in open(2); the kernel has checked the permissions.
+    ///
+    /// # Errors
+    /// ESTALE when the path now leads to another object, which makes the kernel look again.
+    pub fn open(&self, caller: &Caller, ino: Ino, flags: i32) -> Result<OpenReply> {
+        let flags = OFlags::from_bits_retain(flags as u32);
+        let write = !(flags & OFlags::ACCMODE).is_empty();
+        if write || flags.contains(OFlags::TRUNC) {
+            self.check_writable()?;
+        }
+        let _names = self.namespace.read();
+        let (key, node, orphan, expect) = {
+            let mut nodes = self.nodes.lock();
+            let key = nodes.key(ino);
+            let node = nodes.get_mut(ino).ok_or(Errno::STALE)?;
+            let expect = node.expect();
+            if write {
+                node.set_expect(None);
+            }
+            (key, node.open.get_or_insert_default().clone(), node.is_orphan(), expect)
+        };
+        let mut state = node.state.lock();
+        let result = match key {
+            Some(key) => self.open_state(&mut state, &key, ino, caller, flags, write, expect),
+            // Opened again by /proc/PID/fd: whoever holds it open shares it.
+            None if orphan && state.handles > 0 => Ok(true),
+            None => Err(Errno::STALE),
+        };
+        let keep_cache = match result {
+            Ok(keep_cache) => keep_cache,
+            Err(error) => {
+                drop(state);
+                self.close_node(ino, &node);
+                return Err(error);
+            }
+        };
+        let session = state.session_number;
+        state.handles += 1;
+        state.writers += usize::from(write);
+        drop(state);
+        let append = flags.contains(OFlags::APPEND);
+        let fh = self.add_handle(Handle { ino, node, write, append, session });
+        Ok(OpenReply { fh, keep_cache, no_flush: !write })
+    }
+
+    #[allow(clippy::too_many_arguments, reason = "what an open is made of")]
+    fn open_state(
+        &self,
+        state: &mut State,
+        key: &Key,
+        ino: Ino,
+        caller: &Caller,
+        flags: OFlags,
+        write: bool,
+        expect: Option<crate::types::Generation>,
+    ) -> Result<bool> {
+        let truncate = flags.contains(OFlags::TRUNC) && write;
+        // A session that was published and not written to since makes way for a new one: what follows is another
+        // save, though the last close of the one before may still be on its way to us.
+        let joins = state.session.as_ref().is_some_and(|s| s.is_dirty() && !s.is_lost());
+        let mut keep = true;
+        if !joins {
+            let opened = self.store.get(key).map_err(errno)?;
+            if opened.stat.id.get() != ino {
+                return Err(Errno::STALE);
+            }
+            keep = self.note_opened(ino, &opened.stat);
+            let same = state.current.as_ref().is_some_and(|current| current.stat.same_bytes(&opened.stat));
+            if !same {
+                state.current = Some(Opened { file: opened.file.clone(), stat: opened.stat.clone() });
+            }
+            let had_session = state.session.is_some();
+            if let Some(old) = state.session.take_if(|old| write || !same || old.is_lost()) {
+                // The handles of a session that was lost must not write over what won.
+                state.session_number += u64::from(old.is_lost());
+                old.close(key);
+            }
+            if state.session.is_none() && (write || state.writers > 0) {
+                state.session_number += u64::from(!had_session);
+                let options = SessionOptions {
+                    create: None,
+                    exclusive: false,
+                    truncate: false,
+                    expect: expect.map(Precondition::Generation),
+                    creator: caller.creator(),
+                };
+                state.session = Some(Session::on(&self.store, key, opened, &options));
+            }
+        }
+        if truncate && let Some(session) = &mut state.session {
+            session.truncate(0).map_err(errno)?;
+        }
+        Ok(keep)
+    }
+
+    /// Whether the kernel's pages of what is opened are still good. Its attributes are put right if they are not.
+    fn note_opened(&self, ino: Ino, stat: &Stat) -> bool {
+        let (keep, stale) = {
+            let mut nodes = self.nodes.lock();
+            let Some(node) = nodes.get_mut(ino) else { return false };
+            let keep = node.cached.replace(stat.version()) == Some(stat.version());
+            let seen = super::nodes::Seen::from(stat);
+            let stale = node.seen.is_some_and(|known| !known.same_bytes(&seen));
+            node.seen = Some(seen);
+            (keep, stale)
+        };
+        if stale {
+            self.watching.invalidate_attributes(ino);
+        }
+        keep
+    }
+
+    /// Creates and opens a file.
+    ///
+    /// # Errors
+    /// EEXIST with O_EXCL, and what [`Fs::open`] says.
+    pub fn create(
+        &self,
+        caller: &Caller,
+        parent: Ino,
+        name: &std::ffi::OsStr,
+        mode: u32,
+        flags: i32,
+    ) -> Result<(Entry, OpenReply)> {
+        self.check_writable()?;
+        let open_flags = OFlags::from_bits_retain(flags as u32);
+        let names = self.namespace.read();
+        let key = self.child(parent, name)?;
+        let stat = match self.store.backend().reserve(&key, mode, &caller.creator()) {
+            Ok(stat) => stat,
+            Err(crate::backend::Error::Exists(_)) if !open_flags.contains(OFlags::EXCL) => {
+                drop(names);
+                let entry = self.lookup(parent, name)?;
+                return match self.open(caller, entry.attr.ino, flags) {
+                    Ok(reply) => Ok((entry, reply)),
+                    Err(error) => {
+                        self.forget(entry.attr.ino, 1);
+                        Err(error)
+                    }
+                };
+            }
+            Err(error) => return Err(from_backend(error)),
+        };
+        let ino = stat.id.get();
+        let options = SessionOptions {
+            create: Some(mode),
+            exclusive: true,
+            truncate: false,
+            expect: None,
+            creator: caller.creator(),
+        };
+        let session = Session::reserved(&self.store, &key, &stat, &options);
+        let entry = self.entry(parent, name, stat.clone());
+        let node = {
+            let mut nodes = self.nodes.lock();
+            let node = nodes.get_mut(ino).ok_or(Errno::STALE)?;
+            node.cached = Some(stat.version());
+            node.open.get_or_insert_default().clone()
+        };
+        // A handle of O_RDONLY|O_CREAT writes nothing, but its close makes the empty file a generation.
+        let write = true;
+        let mut state = node.state.lock();
+        state.session = Some(session);
+        state.session_number += 1;
+        let session = state.session_number;
+        state.handles += 1;
+        state.writers += 1;
+        drop(state);
+        let append = open_flags.contains(OFlags::APPEND);
+        let fh = self.add_handle(Handle { ino, node, write, append, session });
+        Ok((entry, OpenReply { fh, keep_cache: false, no_flush: false }))
+    }
+
+    fn add_handle(&self, handle: Handle) -> Fh {
+        let fh = self.new_handle();
+        self.handles.lock().insert(fh, Arc::new(handle));
+        fh
+    }
+
+    fn handle(&self, fh: Fh) -> Result<Arc<Handle>> {
+        self.handles.lock().get(&fh).cloned().ok_or(Errno::BADF)
+    }
+
+    /// Reads into `buffer` and returns how many bytes; fewer than asked for only at the end.
+    ///
+    /// # Errors
+    /// What the medium says.
+    pub fn read(&self, fh: Fh, offset: u64, buffer: &mut [u8]) -> Result<usize> {
+        let handle = self.handle(fh)?;
+        let state = handle.node.state.lock();
+        if state.session.is_none()
+            && let Some(file) = state.current.as_ref().map(|current| current.file.clone())
+        {
+            drop(state);
+            return read_at(&file, buffer, offset).map_err(|e| from_io(&e));
+        }
+        state.read(buffer, offset).map_err(|e| from_io(&e))
+    }
+
+    /// Writes. `kill_priv`: the writer may not keep suid and sgid. `cached`: pages of a mapping, whose place is fixed
+    /// even on an O_APPEND handle.
+    ///
+    /// # Errors
+    /// ENOSPC and the like; ESTALE when the session has lost to somebody else's generation.
+    pub fn write(&self, fh: Fh, offset: u64, data: &[u8], kill_priv: bool, cached: bool) -> Result<usize> {
+        let handle = self.handle(fh)?;
+        let mut state = handle.node.state.lock();
+        let session = state.session(&handle)?;
+        if handle.append && !cached {
+            let at = session.append(data).map_err(errno)?;
+            drop(state);
+            if at != offset {
+                // The kernel put it elsewhere: it didn't know that somebody else had appended.
+                self.watching.invalidate(handle.ino, true);
+            }
+        } else {
+            session.write_at(data, offset).map_err(errno)?;
+            drop(state);
+        }
+        if kill_priv {
+            self.clear_suid(handle.ino)?;
+        }
+        Ok(data.len())
+    }
+
+    /// Clears suid, and sgid where it has that meaning, as a write or truncation by an ordinary user must.
+    pub(super) fn clear_suid(&self, ino: Ino) -> Result<()> {
+        let Ok(key) = self.key(ino) else { return Ok(()) };
+        let mode = self.store.stat(&key).map_err(errno)?.mode;
+        let mut cleared = mode & !0o4000;
+        if mode & 0o010 != 0 {
+            cleared &= !0o2000;
+        }
+        if cleared != mode {
+            let attr = SetAttr { mode: Some(cleared), ..SetAttr::default() };
+            self.store.backend().set_attr(&key, &attr).map_err(from_backend)?;
+            self.watching.invalidate_attributes(ino);
+        }
+        Ok(())
+    }
+
+    /// A descriptor was closed: what was written through it becomes a generation.
+    ///
+    /// # Errors
+    /// ESTALE when somebody else's generation came first; ENOSPC and the like.
+    pub fn flush(&self, fh: Fh) -> Result<()> {
+        let handle = self.handle(fh)?;
+        if !handle.write {
+            return Ok(());
+        }
+        let _names = self.namespace.read();
+        let key = self.nodes.lock().key(handle.ino);
+        let mut state = handle.node.state.lock();
+        // One that was only truncated waits for the last close: `cmd > file` closes a copy of the descriptor before
+        // cmd has written anything.
+        let wrote = handle.session == state.session_number
+            && state.session.as_ref().is_some_and(|s| s.has_written() || s.is_lost());
+        match key {
+            Some(key) if wrote => {
+                let published = state.publish(&key, false)?;
+                drop(state);
+                self.note_published(handle.ino, published.as_ref());
+                Ok(())
+            }
+            Some(_) if handle.session != state.session_number => Err(Errno::STALE),
+            _ => Ok(()),
+        }
+    }
+
+    /// What was written so far will survive a power loss, whichever handle it was written through.
+    ///
+    /// # Errors
+    /// As [`Fs::flush`].
+    pub fn fsync(&self, fh: Fh) -> Result<()> {
+        let handle = self.handle(fh)?;
+        let _names = self.namespace.read();
+        let key = self.nodes.lock().key(handle.ino);
+        let mut state = handle.node.state.lock();
+        if handle.write && handle.session != state.session_number {
+            return Err(Errno::STALE);
+        }
+        match (&key, &state.session, &state.current) {
+            (Some(key), Some(_), _) => {
+                let published = state.publish(key, true)?;
+                drop(state);
+                self.note_published(handle.ino, published.as_ref());
+                Ok(())
+            }
+            (_, None, Some(current)) => current.file.sync_all().map_err(|e| from_io(&e)),
+            // Without a name there is nothing that could be found after a crash.
+            _ => Ok(()),
+        }
+    }
+
+    /// The kernel knows the bytes that were just published: it passed them on.
+    pub(super) fn note_published(&self, ino: Ino, published: Option<&Stat>) {
+        let Some(stat) = published else { return };
+        let mut nodes = self.nodes.lock();
+        if let Some(node) = nodes.get_mut(ino) {
+            node.cached = Some(stat.version());
+            node.seen = Some(stat.into());
+        }
+    }
+
+    /// The last descriptor of a handle was closed.
+    pub fn release(&self, fh: Fh) {
+        let Some(handle) = self.handles.lock().remove(&fh) else { return };
+        let _names = self.namespace.read();
+        let key = self.nodes.lock().key(handle.ino);
+        let mut state = handle.node.state.lock();
+        state.handles -= 1;
+        let mut published = None;
+        if handle.write {
+            state.writers -= 1;
+            if state.writers == 0 {
+                published = end_session(&mut state, key.as_ref());
+            }
+        }
+        let unused = state.handles == 0;
+        drop(state);
+        self.note_published(handle.ino, published.as_ref());
+        if unused {
+            self.close_node(handle.ino, &handle.node);
+        }
+    }
+
+    /// Drops what the handles of an inode shared, if none is open.
+    fn close_node(&self, ino: Ino, node: &Arc<OpenNode>) {
+        let mut nodes = self.nodes.lock();
+        if let Some(known) = nodes.get_mut(ino)
+            && known.open.as_ref().is_some_and(|open| Arc::ptr_eq(open, node))
+            // Another open may be under way: it has taken a reference, or holds the lock.
+            && node.state.try_lock().is_some_and(|state| state.handles == 0)
+            && Arc::strong_count(node) <= 2
+        {
+            known.open = None;
+        }
+    }
+
+    /// Allocates or punches holes, as fallocate(2).
+    ///
+    /// # Errors
+    /// ENOSPC, EOPNOTSUPP for what the filesystem below can't do.
+    pub fn fallocate(&self, fh: Fh, mode: FallocateFlags, offset: u64, length: u64) -> Result<()> {
+        let handle = self.handle(fh)?;
+        let mut state = handle.node.state.lock();
+        state.session(&handle)?.allocate(mode, offset, length).map_err(errno)
+    }
+
+    /// Finds data or holes, as lseek(2) with SEEK_DATA and SEEK_HOLE.
+    ///
+    /// # Errors
+    /// ENXIO.
+    pub fn lseek(&self, fh: Fh, whence: SeekFrom) -> Result<u64> {
+        let handle = self.handle(fh)?;
+        let state = handle.node.state.lock();
+        match (&state.session, &state.current) {
+            (Some(session), _) => session.seek(whence).map_err(|e| from_io(&e)),
+            (None, Some(current)) => rustix::fs::seek(&*current.file, whence),
+            (None, None) => Err(Errno::NXIO),
+        }
+    }
+
+    /// Copies a range from one open file to another in the kernel, as copy_file_range(2).
+    ///
+    /// # Errors
+    /// As [`Fs::write`].
+    pub fn copy_file_range(&self, from: Fh, from_offset: u64, to: Fh, to_offset: u64, length: u64) -> Result<usize> {
+        let (source, target) = (self.handle(from)?, self.handle(to)?);
+        let length = usize::try_from(length).unwrap_or(usize::MAX).min(1 << 30);
+        let unwritten = {
+            let state = source.node.state.lock();
+            match (&state.session, &state.current) {
+                (None, Some(current)) => Some(current.file.clone()),
+                _ => None,
+            }
+        };
+        if let Some(file) = unwritten {
+            let mut state = target.node.state.lock();
+            return state.session(&target)?.copy_from(&file, from_offset, to_offset, length).map_err(errno);
+        }
+        // The source is being written too, perhaps in the same session: piece by piece, so that no two locks are held.
+        let mut buffer = vec![0; length.min(1 << 20)];
+        let n = source.node.state.lock().read(&mut buffer, from_offset).map_err(|e| from_io(&e))?;
+        let mut state = target.node.state.lock();
+        state.session(&target)?.write_at(&buffer[..n], to_offset).map_err(errno)?;
+        Ok(n)
+    }
+
+    /// Changes the size of a file, through a handle or without one. Returns whether it had another size.
+    pub(super) fn truncate(&self, caller: &Caller, ino: Ino, fh: Option<Fh>, size: u64) -> Result<bool> {
+        if let Some(fh) = fh
+            && let Ok(handle) = self.handle(fh)
+            && handle.write
+        {
+            let mut state = handle.node.state.lock();
+            return state.session(&handle)?.truncate(size).map_err(errno);
+        }
+        let reply = self.open(caller, ino, OFlags::WRONLY.bits() as i32)?;
+        let result = self.handle(reply.fh).and_then(|handle| {
+            let mut state = handle.node.state.lock();
+            let alone = state.writers == 1;
+            let session = state.session(&handle)?;
+            let changed = session.truncate(size).map_err(errno)?;
+            // A truncation by itself is a save by itself, and its caller wants to know whether it succeeded.
+            if alone && session.is_dirty() {
+                let key = self.key(ino)?;
+                let published = state.publish(&key, false)?;
+                drop(state);
+                self.note_published(ino, published.as_ref());
+            }
+            Ok(changed)
+        });
+        self.release(reply.fh);
+        result
+    }
+}
+
+/// What is open of a node, if anything.
+pub fn open_of(node: Option<&Node>) -> Option<Arc<OpenNode>> {
+    node.filter(|node| node.kind == FileKind::File).and_then(|node| node.open.clone())
+}
+
+fn read_at(file: &File, buffer: &mut [u8], offset: u64) -> std::io::Result<usize> {
+    use std::os::unix::fs::FileExt;
+    let mut done = 0;
+    while done < buffer.len() {
+        match file.read_at(&mut buffer[done..], offset + done as u64) {
+            Ok(0) => break,
+            Ok(n) => done += n,
+            Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(done)
+}

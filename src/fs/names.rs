@@ -1,0 +1,296 @@
+//! Names: looking up, making, linking, removing, renaming.
+
+use std::ffi::OsStr;
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+
+use rustix::fs::RenameFlags;
+use rustix::io::Errno;
+
+use super::types::{Caller, Entry, Ino};
+use super::{Fs, Result, errno, from_backend};
+use crate::backend::{FileKind, Rename, Stat};
+use crate::types::{Key, Precondition, RESERVED_NAME};
+
+impl Fs {
+    /// What is at `name` in a directory.
+    ///
+    /// # Errors
+    /// ENOENT, also for Sepia's own directory at the root.
+    pub fn lookup(&self, parent: Ino, name: &OsStr) -> Result<Entry> {
+        let _names = self.namespace.read();
+        if parent == super::nodes::ROOT && name.as_encoded_bytes() == RESERVED_NAME {
+            return Err(Errno::NOENT);
+        }
+        let key = self.child(parent, name)?;
+        let stat = self.store.backend().stat(&key).map_err(from_backend)?;
+        Ok(self.introduce(&key, parent, name, stat))
+    }
+
+    /// Tells the kernel of an inode; a directory is watched from now on.
+    pub(super) fn introduce(&self, key: &Key, parent: Ino, name: &OsStr, stat: Stat) -> Entry {
+        if stat.kind == FileKind::Directory {
+            self.watch_dir(key, stat.id.get());
+        }
+        let entry = self.entry(parent, name, stat);
+        if entry.attr.stat.kind == FileKind::Directory
+            && let Some(node) = self.nodes.lock().get_mut(entry.attr.ino)
+        {
+            node.set_watched();
+        }
+        entry
+    }
+
+    fn watch_dir(&self, key: &Key, ino: Ino) {
+        let watched = self.nodes.lock().get(ino).is_some_and(|node| node.is_watched());
+        if !watched {
+            self.watching.add(key, ino);
+        }
+    }
+
+    /// The kernel forgets `count` lookups of an inode.
+    pub fn forget(&self, ino: Ino, count: u64) {
+        let gone = self.nodes.lock().forget(ino, count);
+        if gone.is_some_and(|node| node.is_watched()) {
+            self.watching.remove(ino);
+        }
+    }
+
+    /// The target of a symbolic link.
+    ///
+    /// # Errors
+    /// EINVAL when it is none.
+    pub fn readlink(&self, ino: Ino) -> Result<Vec<u8>> {
+        let _names = self.namespace.read();
+        self.store.backend().read_link(&self.key(ino)?).map_err(from_backend)
+    }
+
+    /// Makes a file, FIFO, socket or device node.
+    ///
+    /// # Errors
+    /// EEXIST, ENOENT, EROFS; EOPNOTSUPP for what the store can't hold.
+    pub fn mknod(
+        &self,
+        caller: &Caller,
+        parent: Ino,
+        name: &OsStr,
+        kind: FileKind,
+        mode: u32,
+        rdev: u64,
+    ) -> Result<Entry> {
+        self.make(parent, name, |key| {
+            let backend = self.store.backend();
+            if kind == FileKind::File {
+                let reserved = backend.reserve(key, mode, &caller.creator())?;
+                backend.commit_reserved(key, reserved.id)
+            } else {
+                backend.create_special(key, kind, mode, rdev, &caller.creator())
+            }
+        })
+    }
+
+    /// Makes a directory.
+    ///
+    /// # Errors
+    /// As [`Fs::mknod`].
+    pub fn mkdir(&self, caller: &Caller, parent: Ino, name: &OsStr, mode: u32) -> Result<Entry> {
+        self.make(parent, name, |key| self.store.backend().create_dir(key, mode, &caller.creator()))
+    }
+
+    /// Makes a symbolic link.
+    ///
+    /// # Errors
+    /// As [`Fs::mknod`].
+    pub fn symlink(&self, caller: &Caller, parent: Ino, name: &OsStr, target: &[u8]) -> Result<Entry> {
+        self.make(parent, name, |key| self.store.backend().create_symlink(key, target, &caller.creator()))
+    }
+
+    fn make(
+        &self,
+        parent: Ino,
+        name: &OsStr,
+        make: impl FnOnce(&Key) -> crate::backend::Result<Stat>,
+    ) -> Result<Entry> {
+        self.check_writable()?;
+        let _names = self.namespace.read();
+        let key = self.child(parent, name)?;
+        let stat = make(&key).map_err(from_backend)?;
+        Ok(self.introduce(&key, parent, name, stat))
+    }
+
+    /// Gives an inode a further name.
+    ///
+    /// # Errors
+    /// EEXIST, EROFS; EOPNOTSUPP for a store without hard links.
+    pub fn link(&self, ino: Ino, parent: Ino, name: &OsStr) -> Result<Entry> {
+        self.check_writable()?;
+        let _names = self.namespace.read();
+        let (from, to) = (self.key(ino)?, self.child(parent, name)?);
+        self.settle(ino, &from)?;
+        let stat = self.store.backend().link(&from, &to).map_err(from_backend)?;
+        if stat.id.get() == ino {
+            self.nodes.lock().add_name(ino, parent, name);
+        }
+        Ok(self.introduce(&to, parent, name, stat))
+    }
+
+    /// Removes a name that is no directory. What is still open stays usable.
+    ///
+    /// # Errors
+    /// ENOENT, EISDIR, EROFS; ESTALE when `user.sepia.expect` says so.
+    pub fn unlink(&self, parent: Ino, name: &OsStr) -> Result<()> {
+        self.check_writable()?;
+        let _names = self.namespace.read();
+        let key = self.child(parent, name)?;
+        let stat = self.store.backend().stat(&key).map_err(from_backend)?;
+        let ino = stat.id.get();
+        let expect = self.take_expect(ino);
+        self.store.backend().remove(&key, &expect).map_err(from_backend)?;
+        // Its handles hold what they read; of what is not open, nobody asks any more.
+        self.nodes.lock().remove_name(ino, parent, name, None);
+        Ok(())
+    }
+
+    /// Removes an empty directory.
+    ///
+    /// # Errors
+    /// ENOENT, ENOTEMPTY, ENOTDIR, EROFS.
+    pub fn rmdir(&self, parent: Ino, name: &OsStr) -> Result<()> {
+        self.check_writable()?;
+        let _names = self.namespace.read();
+        let key = self.child(parent, name)?;
+        let stat = self.store.backend().stat(&key).map_err(from_backend)?;
+        let hold = self.hold(&key);
+        self.store.backend().remove_dir(&key).map_err(from_backend)?;
+        self.nodes.lock().remove_name(stat.id.get(), parent, name, hold);
+        Ok(())
+    }
+
+    /// A descriptor of a directory that is about to go: processes may be in it and ask for its attributes.
+    fn hold(&self, key: &Key) -> Option<Arc<OwnedFd>> {
+        self.store.backend().hold(key).ok().flatten().map(Arc::new)
+    }
+
+    /// Renames an entry. `flags` as in renameat2(2).
+    ///
+    /// # Errors
+    /// As rename(2), and ESTALE when `user.sepia.expect` of what would be replaced says so.
+    pub fn rename(
+        &self,
+        parent: Ino,
+        name: &OsStr,
+        new_parent: Ino,
+        new_name: &OsStr,
+        flags: RenameFlags,
+    ) -> Result<()> {
+        self.check_writable()?;
+        let exchange = flags.contains(RenameFlags::EXCHANGE);
+        if !(flags - RenameFlags::EXCHANGE - RenameFlags::NOREPLACE).is_empty() {
+            return Err(Errno::INVAL);
+        }
+        let names = self.namespace.read();
+        let moved = self.store.backend().stat(&self.child(parent, name)?).map_err(from_backend)?;
+        drop(names);
+        // A directory takes the paths of all below it along: nobody may be on one of them meanwhile.
+        let moves_dir = moved.kind == FileKind::Directory || exchange;
+        let (_shared, _alone) =
+            if moves_dir { (None, Some(self.namespace.write())) } else { (Some(self.namespace.read()), None) };
+        let (from, to) = (self.child(parent, name)?, self.child(new_parent, new_name)?);
+        let backend = self.store.backend();
+        let moved = backend.stat(&from).map_err(from_backend)?;
+        let replaced = match backend.stat(&to) {
+            Ok(stat) => Some(stat),
+            Err(error) if error.is_not_found() => None,
+            Err(error) => return Err(from_backend(error)),
+        };
+        self.settle(moved.id.get(), &from)?;
+        if let Some(other) = replaced.as_ref().filter(|_| exchange) {
+            self.settle(other.id.get(), &to)?;
+        }
+        let expect_to = match &replaced {
+            Some(other) if !flags.contains(RenameFlags::NOREPLACE) => self.take_expect(other.id.get()),
+            _ if flags.contains(RenameFlags::NOREPLACE) => Precondition::Absent,
+            _ => Precondition::Any,
+        };
+        let hold =
+            if moved.kind == FileKind::Directory && replaced.is_some() && !exchange { self.hold(&to) } else { None };
+        let how = Rename { expect_from: Precondition::Any, expect_to, exchange };
+        let stat = backend.rename(&from, &to, &how).map_err(from_backend)?;
+
+        let (ino, other) = (moved.id.get(), replaced.map(|stat| stat.id.get()));
+        if other == Some(ino) {
+            // Two names of one file: rename(2) leaves both.
+            return Ok(());
+        }
+        {
+            let mut nodes = self.nodes.lock();
+            nodes.add_name(ino, new_parent, new_name);
+            nodes.remove_name(ino, parent, name, None);
+            if let Some(other) = other {
+                if exchange {
+                    nodes.add_name(other, parent, name);
+                }
+                nodes.remove_name(other, new_parent, new_name, hold);
+            }
+        }
+        self.follow(ino, &to, &stat);
+        if exchange
+            && let Some(other) = other
+            && let Ok(stat) = backend.stat(&from)
+        {
+            self.follow(other, &from, &stat);
+        }
+        if moves_dir {
+            self.moved_below(&to);
+            if exchange {
+                self.moved_below(&from);
+            }
+        }
+        Ok(())
+    }
+
+    fn settle(&self, ino: Ino, key: &Key) -> Result<()> {
+        let open = super::files::open_of(self.nodes.lock().get(ino));
+        if let Some(open) = open {
+            let published = open.settle(key)?;
+            self.note_published(ino, published.as_ref());
+        }
+        Ok(())
+    }
+
+    fn follow(&self, ino: Ino, key: &Key, stat: &Stat) {
+        let open = super::files::open_of(self.nodes.lock().get(ino));
+        if let Some(open) = open {
+            open.follow(key, stat);
+        }
+    }
+
+    /// Sessions below a directory that was renamed have other keys now.
+    fn moved_below(&self, dir: &Key) {
+        let open: Vec<_> = {
+            let nodes = self.nodes.lock();
+            let opened = nodes.iter().filter_map(|(ino, node)| Some((node.open.clone()?, nodes.key(ino)?)));
+            opened.filter(|(_, key)| key.is_within(dir)).collect()
+        };
+        for (node, key) in open {
+            node.moved(&key);
+        }
+    }
+
+    /// The precondition that `user.sepia.expect` set for the next change of an inode; it holds once.
+    fn take_expect(&self, ino: Ino) -> Precondition {
+        let mut nodes = self.nodes.lock();
+        let Some(node) = nodes.get_mut(ino) else { return Precondition::Any };
+        let expect = node.expect();
+        node.set_expect(None);
+        expect.map_or(Precondition::Any, Precondition::Generation)
+    }
+
+    /// Records what was changed from outside, and returns the state.
+    pub(super) fn recorded(&self, key: &Key, stat: Stat) -> Result<Stat> {
+        if stat.recorded || stat.generation.is_none() {
+            return Ok(stat);
+        }
+        Ok(self.store.get(key).map_err(errno)?.stat)
+    }
+}

@@ -1,0 +1,301 @@
+//! The inodes that the kernel knows, and the names by which it knows them.
+//!
+//! An inode is here from its first lookup until the kernel has forgotten it as often as it was told of it. It knows
+//! its names, not its path: paths are put together when needed, so that the rename of a directory is one change.
+
+use std::collections::HashMap;
+use std::ffi::{OsStr, OsString};
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+
+use super::files::OpenNode;
+use super::types::Ino;
+use crate::backend::{FileKind, Stat};
+use crate::types::{Generation, Key, Timestamp};
+
+/// The root directory's inode number.
+pub const ROOT: Ino = 1;
+
+/// What tells two states of a file apart, its metadata included.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Seen {
+    version: (u64, Timestamp, u64),
+    ctime: Timestamp,
+}
+
+impl Seen {
+    /// Whether the bytes are the same.
+    pub fn same_bytes(&self, other: &Seen) -> bool {
+        self.version == other.version
+    }
+}
+
+impl From<&Stat> for Seen {
+    fn from(stat: &Stat) -> Self {
+        Seen { version: stat.version(), ctime: stat.ctime }
+    }
+}
+
+/// An inode.
+#[derive(Debug)]
+pub struct Node {
+    pub kind: FileKind,
+    lookups: u64,
+    parent: Ino,
+    name: Box<OsStr>,
+    /// What the kernel was last told.
+    pub seen: Option<Seen>,
+    /// The bytes that the kernel's page cache holds, as far as it holds any.
+    pub cached: Option<(u64, Timestamp, u64)>,
+    pub open: Option<Arc<OpenNode>>,
+    rare: Option<Box<Rare>>,
+}
+
+/// What few inodes have.
+#[derive(Debug, Default)]
+struct Rare {
+    /// Further names (hard links).
+    names: Vec<(Ino, Box<OsStr>)>,
+    /// `user.sepia.expect`.
+    expect: Option<Generation>,
+    /// It has lost its last name; the descriptor keeps what the kernel may still ask about.
+    orphan: Option<Option<Arc<OwnedFd>>>,
+    watched: bool,
+}
+
+impl Node {
+    fn rare(&mut self) -> &mut Rare {
+        self.rare.get_or_insert_default()
+    }
+
+    /// The generation that the next write session, rename over or removal must find.
+    pub fn expect(&self) -> Option<Generation> {
+        self.rare.as_ref().and_then(|rare| rare.expect)
+    }
+
+    pub fn set_expect(&mut self, expect: Option<Generation>) {
+        if expect.is_some() || self.rare.is_some() {
+            self.rare().expect = expect;
+        }
+    }
+
+    /// Whether it has lost its last name.
+    pub fn is_orphan(&self) -> bool {
+        self.rare.as_ref().is_some_and(|rare| rare.orphan.is_some())
+    }
+
+    /// The descriptor of one that has lost its last name.
+    pub fn orphan(&self) -> Option<Arc<OwnedFd>> {
+        self.rare.as_ref().and_then(|rare| rare.orphan.clone().flatten())
+    }
+
+    /// Notes that the directory is watched. Returns whether it was before.
+    pub fn set_watched(&mut self) -> bool {
+        std::mem::replace(&mut self.rare().watched, true)
+    }
+
+    pub fn is_watched(&self) -> bool {
+        self.rare.as_ref().is_some_and(|rare| rare.watched)
+    }
+
+    fn names(&self) -> impl Iterator<Item = (Ino, &OsStr)> {
+        let more = self.rare.iter().flat_map(|rare| rare.names.iter().map(|(parent, name)| (*parent, &**name)));
+        let named = !self.name.is_empty();
+        named.then_some((self.parent, &*self.name)).into_iter().chain(more)
+    }
+
+    pub fn has_name(&self, parent: Ino, name: &OsStr) -> bool {
+        self.names().any(|known| known == (parent, name))
+    }
+}
+
+/// All inodes that the kernel knows.
+#[derive(Debug)]
+pub struct Nodes {
+    map: HashMap<Ino, Node>,
+}
+
+impl Nodes {
+    pub fn new() -> Self {
+        let root = Node {
+            kind: FileKind::Directory,
+            lookups: 1,
+            parent: ROOT,
+            name: OsString::new().into(),
+            seen: None,
+            cached: None,
+            open: None,
+            rare: None,
+        };
+        Nodes { map: HashMap::from([(ROOT, root)]) }
+    }
+
+    pub fn get(&self, ino: Ino) -> Option<&Node> {
+        self.map.get(&ino)
+    }
+
+    pub fn get_mut(&mut self, ino: Ino) -> Option<&mut Node> {
+        self.map.get_mut(&ino)
+    }
+
+    pub fn iter(&self) -> impl Iterator<Item = (Ino, &Node)> {
+        self.map.iter().map(|(ino, node)| (*ino, node))
+    }
+
+    /// The path of an inode; `None` for one that has no name any more, or that the kernel doesn't know.
+    pub fn key(&self, ino: Ino) -> Option<Key> {
+        if ino == ROOT {
+            return Some(Key::root());
+        }
+        let node = self.map.get(&ino)?;
+        // A name below a directory that the kernel has forgotten leads nowhere; another one may.
+        node.names().find_map(|(parent, name)| self.key(parent)?.child(name).ok())
+    }
+
+    /// The directory that an inode is in; the root is in itself.
+    pub fn parent(&self, ino: Ino) -> Ino {
+        self.map.get(&ino).map_or(ROOT, |node| node.parent)
+    }
+
+    /// The kernel is told that `name` in `parent` is this: counts one lookup.
+    pub fn remember(&mut self, parent: Ino, name: &OsStr, stat: &Stat) -> &mut Node {
+        let ino = stat.id.get();
+        let node = self.map.entry(ino).or_insert_with(|| Node {
+            kind: stat.kind,
+            lookups: 0,
+            parent,
+            name: name.into(),
+            seen: None,
+            cached: None,
+            open: None,
+            rare: None,
+        });
+        node.lookups += 1;
+        node.seen = Some(stat.into());
+        if !node.has_name(parent, name) {
+            if stat.nlink > 1 && stat.kind != FileKind::Directory && !node.name.is_empty() {
+                node.rare().names.push((parent, name.into()));
+            } else {
+                (node.parent, node.name) = (parent, name.into());
+                if let Some(rare) = &mut node.rare {
+                    rare.names.clear();
+                }
+            }
+        }
+        if let Some(rare) = &mut node.rare {
+            rare.orphan = None;
+        }
+        node
+    }
+
+    /// The kernel forgets `count` lookups. Returns the inode if that were all.
+    pub fn forget(&mut self, ino: Ino, count: u64) -> Option<Node> {
+        let node = self.map.get_mut(&ino)?;
+        node.lookups = node.lookups.saturating_sub(count);
+        if node.lookups > 0 || ino == ROOT {
+            return None;
+        }
+        self.map.remove(&ino)
+    }
+
+    /// An inode has a further name.
+    pub fn add_name(&mut self, ino: Ino, parent: Ino, name: &OsStr) {
+        if let Some(node) = self.map.get_mut(&ino)
+            && !node.has_name(parent, name)
+        {
+            if node.name.is_empty() {
+                (node.parent, node.name) = (parent, name.into());
+            } else {
+                node.rare().names.push((parent, name.into()));
+            }
+            node.rare().orphan = None;
+        }
+    }
+
+    /// An inode has lost a name. Returns whether it was the last one that is known; `hold` then keeps it.
+    pub fn remove_name(&mut self, ino: Ino, parent: Ino, name: &OsStr, hold: Option<Arc<OwnedFd>>) -> bool {
+        let Some(node) = self.map.get_mut(&ino) else { return false };
+        if node.parent == parent && &*node.name == name {
+            match node.rare.as_mut().and_then(|rare| rare.names.pop()) {
+                Some((parent, name)) => (node.parent, node.name) = (parent, name),
+                None => node.name = OsString::new().into(),
+            }
+        } else if let Some(rare) = &mut node.rare {
+            rare.names.retain(|(p, n)| (*p, &**n) != (parent, name));
+        }
+        if node.name.is_empty() {
+            node.rare().orphan = Some(hold);
+            return true;
+        }
+        false
+    }
+
+    /// How many inodes the kernel knows.
+    pub fn len(&self) -> usize {
+        self.map.len()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::types::ObjectId;
+
+    fn stat(id: u64, kind: FileKind, nlink: u32) -> Stat {
+        let time = Timestamp::from_nanos(0);
+        Stat {
+            id: ObjectId::from_raw(id).unwrap(),
+            kind,
+            mode: 0o644,
+            uid: 0,
+            gid: 0,
+            size: 0,
+            blocks: 0,
+            nlink,
+            rdev: 0,
+            atime: time,
+            mtime: time,
+            ctime: time,
+            committed: None,
+            generation: None,
+            recorded: true,
+            incarnation: id,
+        }
+    }
+
+    #[test]
+    fn paths_follow_their_directories() {
+        let mut nodes = Nodes::new();
+        let name = OsStr::new;
+        nodes.remember(ROOT, name("d"), &stat(10, FileKind::Directory, 2));
+        nodes.remember(10, name("f"), &stat(11, FileKind::File, 1));
+        assert_eq!(nodes.key(11).unwrap().to_string(), "d/f");
+        nodes.add_name(10, ROOT, name("e"));
+        nodes.remove_name(10, ROOT, name("d"), None);
+        assert_eq!(nodes.key(11).unwrap().to_string(), "e/f");
+    }
+
+    #[test]
+    fn a_file_lives_as_long_as_one_of_its_names() {
+        let mut nodes = Nodes::new();
+        let name = OsStr::new;
+        nodes.remember(ROOT, name("a"), &stat(10, FileKind::File, 2));
+        nodes.remember(ROOT, name("b"), &stat(10, FileKind::File, 2));
+        assert!(!nodes.remove_name(10, ROOT, name("a"), None));
+        assert_eq!(nodes.key(10).unwrap().to_string(), "b");
+        assert!(nodes.remove_name(10, ROOT, name("b"), None));
+        assert!(nodes.get(10).unwrap().is_orphan());
+        assert_eq!(nodes.key(10), None);
+        assert!(nodes.forget(10, 1).is_none());
+        assert!(nodes.forget(10, 1).is_some());
+        assert_eq!(nodes.len(), 1);
+    }
+
+    #[test]
+    fn a_name_moved_by_somebody_else_is_replaced() {
+        let mut nodes = Nodes::new();
+        nodes.remember(ROOT, OsStr::new("a"), &stat(10, FileKind::File, 1));
+        nodes.remember(ROOT, OsStr::new("b"), &stat(10, FileKind::File, 1));
+        assert_eq!(nodes.key(10).unwrap().to_string(), "b");
+    }
+}

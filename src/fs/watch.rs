@@ -1,0 +1,153 @@
+//! Keeping the kernel's caches true: changes from outside, and other mounts of the same store.
+
+use std::ffi::OsStr;
+use std::sync::{Arc, OnceLock, Weak};
+use std::time::Duration;
+
+use parking_lot::Mutex;
+
+use super::Fs;
+use super::nodes::Seen;
+use super::types::{Ino, Invalidate};
+use crate::backend::{Change, Watch};
+use crate::types::Key;
+
+/// How often to look whether other mounts of the store are alive.
+pub const PEERS_EVERY: Duration = Duration::from_millis(100);
+
+/// The watch on the store, and the way to tell the kernel.
+#[derive(Default)]
+pub struct Watching {
+    invalidate: OnceLock<Arc<dyn Invalidate>>,
+    watch: Mutex<Option<Arc<dyn Watch>>>,
+}
+
+impl Watching {
+    /// Reports changes in a directory from now on, if the system lets us.
+    pub fn add(&self, dir: &Key, ino: Ino) {
+        let watch = self.watch.lock().clone();
+        if let Some(watch) = watch
+            && let Err(error) = watch.add(dir, ino)
+        {
+            // The time to live of what the kernel caches makes up for it.
+            log::debug!("{dir}: changes from outside are seen later: {error}");
+        }
+    }
+
+    pub fn remove(&self, ino: Ino) {
+        let watch = self.watch.lock().clone();
+        if let Some(watch) = watch {
+            watch.remove(ino);
+        }
+    }
+
+    /// The kernel's attributes of an inode, and with `data` its pages, are no longer true.
+    pub fn invalidate(&self, ino: Ino, data: bool) {
+        if let Some(kernel) = self.invalidate.get() {
+            kernel.inode(ino, data);
+        }
+    }
+
+    pub fn invalidate_attributes(&self, ino: Ino) {
+        self.invalidate(ino, false);
+    }
+
+    fn invalidate_entry(&self, parent: Ino, name: &OsStr) {
+        if let Some(kernel) = self.invalidate.get() {
+            kernel.entry(parent, name);
+        }
+    }
+
+    pub fn stop(&self) {
+        // Outside the lock: the watch's thread may be waiting for it.
+        let watch = self.watch.lock().take();
+        drop(watch);
+    }
+}
+
+impl Fs {
+    /// Starts to look for changes that others make; to be called once the kernel can be told.
+    pub fn start(self: &Arc<Self>, invalidate: Arc<dyn Invalidate>) {
+        if self.watching.invalidate.set(invalidate).is_err() {
+            return;
+        }
+        let fs = Arc::downgrade(self);
+        let sink = Box::new(move |change| {
+            if let Some(fs) = Weak::upgrade(&fs) {
+                fs.changed(&change);
+            }
+        });
+        match self.store.backend().watch(sink) {
+            Ok(Some(watch)) => {
+                *self.watching.watch.lock() = Some(watch.into());
+                self.watching.add(&Key::root(), super::nodes::ROOT);
+            }
+            Ok(None) => {}
+            Err(error) => log::warn!("changes from outside are seen up to a second late: {error}"),
+        }
+        if self.store.backend().capabilities().persistent {
+            let fs = Arc::downgrade(self);
+            let watcher = move || {
+                while let Some(fs) = Weak::upgrade(&fs) {
+                    fs.look_for_peers();
+                    drop(fs);
+                    std::thread::sleep(PEERS_EVERY);
+                }
+            };
+            if let Err(error) = std::thread::Builder::new().name("sepia-peers".into()).spawn(watcher) {
+                log::warn!("can't look for other mounts, so the kernel is asked to cache nothing: {error}");
+                self.has_peers.store(true, std::sync::atomic::Ordering::Relaxed);
+            }
+        }
+    }
+
+    /// Finds out whether other mounts of this store are alive: then the kernel may believe nothing for long.
+    pub(super) fn look_for_peers(&self) -> bool {
+        // Not knowing counts as having some.
+        let peers = self.store.users().map_or(true, |users| users.iter().any(|user| user.mount));
+        let before = self.has_peers.swap(peers, std::sync::atomic::Ordering::Relaxed);
+        if peers != before {
+            log::info!("{}", if peers { "another mount uses this store too" } else { "the only mount of this store" });
+        }
+        peers
+    }
+
+    /// Something changed in the store, perhaps by our own doing: what the kernel knows already is left alone.
+    fn changed(&self, change: &Change) {
+        let Change::Entry { token: parent, name } = change else {
+            let all: Vec<Ino> = self.nodes.lock().iter().map(|(ino, _)| ino).collect();
+            for ino in all {
+                self.watching.invalidate(ino, true);
+            }
+            return;
+        };
+        let Ok(key) = self.child(*parent, name) else { return };
+        let stat = self.store.backend().stat(&key);
+        let (entry, inode) = {
+            let nodes = self.nodes.lock();
+            match &stat {
+                Err(_) => (true, None),
+                Ok(stat) => {
+                    let ino = stat.id.get();
+                    let now = Seen::from(stat);
+                    match nodes.get(ino) {
+                        Some(node) if node.has_name(*parent, name) => match &node.seen {
+                            Some(seen) if *seen == now => return,
+                            Some(seen) => (false, Some((ino, !seen.same_bytes(&now)))),
+                            None => (false, Some((ino, true))),
+                        },
+                        Some(_) => (true, Some((ino, true))),
+                        None => (true, None),
+                    }
+                }
+            }
+        };
+        if entry {
+            self.watching.invalidate_entry(*parent, name);
+            self.watching.invalidate_attributes(*parent);
+        }
+        if let Some((ino, data)) = inode {
+            self.watching.invalidate(ino, data);
+        }
+    }
+}

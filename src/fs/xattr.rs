@@ -1,0 +1,140 @@
+//! Extended attributes: the user's own, and what Sepia says of an object under `user.sepia.`.
+//!
+//! Sepia's are read-only. Setting them, as `cp -a` and `rsync -X` do, is accepted and changes nothing, but for
+//! `user.sepia.expect`: the generation that the next write session, rename over or removal must find.
+
+use std::ffi::{OsStr, OsString};
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+
+use rustix::fs::XattrFlags;
+use rustix::io::Errno;
+
+use super::nodes::ROOT;
+use super::types::Ino;
+use super::{Fs, Result, from_backend};
+use crate::backend::{FileKind, Stat};
+use crate::types::{Generation, Key};
+
+/// All names with this beginning are Sepia's.
+const PREFIX: &[u8] = b"user.sepia";
+const EXPECT: &str = "user.sepia.expect";
+
+/// The attributes that `getfattr -d` shows.
+const SHOWN: [&str; 6] = [
+    "user.sepia.id",
+    "user.sepia.class",
+    "user.sepia.kind",
+    "user.sepia.generation",
+    "user.sepia.committed",
+    "user.sepia.links",
+];
+
+fn is_own(name: &OsStr) -> bool {
+    name.as_bytes().strip_prefix(PREFIX).is_some_and(|rest| rest.is_empty() || rest[0] == b'.')
+}
+
+impl Fs {
+    /// The value of an attribute.
+    ///
+    /// # Errors
+    /// ENODATA; EOPNOTSUPP for a name space that the store can't hold.
+    pub fn getxattr(&self, ino: Ino, name: &OsStr) -> Result<Vec<u8>> {
+        let _names = self.namespace.read();
+        let key = self.key(ino)?;
+        if !is_own(name) {
+            return self.store.backend().get_xattr(&key, name).map_err(from_backend);
+        }
+        if name == EXPECT {
+            let expect = self.nodes.lock().get(ino).and_then(|node| node.expect());
+            return expect.map(|generation| generation.to_string().into_bytes()).ok_or(Errno::NODATA);
+        }
+        if ino == ROOT && name == "user.sepia.store" {
+            let location = self.store.location();
+            return Ok(location.path().map_or_else(
+                || location.to_string().into_bytes(),
+                |path| {
+                    let path = path.canonicalize().unwrap_or_else(|_| path.to_owned());
+                    path.into_os_string().into_vec()
+                },
+            ));
+        }
+        let stat = self.store.backend().stat(&key).map_err(from_backend)?;
+        let stat = self.recorded(&key, stat)?;
+        own_value(&key, &stat, name).map(String::into_bytes).ok_or(Errno::NODATA)
+    }
+
+    /// The names of all attributes.
+    ///
+    /// # Errors
+    /// What the medium says.
+    pub fn listxattr(&self, ino: Ino) -> Result<Vec<OsString>> {
+        let _names = self.namespace.read();
+        let key = self.key(ino)?;
+        let stat = self.store.backend().stat(&key).map_err(from_backend)?;
+        let mut names = self.store.backend().list_xattrs(&key).map_err(from_backend)?;
+        names.retain(|name| !is_own(name));
+        let own = SHOWN.iter().map(OsStr::new).filter(|name| own_value(&key, &stat, name).is_some());
+        names.extend(own.map(OsString::from));
+        if ino == ROOT {
+            names.push("user.sepia.store".into());
+        }
+        Ok(names)
+    }
+
+    /// Sets an attribute. `flags` as in setxattr(2).
+    ///
+    /// # Errors
+    /// EEXIST, ENODATA (flags), EINVAL (no generation), ENOSPC, EROFS.
+    pub fn setxattr(&self, ino: Ino, name: &OsStr, value: &[u8], flags: i32) -> Result<()> {
+        self.check_writable()?;
+        let _names = self.namespace.read();
+        if name == EXPECT {
+            let generation = std::str::from_utf8(value).ok().and_then(|text| text.trim().parse::<Generation>().ok());
+            let generation = generation.ok_or(Errno::INVAL)?;
+            self.nodes.lock().get_mut(ino).ok_or(Errno::STALE)?.set_expect(Some(generation));
+            return Ok(());
+        }
+        if is_own(name) {
+            let create = XattrFlags::from_bits_retain(flags as u32).contains(XattrFlags::CREATE);
+            return if create { Err(Errno::EXIST) } else { Ok(()) };
+        }
+        self.store.backend().set_xattr(&self.key(ino)?, name, value, flags).map_err(from_backend)
+    }
+
+    /// Removes an attribute.
+    ///
+    /// # Errors
+    /// ENODATA, EROFS.
+    pub fn removexattr(&self, ino: Ino, name: &OsStr) -> Result<()> {
+        self.check_writable()?;
+        let _names = self.namespace.read();
+        if is_own(name) {
+            if name == EXPECT
+                && let Some(node) = self.nodes.lock().get_mut(ino)
+            {
+                node.set_expect(None);
+            }
+            return Ok(());
+        }
+        self.store.backend().remove_xattr(&self.key(ino)?, name).map_err(from_backend)
+    }
+}
+
+/// What an attribute of Sepia's says of an object; `None` if it doesn't apply.
+fn own_value(key: &Key, stat: &Stat, name: &OsStr) -> Option<String> {
+    Some(match name.to_str()? {
+        "user.sepia.id" => stat.id.to_string(),
+        "user.sepia.class" => key.class()?.as_os_str().to_string_lossy().into_owned(),
+        "user.sepia.kind" => match stat.kind {
+            FileKind::File => "object",
+            FileKind::Directory => "container",
+            FileKind::Symlink => "reference",
+            _ => "special",
+        }
+        .to_owned(),
+        "user.sepia.generation" => stat.generation?.to_string(),
+        "user.sepia.committed" => stat.committed?.rfc3339(),
+        "user.sepia.links" => stat.nlink.to_string(),
+        _ => return None,
+    })
+}

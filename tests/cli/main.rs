@@ -1,0 +1,6 @@
+//! The `sepia` command as scripts see it: what it prints, what it ends with, which object an argument means.
+
+mod objects;
+mod sandbox;
+mod surface;
+mod trouble;

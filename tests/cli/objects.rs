@@ -1,0 +1,243 @@
+//! Objects saved, shown, compared, moved, removed and restored.
+
+use serde_json::Value;
+
+use crate::sandbox::{Sandbox, get};
+
+#[test]
+fn init_makes_one_store_and_no_second() {
+    let sandbox = Sandbox::new();
+    let again = sandbox.run(&["init", "store"]);
+    assert!(matches!(again.code, 4 | 6), "{again:?}");
+    let json = sandbox.run(&["init", "other", "--json"]).json();
+    assert!(get(&json, "/store").as_str().unwrap().ends_with("other"));
+    assert!(!get(&json, "/id").as_str().unwrap().is_empty());
+    sandbox.run(&["init", "memory:"]).fails(2, "gone with its process");
+    sandbox.run(&["init", "s3://bucket"]).fails(6, "no such backend");
+}
+
+#[test]
+fn put_cat_and_history_of_an_object() {
+    let sandbox = Sandbox::new();
+    let first = sandbox.put("Note/n", b"one\n");
+    assert_eq!(get(&first, "/generation"), 1);
+    assert_eq!(get(&first, "/size"), 4);
+    let said = sandbox.run_in(&sandbox.store, &["put", "Note/n"], b"two two\n").ok();
+    assert_eq!(said.text(), "Note/n: saved as generation 2, 8 bytes\n");
+    assert_eq!(sandbox.run(&["cat", "store/Note/n"]).ok().out, b"two two\n");
+    assert_eq!(sandbox.run(&["cat", "store/Note/n", "--generation", "1"]).ok().out, b"one\n");
+    sandbox.run(&["cat", "store/Note/n", "-g", "9"]).fails(3, "Note/n: has no generation 9");
+    sandbox.run(&["cat", "store/Note/x"]).fails(3, "Note/x: no such object");
+    sandbox.run(&["cat", "store/Note/n", "-g", "0"]).fails(2, "whole number from 1");
+
+    let history = sandbox.run(&["history", "store/Note/n", "--json"]).json();
+    assert_eq!(get(&history, "/key"), "Note/n");
+    assert_eq!(get(&history, "/current"), 2);
+    assert_eq!(get(&history, "/generations/0/current"), false);
+    assert_eq!(get(&history, "/generations/0/kept"), "whole");
+    assert_eq!(get(&history, "/generations/0/size"), 4);
+    assert_eq!(get(&history, "/generations/1/superseded"), &Value::Null);
+    assert_eq!(get(&history, "/generations/0/superseded"), get(&history, "/generations/1/committed"));
+    let committed = get(&history, "/generations/1/committed").as_str().unwrap();
+    assert!(committed.ends_with('Z') && committed.as_bytes()[10] == b'T', "{committed}");
+    let text = sandbox.run(&["history", "store/Note/n"]).ok();
+    assert!(text.text().lines().last().unwrap().contains("current"), "{text:?}");
+    assert!(!text.text().contains('\x1b'));
+    sandbox.run(&["history", "store/Note/x"]).fails(3, "Note/x: no such object");
+}
+
+#[test]
+fn put_obeys_its_precondition() {
+    let sandbox = Sandbox::new();
+    let put = |args: &[&str]| sandbox.run_in(&sandbox.store, &[&["put", "Note/n"], args].concat(), b"x");
+    put(&["--if-absent"]).ok();
+    put(&["--if-absent"]).fails(4, "Note/n");
+    put(&["--if-generation", "1"]).ok();
+    put(&["--if-generation", "1"]).fails(4, "its current generation is 2; nothing was changed");
+    put(&["--if-generation", "1", "--if-absent"]).fails(2, "cannot be used with");
+    assert_eq!(get(&sandbox.run(&["history", "store/Note/n", "--json"]).json(), "/current"), 2);
+}
+
+#[test]
+fn put_takes_a_file_or_standard_input() {
+    let sandbox = Sandbox::new();
+    std::fs::write(sandbox.dir.path().join("f"), "from a file").unwrap();
+    sandbox.run(&["put", "store/a/b/c", "f"]).ok();
+    assert_eq!(sandbox.run(&["cat", "store/a/b/c"]).ok().out, b"from a file");
+    sandbox.run_in(sandbox.dir.path(), &["put", "store/a/b/c", "-"], b"input").ok();
+    assert_eq!(sandbox.run(&["cat", "store/a/b/c"]).ok().out, b"input");
+    sandbox.run(&["put", "store/a/b/c", "missing"]).fails(1, "missing: No such file");
+    sandbox.run(&["put", "store/a/b", "f"]).fails(1, "a/b: is a directory");
+    sandbox.run(&["put", "store/a/b/c", "."]).fails(1, "can't read the bytes");
+    assert_eq!(sandbox.run(&["cat", "store/a/b/c"]).ok().out, b"input");
+}
+
+#[test]
+fn ls_lists_sorted_and_in_full() {
+    let sandbox = Sandbox::new();
+    sandbox.put("Note/b", b"22");
+    sandbox.put("Note/a", b"1");
+    sandbox.put("Board/x/data", b"");
+    std::os::unix::fs::symlink("a", sandbox.store.join("Note/link")).unwrap();
+    assert_eq!(sandbox.run(&["ls", "store"]).ok().text(), "Board\nNote\n");
+    assert_eq!(sandbox.run(&["ls", "store/Note"]).ok().text(), "a\nb\nlink\n");
+    assert_eq!(sandbox.run(&["ls", "store/Note/a"]).ok().text(), "a\n");
+    assert_eq!(
+        sandbox.run(&["ls", "-R", "store"]).ok().text(),
+        "Board\nBoard/x\nBoard/x/data\nNote\nNote/a\nNote/b\nNote/link\n"
+    );
+    let long = sandbox.run(&["ls", "-l", "store/Note"]).ok();
+    let fields: Vec<_> = long.text().lines().nth(1).unwrap().split_whitespace().collect();
+    assert!(fields[0].starts_with("-rw"), "{long:?}");
+    assert_eq!((fields[3], fields[4], fields.last()), ("2", "1", Some(&"b")));
+    let json = sandbox.run(&["ls", "store/Note", "--json"]).json();
+    assert_eq!(json.as_array().unwrap().len(), 3);
+    assert_eq!(get(&json, "/0/key"), "Note/a");
+    assert_eq!(get(&json, "/0/kind"), "file");
+    assert_eq!(get(&json, "/2/kind"), "symlink");
+    assert_eq!(get(&json, "/2/generation"), &Value::Null);
+    sandbox.run(&["ls", "store/None"]).fails(3, "None: no such object");
+}
+
+#[test]
+fn rm_keeps_what_restore_brings_back() {
+    let sandbox = Sandbox::new();
+    sandbox.put("Note/n", b"one");
+    sandbox.put("Note/n", b"two");
+    sandbox.run(&["rm", "store/Note/n", "--if-generation", "1"]).fails(4, "its current generation is 2");
+    let said = sandbox.run(&["rm", "store/Note/n", "--if-generation", "2"]).ok();
+    assert_eq!(said.text(), "Note/n: removed, 'sepia restore --generation 2' brings it back\n");
+    sandbox.run(&["rm", "store/Note/n"]).fails(3, "no such object");
+    let history = sandbox.run(&["history", "store/Note/n", "--json"]).json();
+    assert_eq!(get(&history, "/current"), &Value::Null);
+    assert_eq!(get(&history, "/generations/1/deleted"), true);
+    assert!(sandbox.run(&["history", "store/Note/n"]).ok().text().contains("(removed)"));
+    let restored = sandbox.run(&["restore", "store/Note/n", "--generation", "1", "--json"]).json();
+    assert_eq!(get(&restored, "/generation"), 3);
+    assert_eq!(sandbox.run(&["cat", "store/Note/n"]).ok().out, b"one");
+    let said = sandbox.run(&["restore", "store/Note/n", "-g", "2"]).ok();
+    assert_eq!(said.text(), "Note/n: generation 2 restored as generation 4, 3 bytes\n");
+    sandbox.run(&["restore", "store/Note/n", "-g", "1", "--if-generation", "3"]).fails(4, "generation is 4");
+    sandbox.run(&["restore", "store/Note/n", "-g", "7"]).fails(3, "has no generation 7");
+}
+
+#[test]
+fn rm_takes_directories_only_when_told() {
+    let sandbox = Sandbox::new();
+    sandbox.put("Board/x/data", b"1");
+    sandbox.put("Board/y", b"2");
+    sandbox.run(&["rm", "store/Board"]).fails(1, "Board: is a directory");
+    sandbox.run(&["rm", "-r", "store"]).fails(2, "root");
+    let removed = sandbox.run(&["rm", "-r", "--json", "store/Board"]).json();
+    let keys: Vec<_> = removed.as_array().unwrap().iter().map(|one| get(one, "/key").as_str().unwrap()).collect();
+    assert_eq!(keys, ["Board/x/data", "Board/x", "Board/y", "Board"]);
+    assert_eq!(sandbox.run(&["ls", "store"]).ok().text(), "");
+    sandbox.run(&["restore", "store/Board/x/data", "-g", "1"]).ok();
+    assert_eq!(sandbox.run(&["cat", "store/Board/x/data"]).ok().out, b"1");
+}
+
+#[test]
+fn mv_renames_with_the_history() {
+    let sandbox = Sandbox::new();
+    sandbox.put("Note/n", b"one");
+    sandbox.put("Note/n", b"two");
+    sandbox.put("Task/t", b"task");
+    sandbox.run(&["mv", "store/Note/n", "store/Note/m"]).ok();
+    assert_eq!(sandbox.run(&["cat", "store/Note/m", "-g", "1"]).ok().out, b"one");
+    sandbox.run(&["mv", "--if-absent", "store/Note/m", "store/Task/t"]).fails(4, "Task/t");
+    let moved = sandbox.run(&["mv", "--json", "store/Note/m", "store/Task/"]).json();
+    assert_eq!(get(&moved, "/key"), "Task/m");
+    sandbox.run(&["mv", "store/Task/m", "store/Task/t"]).ok();
+    assert_eq!(sandbox.run(&["cat", "store/Task/t"]).ok().out, b"two");
+    assert_eq!(sandbox.run(&["cat", "store/Task/t", "-g", "1"]).ok().out, b"task");
+    sandbox.run(&["init", "other"]).ok();
+    sandbox.run(&["mv", "store/Task/t", "other/t"]).fails(2, "is in the store");
+    sandbox.run(&["mv", "store/Task/x", "store/Task/y"]).fails(3, "Task/x: no such object");
+}
+
+#[test]
+fn stat_prints_all_that_is_known() {
+    let sandbox = Sandbox::new();
+    sandbox.put("Note/n", b"one");
+    let json = sandbox.run(&["stat", "store/Note/n", "--json"]).json();
+    assert_eq!(get(&json, "/id").as_str().unwrap().len(), 16);
+    assert_eq!(get(&json, "/class"), "Note");
+    assert_eq!(get(&json, "/generation"), 1);
+    assert_eq!(get(&json, "/recorded"), true);
+    assert_eq!(get(&json, "/mode").as_str().unwrap().len(), 4);
+    let text = sandbox.run(&["stat", "store/Note/n"]).ok();
+    for label in ["key:", "store:", "id:", "generation:", "committed:", "size:", "mode:", "owner:", "modified:"] {
+        assert!(text.text().contains(label), "{label} {text:?}");
+    }
+    std::os::unix::fs::symlink("../else", sandbox.store.join("Note/link")).unwrap();
+    assert_eq!(get(&sandbox.run(&["stat", "store/Note/link", "--json"]).json(), "/target"), "../else");
+    assert_eq!(get(&sandbox.run(&["stat", "store", "--json"]).json(), "/kind"), "directory");
+}
+
+#[test]
+fn diff_shows_text_and_sums_up_the_rest() {
+    let sandbox = Sandbox::new();
+    sandbox.put("Note/n", b"a\nb\nc\n");
+    sandbox.run(&["diff", "store/Note/n"]).fails(3, "only generation 1");
+    sandbox.put("Note/n", b"a\nB\nc\n");
+    sandbox.put("Note/n", b"a\nB\nc\n");
+    let diff = sandbox.run(&["diff", "store/Note/n", "1"]).ok();
+    let lines: Vec<_> = diff.text().lines().collect();
+    assert!(lines[0].starts_with("--- Note/n (generation 1, "), "{lines:?}");
+    assert!(lines[1].starts_with("+++ Note/n (generation 3, "), "{lines:?}");
+    assert_eq!(lines[2..], ["@@ -1,3 +1,3 @@", " a", "-b", "+B", " c"]);
+    assert_eq!(sandbox.run(&["diff", "store/Note/n"]).ok().text(), "");
+    assert_eq!(sandbox.run(&["diff", "store/Note/n", "--exit-code"]).code, 0);
+    let differs = sandbox.run(&["diff", "store/Note/n", "2", "1", "--exit-code"]);
+    assert_eq!((differs.code, differs.err.as_str()), (1, ""));
+    let json = sandbox.run(&["diff", "store/Note/n", "1", "2", "--json"]).json();
+    assert_eq!(get(&json, "/equal"), false);
+    assert_eq!(get(&json, "/text"), true);
+    assert_eq!(get(&json, "/from/generation"), 1);
+    assert_eq!(get(&json, "/first_difference"), 2);
+    assert!(get(&json, "/unified").as_str().unwrap().contains("+B\n"));
+
+    sandbox.put("Pic/p", b"\0\x01\x02\x03");
+    sandbox.put("Pic/p", b"\0\x01\xff\x03\x04");
+    let text = sandbox.run(&["diff", "store/Pic/p"]).ok();
+    assert!(text.text().contains("first difference is at byte 2, 1 of the first 4 differ"), "{text:?}");
+    sandbox.put("Pic/p", b"\0\x01\xff\x03\x04\x05\x06");
+    assert!(sandbox.run(&["diff", "store/Pic/p"]).ok().text().contains("2 bytes were appended"));
+    sandbox.put("Pic/p", b"\0");
+    assert!(sandbox.run(&["diff", "store/Pic/p"]).ok().text().contains("the last 6 bytes were cut off"));
+    let json = sandbox.run(&["diff", "store/Pic/p", "--json"]).json();
+    assert_eq!((get(&json, "/text"), get(&json, "/first_difference")), (&Value::Bool(false), &Value::from(1)));
+}
+
+#[test]
+fn changes_from_outside_become_generations() {
+    let sandbox = Sandbox::new();
+    sandbox.put("Note/n", b"one");
+    std::fs::write(sandbox.store.join("Note/n"), b"written over").unwrap();
+    assert_eq!(get(&sandbox.run(&["stat", "store/Note/n", "--json"]).json(), "/recorded"), false);
+    let history = sandbox.run(&["history", "store/Note/n", "--json"]).json();
+    assert_eq!(get(&history, "/current"), 2);
+    assert_eq!(get(&history, "/generations/0/kept"), "lost");
+    assert_eq!(get(&history, "/generations/0/lost_because"), "the file was changed outside Sepia");
+    assert!(sandbox.run(&["history", "store/Note/n"]).ok().text().contains("lost: the file was changed"));
+    sandbox.run(&["cat", "store/Note/n", "-g", "1"]).fails(3, "has no generation 1");
+    sandbox.run(&["diff", "store/Note/n"]).fails(3, "only generation 2 is kept");
+    sandbox.run(&["restore", "store/Note/n", "-g", "1"]).fails(3, "has no generation 1");
+    assert_eq!(sandbox.run(&["cat", "store/Note/n"]).ok().out, b"written over");
+}
+
+#[test]
+fn what_is_no_file_is_refused() {
+    let sandbox = Sandbox::new();
+    sandbox.put("Note/n", b"one");
+    for command in ["cat", "history", "diff"] {
+        sandbox.run(&[command, "store/Note"]).fails(1, "Note: is no regular file");
+    }
+    let fifo = sandbox.store.join("Note/fifo");
+    let mode = rustix::fs::Mode::from_raw_mode(0o600);
+    rustix::fs::mknodat(rustix::fs::CWD, &fifo, rustix::fs::FileType::Fifo, mode, 0).unwrap();
+    sandbox.run(&["cat", "store/Note/fifo"]).fails(1, "Note/fifo: is no regular file");
+    sandbox.run(&["put", "store/Note/fifo"]).fails(1, "not a regular file");
+    assert_eq!(get(&sandbox.run(&["stat", "store/Note/fifo", "--json"]).json(), "/kind"), "fifo");
+    assert_eq!(sandbox.run(&["rm", "store/Note/fifo"]).ok().text(), "Note/fifo: removed\n");
+}

@@ -1,0 +1,121 @@
+//! `sepia mount` and `sepia umount` as commands: what returns when, what is refused, who may.
+
+mod common;
+
+use std::fs;
+use std::process::Command;
+
+use common::{Store, is_mounted, run, run_within, sepia_binary, sh, sh_as_ordinary_user, sh_fails, wait_for};
+use rustix::process::Signal;
+
+#[test]
+fn a_mount_in_the_background_answers_when_the_command_returns() {
+    let store = Store::new();
+    let dir = store.scratch().dir("background");
+    for round in 0..5 {
+        sh(
+            store.scratch().path(),
+            &format!(
+                "sepia mount store background
+                 trap 'sepia umount background || umount -l background || fusermount3 -uz background' EXIT
+                 mountpoint -q background
+                 echo {round} > background/file
+                 test \"$(cat background/file)\" = {round}
+                 trap - EXIT
+                 sepia umount background
+                 ! mountpoint -q background
+                 test \"$(cat store/file)\" = {round}"
+            ),
+        );
+        assert!(!is_mounted(&dir));
+    }
+    assert_eq!(store.generations("file"), [1, 2, 3, 4, 5]);
+}
+
+#[test]
+fn a_signal_ends_the_daemon_in_order() {
+    for signal in [Signal::TERM, Signal::INT] {
+        let store = Store::new();
+        let mount = store.mount();
+        fs::write(mount.join("file"), b"saved").unwrap();
+        let pid = mount.pid();
+        rustix::process::kill_process(pid, signal).unwrap();
+        wait_for("the mount to be taken down after a signal", || (!is_mounted(mount.path())).then_some(()));
+        assert_eq!(fs::read(store.path().join("file")).unwrap(), b"saved");
+        // The daemon was told to end by us, so `sepia umount` has nothing left to do.
+        mount.ended();
+    }
+}
+
+#[test]
+fn umount_waits_for_what_is_under_way() {
+    let store = Store::new();
+    let mount = store.mount();
+    let held = fs::File::create(mount.join("file")).unwrap();
+    let said = run_within(Command::new(sepia_binary()).arg("umount").arg(mount.path()), common::LIMIT);
+    assert!(!said.status.success(), "a mount in use is not taken down");
+    assert!(said.stderr.contains("use") || said.stderr.contains("busy"), "{}", said.stderr);
+    drop(held);
+    mount.unmount();
+}
+
+#[test]
+fn what_makes_no_sense_is_refused_in_plain_words() {
+    let store = Store::new();
+    let scratch = store.scratch();
+    let dir = scratch.dir("dir");
+    fs::write(scratch.path().join("plain"), b"").unwrap();
+    let cases = [
+        ("sepia mount nowhere dir", "nowhere"),
+        ("sepia mount store nowhere", "nowhere"),
+        ("sepia mount store plain", "plain"),
+        ("sepia mount dir store", "dir"),
+        ("sepia umount dir", "dir"),
+        ("mkdir store/inside; sepia mount store store/inside", "inside"),
+        ("sepia mount store store", "store"),
+    ];
+    for (command, mentions) in cases {
+        let said = sh_fails(scratch.path(), command);
+        assert!(said.contains(mentions), "`{command}` says: {said}");
+        assert!(!said.contains("panicked"), "`{command}` says: {said}");
+        assert!(!is_mounted(&dir) && !is_mounted(store.path()), "`{command}` left a mount");
+    }
+}
+
+#[test]
+fn an_ordinary_user_mounts_with_fusermount() {
+    let scratch = common::Scratch::new();
+    let home = scratch.dir("home");
+    let said = sh_as_ordinary_user(
+        &home,
+        "id -u
+         sepia init store
+         mkdir mnt
+         sepia mount store mnt
+         trap 'sepia umount mnt || fusermount3 -uz mnt' EXIT
+         mkdir mnt/Note
+         echo one > mnt/Note/a
+         echo two > mnt/Note/a
+         sepia cat --generation 1 mnt/Note/a
+         cat mnt/Note/a
+         touch mnt/Note/b; rm mnt/Note/b; ln mnt/Note/a mnt/Note/c; chmod 600 mnt/Note/a
+         trap - EXIT
+         sepia umount mnt
+         cat store/Note/c",
+    );
+    let lines: Vec<&str> = said.lines().collect();
+    assert_eq!(lines[lines.len() - 3..], ["one", "two", "two"], "{said}");
+    if common::is_root() {
+        assert_eq!(lines[0], "65534", "the script should have run as nobody");
+    }
+}
+
+#[test]
+fn the_name_in_the_mount_table_can_be_chosen() {
+    let store = Store::new();
+    let mount = store.mount_with(&["-o", "fsname=a-name-of-its-own"]);
+    let table = fs::read_to_string("/proc/self/mounts").unwrap();
+    let line = table.lines().find(|line| line.contains(mount.path().to_str().unwrap())).unwrap();
+    assert!(line.starts_with("a-name-of-its-own ") && line.contains(" fuse.sepia "), "{line}");
+    run(Command::new("findmnt").args(["-n", "-t", "fuse.sepia"]).arg(mount.path()));
+}

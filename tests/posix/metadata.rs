@@ -1,0 +1,194 @@
+//! Times, statfs, attributes, ACLs.
+
+use std::ffi::CString;
+use std::fs;
+use std::mem::MaybeUninit;
+use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt, symlink};
+use std::path::Path;
+use std::thread;
+
+use super::read_write;
+use crate::common::{self, Store};
+use rustix::fs::{AtFlags, CWD, Timespec, Timestamps, XattrFlags};
+use rustix::io::Errno;
+
+#[test]
+fn times_are_kept_to_the_nanosecond() {
+    let store = Store::new();
+    let mount = store.mount();
+    fs::write(mount.join("file"), b"x").unwrap();
+    fs::create_dir(mount.join("dir")).unwrap();
+    symlink("file", mount.join("link")).unwrap();
+    let times = Timestamps {
+        last_access: Timespec { tv_sec: 1_234_567_890, tv_nsec: 123_456_789 },
+        last_modification: Timespec { tv_sec: -1, tv_nsec: 987_654_321 },
+    };
+    for name in ["file", "dir", "link"] {
+        rustix::fs::utimensat(CWD, mount.join(name), &times, AtFlags::SYMLINK_NOFOLLOW).unwrap();
+    }
+    let check = |dir: &Path| {
+        for name in ["file", "dir", "link"] {
+            let meta = fs::symlink_metadata(dir.join(name)).unwrap();
+            assert_eq!((meta.atime(), meta.atime_nsec()), (1_234_567_890, 123_456_789), "atime of {name}");
+            assert_eq!((meta.mtime(), meta.mtime_nsec()), (-1, 987_654_321), "mtime of {name}");
+        }
+    };
+    check(mount.path());
+    drop(mount);
+    check(store.mount().path());
+    check(store.path());
+}
+
+#[test]
+fn changes_touch_the_times_that_they_should() {
+    let store = Store::new();
+    let mount = store.mount();
+    let path = mount.join("file");
+    fs::write(&path, b"x").unwrap();
+    let old = Timespec { tv_sec: 1_000_000_000, tv_nsec: 1 };
+    let settle = |path: &Path| {
+        let times = Timestamps { last_access: old, last_modification: old };
+        rustix::fs::utimensat(CWD, path, &times, AtFlags::empty()).unwrap();
+        fs::metadata(path).unwrap()
+    };
+    let mtime = |meta: &fs::Metadata| (meta.mtime(), meta.mtime_nsec());
+    let ctime = |meta: &fs::Metadata| (meta.ctime(), meta.ctime_nsec());
+    // The clock behind ctime may tick only every few milliseconds.
+    let tick = || thread::sleep(std::time::Duration::from_millis(20));
+
+    let before = settle(&path);
+    tick();
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).unwrap();
+    let after = fs::metadata(&path).unwrap();
+    assert_eq!(mtime(&after), mtime(&before), "chmod leaves mtime alone");
+    assert!(ctime(&after) > ctime(&before), "chmod changes ctime");
+
+    let before = settle(&path);
+    tick();
+    fs::write(&path, b"yy").unwrap();
+    let after = fs::metadata(&path).unwrap();
+    assert!(mtime(&after) > mtime(&before) && ctime(&after) > ctime(&before), "a write changes both");
+
+    // A session that changes nothing leaves everything alone.
+    let before = settle(&path);
+    tick();
+    drop(read_write(&path));
+    let after = fs::metadata(&path).unwrap();
+    assert_eq!((mtime(&after), ctime(&after)), (mtime(&before), ctime(&before)));
+
+    // Times that were set on an open file after writing stay after the close, as cp -p and tar need it.
+    let file = read_write(&path);
+    file.write_all_at(b"zzz", 0).unwrap();
+    rustix::fs::futimens(&file, &Timestamps { last_access: old, last_modification: old }).unwrap();
+    drop(file);
+    assert_eq!(mtime(&fs::metadata(&path).unwrap()), (1_000_000_000, 1));
+
+    // A directory's mtime follows its entries.
+    let dir = mount.join("dir");
+    fs::create_dir(&dir).unwrap();
+    for change in ["touch dir/a", "mv dir/a dir/b", "ln dir/b dir/c", "rm dir/b", "mkdir dir/d", "rmdir dir/d"] {
+        let before = settle(&dir);
+        mount.sh(change);
+        assert!(mtime(&fs::metadata(&dir).unwrap()) > mtime(&before), "`{change}` changes the directory's mtime");
+    }
+}
+
+#[test]
+fn statfs_tells_of_the_disk_below() {
+    let store = Store::new();
+    let mount = store.mount();
+    let (below, above) = (rustix::fs::statvfs(store.path()).unwrap(), rustix::fs::statvfs(mount.path()).unwrap());
+    assert_eq!(above.f_blocks * above.f_frsize, below.f_blocks * below.f_frsize);
+    assert_eq!(above.f_files, below.f_files);
+    assert_eq!(above.f_namemax, 255);
+    assert!(above.f_bavail > 0 && above.f_bavail <= above.f_blocks);
+    mount.sh("df -h . && df -i .");
+}
+
+#[test]
+fn user_attributes_obey_their_flags() {
+    let store = Store::new();
+    let mount = store.mount();
+    fs::create_dir(mount.join("dir")).unwrap();
+    fs::write(mount.join("file"), b"x").unwrap();
+    for name in ["file", "dir"] {
+        let path = mount.join(name);
+        let set = |name: &str, value: &[u8], flags| rustix::fs::setxattr(&path, name, value, flags);
+        let get = |name: &str| {
+            let mut buffer = vec![0; 4096];
+            let length = rustix::fs::getxattr(&path, name, &mut buffer[..])?;
+            buffer.truncate(length);
+            Ok::<_, Errno>(buffer)
+        };
+        assert_eq!(set("user.a", b"1", XattrFlags::REPLACE), Err(Errno::NODATA));
+        set("user.a", b"1", XattrFlags::CREATE).unwrap();
+        assert_eq!(set("user.a", b"2", XattrFlags::CREATE), Err(Errno::EXIST));
+        set("user.a", b"two", XattrFlags::REPLACE).unwrap();
+        assert_eq!(get("user.a").unwrap(), b"two");
+        set("user.empty", b"", XattrFlags::empty()).unwrap();
+        assert_eq!(get("user.empty").unwrap(), b"");
+        set("user.binary \u{e4}", &[0, 255, 10], XattrFlags::empty()).unwrap();
+        assert_eq!(get("user.binary \u{e4}").unwrap(), [0, 255, 10]);
+        set("user.large", &[b'l'; 2000], XattrFlags::empty()).unwrap();
+        assert_eq!(get("user.large").unwrap(), [b'l'; 2000]);
+        assert_eq!(get("user.none"), Err(Errno::NODATA));
+        let mut small = [0; 2];
+        assert_eq!(rustix::fs::getxattr(&path, "user.a", &mut small), Err(Errno::RANGE));
+
+        let mut buffer = vec![MaybeUninit::<u8>::uninit(); 4096];
+        let (list, _) = rustix::fs::listxattr(&path, buffer.as_mut_slice()).unwrap();
+        let list: Vec<&[u8]> = list.split(|byte| *byte == 0).filter(|name| !name.is_empty()).collect();
+        for expected in ["user.a", "user.empty", "user.binary \u{e4}", "user.large"] {
+            assert!(list.contains(&expected.as_bytes()), "{expected} is listed");
+        }
+        assert!(!list.contains(&b"user.sepia".as_slice()), "Sepia's own record is not shown");
+        rustix::fs::removexattr(&path, "user.a").unwrap();
+        assert_eq!(rustix::fs::removexattr(&path, "user.a"), Err(Errno::NODATA));
+    }
+    // They outlive saves: the file is another one below, the object is the same.
+    fs::write(mount.join("file"), b"saved again").unwrap();
+    assert_eq!(mount.sh("getfattr --only-values -n user.large file").len(), 2000);
+    drop(mount);
+    assert_eq!(store.mount().sh("getfattr --only-values -n user.large file").len(), 2000);
+    let mount = store.mount();
+    symlink("file", mount.join("link")).unwrap();
+    let name = CString::new("user.a").unwrap();
+    let on_link = rustix::fs::lsetxattr(mount.join("link"), &name, b"1", XattrFlags::empty());
+    assert!(matches!(on_link, Err(Errno::PERM | Errno::OPNOTSUPP)), "{on_link:?}: symbolic links have no user.*");
+}
+
+#[test]
+fn acls_are_kept_and_inherited() {
+    let store = Store::new();
+    let mount = store.mount();
+    mount.sh("mkdir dir && touch file
+         setfacl -m u:games:rwx,g:daemon:r-x,m::r-x file
+         setfacl -d -m u:games:rwx,o::- dir
+         touch dir/new && mkdir dir/sub && touch dir/sub/deep");
+    let acl = |path: &str| mount.sh(&format!("getfacl -cE {path} 2>/dev/null"));
+    assert!(acl("file").contains("user:games:rwx"));
+    assert!(acl("file").contains("group:daemon:r-x"));
+    assert!(acl("file").contains("mask::r-x"));
+    assert_eq!(fs::metadata(mount.join("file")).unwrap().mode() & 0o070, 0o050, "the group bits are the mask");
+    assert!(acl("dir/new").contains("user:games:rwx"), "{}", acl("dir/new"));
+    assert!(acl("dir/new").contains("other::---"));
+    assert!(acl("dir/sub").contains("default:user:games:rwx"));
+    assert!(acl("dir/sub/deep").contains("user:games:rwx"));
+    // Exactly what ext4 makes of the same commands.
+    let native = store.scratch().dir("native");
+    common::sh(
+        &native,
+        "mkdir dir && touch file
+         setfacl -m u:games:rwx,g:daemon:r-x,m::r-x file
+         setfacl -d -m u:games:rwx,o::- dir
+         touch dir/new && mkdir dir/sub && touch dir/sub/deep",
+    );
+    let all = "getfacl -RcnE dir file 2>/dev/null";
+    assert_eq!(mount.sh(all), common::sh(&native, all));
+    // A save and a chmod keep what they should; the umask doesn't count under a default ACL.
+    mount.sh("echo saved > file && chmod g-x file && getfacl -cE file | grep -q mask::r--");
+    mount.sh("umask 077; echo x > dir/masked; getfacl -cE dir/masked | grep -q user:games:rw");
+    mount.sh("setfacl -b file && ! getfacl -cE file | grep -q games");
+    drop(mount);
+    assert!(store.mount().sh("getfacl -cE dir/sub").contains("default:user:games:rwx"));
+}

@@ -1,0 +1,326 @@
+//! Names: renames, links, special files, odd names, the reserved name, large directories.
+
+use std::collections::BTreeSet;
+use std::ffi::{OsStr, OsString};
+use std::fs::{self, File, OpenOptions};
+use std::io::{Read, Write};
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt, symlink};
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::Path;
+use std::thread;
+
+use super::{assert_errno, names};
+use crate::common::{self, Store, need_root, run_within};
+use rustix::fs::{CWD, FileType, Mode, RenameFlags};
+use rustix::io::Errno;
+
+#[test]
+fn rename_refuses_or_exchanges_when_asked() {
+    let store = Store::new();
+    let mount = store.mount();
+    let (file, dir) = (mount.join("file"), mount.join("dir"));
+    fs::write(&file, b"file").unwrap();
+    fs::create_dir(&dir).unwrap();
+    fs::write(dir.join("member"), b"member").unwrap();
+    let rename = |from: &Path, to: &Path, flags| rustix::fs::renameat_with(CWD, from, CWD, to, flags);
+
+    let other = mount.join("other");
+    fs::write(&other, b"other").unwrap();
+    assert_eq!(rename(&file, &other, RenameFlags::NOREPLACE), Err(Errno::EXIST));
+    assert_eq!(fs::read(&other).unwrap(), b"other");
+    rename(&file, &mount.join("new"), RenameFlags::NOREPLACE).unwrap();
+    assert_eq!(fs::read(mount.join("new")).unwrap(), b"file");
+
+    let (ino_new, ino_other) = (fs::metadata(mount.join("new")).unwrap().ino(), fs::metadata(&other).unwrap().ino());
+    rename(&mount.join("new"), &other, RenameFlags::EXCHANGE).unwrap();
+    assert_eq!(fs::read(&other).unwrap(), b"file");
+    assert_eq!(fs::read(mount.join("new")).unwrap(), b"other");
+    assert_eq!(fs::metadata(&other).unwrap().ino(), ino_new);
+    assert_eq!(fs::metadata(mount.join("new")).unwrap().ino(), ino_other);
+
+    rename(&dir, &other, RenameFlags::EXCHANGE).unwrap();
+    assert_eq!(fs::read(&dir).unwrap(), b"file");
+    assert_eq!(fs::read(other.join("member")).unwrap(), b"member");
+    assert_eq!(rename(&dir, &mount.join("nothing"), RenameFlags::EXCHANGE), Err(Errno::NOENT));
+    assert_eq!(rename(&other, &other.join("below"), RenameFlags::empty()), Err(Errno::INVAL));
+}
+
+#[test]
+fn hard_links_are_one_file() {
+    let store = Store::new();
+    let mount = store.mount();
+    let (one, two) = (mount.join("one"), mount.join("dir/two"));
+    fs::create_dir(mount.join("dir")).unwrap();
+    fs::write(&one, b"first").unwrap();
+    fs::hard_link(&one, &two).unwrap();
+    let meta = |path: &Path| fs::metadata(path).unwrap();
+    assert_eq!((meta(&one).nlink(), meta(&two).nlink()), (2, 2));
+    assert_eq!(meta(&one).ino(), meta(&two).ino());
+
+    // A save through one name is a save of the other, and they stay one file.
+    fs::write(&two, b"second, longer").unwrap();
+    assert_eq!(fs::read(&one).unwrap(), b"second, longer");
+    assert_eq!(meta(&one).len(), 14);
+    assert_eq!((meta(&one).nlink(), meta(&one).ino()), (2, meta(&two).ino()));
+    fs::set_permissions(&one, fs::Permissions::from_mode(0o640)).unwrap();
+    assert_eq!(meta(&two).mode() & 0o777, 0o640);
+    OpenOptions::new().append(true).open(&one).unwrap().write_all(b"!").unwrap();
+    assert_eq!(fs::read(&two).unwrap(), b"second, longer!");
+
+    fs::remove_file(&one).unwrap();
+    assert_eq!(meta(&two).nlink(), 1);
+    assert_eq!(fs::read(&two).unwrap(), b"second, longer!");
+    mount.unmount();
+    let mount = store.mount();
+    assert_eq!(fs::read(mount.join("dir/two")).unwrap(), b"second, longer!");
+
+    // Links to links, and the older bytes can still be had.
+    fs::hard_link(mount.join("dir/two"), mount.join("three")).unwrap();
+    fs::write(mount.join("three"), b"last").unwrap();
+    mount.unmount();
+    for name in ["dir/two", "three"] {
+        assert_eq!(fs::read(store.path().join(name)).unwrap(), b"last", "{name} in the store itself");
+    }
+}
+
+#[test]
+fn fifos_and_sockets_work() {
+    let store = Store::new();
+    let mount = store.mount();
+    let fifo = mount.join("fifo");
+    mount.sh("mkfifo -m 600 fifo");
+    assert!(fs::symlink_metadata(&fifo).unwrap().file_type().is_fifo());
+    let writer = thread::spawn({
+        let fifo = fifo.clone();
+        move || fs::write(fifo, b"through the pipe").unwrap()
+    });
+    assert_eq!(fs::read(&fifo).unwrap(), b"through the pipe");
+    writer.join().unwrap();
+
+    // A path to a socket is at most 107 bytes; the mount's is far below.
+    let socket = mount.join("socket");
+    let listener = UnixListener::bind(&socket).unwrap();
+    assert!(fs::symlink_metadata(&socket).unwrap().file_type().is_socket());
+    let answer = thread::spawn(move || listener.accept().unwrap().0.write_all(b"hello").unwrap());
+    let mut text = String::new();
+    UnixStream::connect(&socket).unwrap().read_to_string(&mut text).unwrap();
+    assert_eq!(text, "hello");
+    answer.join().unwrap();
+    drop(mount);
+    let mount = store.mount();
+    assert!(fs::symlink_metadata(mount.join("fifo")).unwrap().file_type().is_fifo());
+    fs::remove_file(mount.join("fifo")).unwrap();
+    fs::remove_file(mount.join("socket")).unwrap();
+    assert_eq!(names(mount.path()), BTreeSet::new());
+}
+
+#[test]
+fn as_root_device_nodes_work() {
+    need_root();
+    let store = Store::new();
+    let mount = store.mount();
+    let make = |name: &str, kind, major, minor| {
+        let path = mount.join(name);
+        rustix::fs::mknodat(CWD, &path, kind, Mode::from(0o640), rustix::fs::makedev(major, minor)).unwrap();
+        fs::symlink_metadata(&path).unwrap()
+    };
+    let null = make("null", FileType::CharacterDevice, 1, 3);
+    assert!(null.file_type().is_char_device());
+    assert_eq!(null.rdev(), rustix::fs::makedev(1, 3));
+    fs::write(mount.join("null"), b"gone").unwrap();
+    assert_eq!(fs::read(mount.join("null")).unwrap(), b"");
+    let large = make("block", FileType::BlockDevice, 259, 70_000);
+    assert!(large.file_type().is_block_device());
+    assert_eq!(large.rdev(), rustix::fs::makedev(259, 70_000));
+    let regular = make("regular", FileType::RegularFile, 0, 0);
+    assert!(regular.file_type().is_file());
+    drop(mount);
+    let mount = store.mount();
+    assert_eq!(fs::symlink_metadata(mount.join("block")).unwrap().rdev(), rustix::fs::makedev(259, 70_000));
+    drop(mount);
+    let mount = store.mount_with(&["-o", "nodev"]);
+    assert_errno(File::open(mount.join("null")), &[Errno::ACCESS]);
+}
+
+#[test]
+fn mknod_makes_a_plain_file() {
+    let store = Store::new();
+    let mount = store.mount();
+    let path = mount.join("plain");
+    rustix::fs::mknodat(CWD, &path, FileType::RegularFile, Mode::from(0o644), 0).unwrap();
+    assert_eq!(fs::read(&path).unwrap(), b"");
+    assert_eq!(
+        rustix::fs::mknodat(CWD, &path, FileType::RegularFile, Mode::from(0o644), 0),
+        Err(Errno::EXIST),
+        "the name is taken"
+    );
+    fs::write(&path, b"bytes").unwrap();
+    drop(mount);
+    assert_eq!(store.cat("plain", None), b"bytes");
+}
+
+#[test]
+fn names_are_bytes() {
+    let store = Store::new();
+    let mount = store.mount();
+    let odd: Vec<OsString> = [
+        b"invalid \xff\xfe utf-8".to_vec(),
+        b"new\nline".to_vec(),
+        b" spaces ".to_vec(),
+        b"-rf".to_vec(),
+        b"...".to_vec(),
+        b"back\\slash \"quotes\" 'too' %41 *?[".to_vec(),
+        b"\x01\x7f\x1b[31m".to_vec(),
+        "ä".repeat(127).into_bytes(),
+        vec![b'n'; 255],
+        vec![0xff; 255],
+    ]
+    .into_iter()
+    .map(OsString::from_vec)
+    .collect();
+    let expected: BTreeSet<OsString> = odd.iter().cloned().collect();
+    let dir = mount.join("dir");
+    fs::create_dir(&dir).unwrap();
+    for name in &odd {
+        fs::write(dir.join(name), b"one").unwrap();
+        fs::write(dir.join(name), name.as_bytes()).unwrap();
+        let deep = mount.join(name);
+        fs::create_dir(&deep).unwrap();
+        fs::write(deep.join(name), b"deep").unwrap();
+        symlink(name, dir.join("link")).unwrap();
+        assert_eq!(fs::read_link(dir.join("link")).unwrap().as_os_str(), name);
+        assert_eq!(fs::read(dir.join("link")).unwrap(), name.as_bytes());
+        fs::remove_file(dir.join("link")).unwrap();
+    }
+    assert_eq!(names(&dir), expected);
+    drop(mount);
+    let mount = store.mount();
+    assert_eq!(names(&mount.join("dir")), expected);
+    for name in &odd {
+        let mut key = OsString::from("dir/");
+        key.push(name);
+        assert_eq!(store.sepia(&[OsStr::new("cat"), OsStr::new("--"), &key]), name.as_bytes(), "{name:?}");
+        assert_eq!(store.sepia(&[OsStr::new("cat"), OsStr::new("--generation=1"), OsStr::new("--"), &key]), b"one");
+        fs::rename(mount.join("dir").join(name), mount.join("dir/renamed")).unwrap();
+        fs::rename(mount.join("dir/renamed"), mount.join("dir").join(name)).unwrap();
+        assert_eq!(fs::read(mount.join(name).join(name)).unwrap(), b"deep");
+    }
+    for long in [vec![b'n'; 256], vec![b'n'; 1000]] {
+        let path = mount.join(OsString::from_vec(long));
+        assert_errno(fs::write(&path, b""), &[Errno::NAMETOOLONG]);
+        assert_errno(fs::create_dir(&path), &[Errno::NAMETOOLONG]);
+        assert_errno(fs::metadata(&path), &[Errno::NAMETOOLONG]);
+    }
+    for name in &odd {
+        fs::remove_file(mount.join("dir").join(name)).unwrap();
+    }
+    assert_eq!(names(&mount.join("dir")), BTreeSet::new());
+}
+
+#[test]
+fn a_link_out_of_the_store_is_kept_and_not_followed_by_sepia() {
+    let store = Store::new();
+    let outside = store.scratch().dir("outside");
+    fs::write(outside.join("secret"), b"secret").unwrap();
+    let mount = store.mount();
+    symlink("../../outside", mount.join("dir")).unwrap();
+    symlink(outside.join("secret"), mount.join("file")).unwrap();
+    symlink("/nowhere", mount.join("dangling")).unwrap();
+    // The kernel resolves links where the reader is, as everywhere.
+    assert_eq!(fs::read(mount.join("file")).unwrap(), b"secret");
+    assert_eq!(fs::read_link(mount.join("dir")).unwrap(), Path::new("../../outside"));
+    assert_eq!(fs::read_link(mount.join("dangling")).unwrap(), Path::new("/nowhere"));
+    drop(mount);
+
+    // Sepia's own walks never leave the store.
+    for arguments in [
+        &["cat", "dir/secret"][..],
+        &["cat", "file"],
+        &["ls", "dir/"],
+        &["history", "dir/secret"],
+        &["restore", "dir/secret", "--generation", "1"],
+        &["rm", "dir/secret"],
+    ] {
+        let output = run_within(&mut store.command(arguments), common::LIMIT);
+        let text = output.text();
+        assert!(!text.contains("secret\n") && !text.ends_with("secret"), "{arguments:?} printed {text}");
+        if arguments[0] != "ls" {
+            assert!(!output.status.success(), "{arguments:?} succeeded");
+        }
+        assert!(!output.stderr.contains("panicked"), "{arguments:?}: {}", output.stderr);
+    }
+    let input = store.scratch().path().join("input");
+    fs::write(&input, b"overwritten").unwrap();
+    let mut put = store.command(&["put", "dir/secret"]);
+    put.arg(&input);
+    assert!(!run_within(&mut put, common::LIMIT).status.success());
+    assert_eq!(fs::read(outside.join("secret")).unwrap(), b"secret");
+    assert_eq!(names(&outside), BTreeSet::from(["secret".into()]));
+}
+
+#[test]
+fn the_reserved_name_is_reserved_at_the_root_only() {
+    let store = Store::new();
+    let mount = store.mount();
+    fs::create_dir_all(mount.join("a/b")).unwrap();
+    for dir in ["a", "a/b"] {
+        let path = mount.join(dir).join(".sepia");
+        fs::write(&path, b"ordinary").unwrap();
+        assert_eq!(fs::read(&path).unwrap(), b"ordinary");
+        assert!(names(&mount.join(dir)).contains(OsStr::new(".sepia")));
+        fs::remove_file(&path).unwrap();
+        fs::create_dir(&path).unwrap();
+        fs::write(path.join("format"), b"mine").unwrap();
+        assert_eq!(fs::read(path.join("format")).unwrap(), b"mine");
+    }
+    assert_eq!(names(mount.path()), BTreeSet::from(["a".into()]), ".sepia is not listed at the root");
+    let reserved = mount.join(".sepia");
+    let refused = [Errno::EXIST, Errno::PERM, Errno::ACCESS, Errno::BUSY, Errno::INVAL, Errno::ISDIR, Errno::NOTDIR];
+    assert_errno(fs::write(&reserved, b""), &refused);
+    assert_errno(fs::create_dir(&reserved), &refused);
+    assert_errno(symlink("a", &reserved), &refused);
+    fs::write(mount.join("file"), b"").unwrap();
+    assert_errno(fs::hard_link(mount.join("file"), &reserved), &refused);
+    assert_errno(fs::rename(mount.join("file"), &reserved), &refused);
+    assert_errno(fs::rename(mount.join("a"), &reserved), &[refused.as_slice(), &[Errno::NOTEMPTY]].concat());
+    // Without views there may be nothing to see there; with them it can't be moved or removed.
+    let gone_or_refused = [refused.as_slice(), &[Errno::NOENT, Errno::NOTEMPTY]].concat();
+    assert_errno(fs::rename(&reserved, mount.join("b")), &gone_or_refused);
+    assert_errno(fs::remove_dir(&reserved), &gone_or_refused);
+    assert_errno(fs::remove_file(&reserved), &gone_or_refused);
+    // Nor does the store's own `.sepia/staging` show through.
+    assert_errno(fs::metadata(reserved.join("staging")), &[Errno::NOENT, Errno::ACCESS, Errno::PERM]);
+    mount.sh("rm -rf ./* && test -z \"$(ls -A)\"");
+    drop(mount);
+    store.mount().sh("echo works > after");
+}
+
+#[test]
+fn large_directories_can_be_read_while_they_change() {
+    let store = Store::new();
+    let mount = store.mount();
+    let dir = mount.join("many");
+    fs::create_dir(&dir).unwrap();
+    for number in 0..5000 {
+        File::create(dir.join(format!("file{number}"))).unwrap();
+    }
+    let found = names(&dir);
+    assert_eq!(found.len(), 5000);
+    // Each entry exactly once, and those that stay are never left out while others go.
+    let mut seen = BTreeSet::new();
+    for (count, entry) in fs::read_dir(&dir).unwrap().enumerate() {
+        let entry = entry.unwrap();
+        assert!(seen.insert(entry.file_name()), "{:?} came twice", entry.file_name());
+        if count % 2 == 0 {
+            fs::remove_file(entry.path()).unwrap();
+        }
+    }
+    assert_eq!(seen, found);
+    assert_eq!(names(&dir).len(), 2500);
+    assert_eq!(mount.sh("find many -type f | wc -l").trim(), "2500");
+    // What readdir says of an inode is what stat says.
+    mount.sh("cd many && diff <(ls -i1 | sort) <(stat -c '%i %n' * | sed 's/^ *//' | sort) >&2 <<< ''");
+    mount.sh("rm -r many");
+    assert_eq!(names(mount.path()), BTreeSet::new());
+}
