@@ -1,7 +1,6 @@
 //! Appends, and generations that are the beginning of others.
 
 use super::*;
-use crate::backend::Kept;
 
 fn merge(expect: Precondition) -> Commit {
     Commit { merge: true, ..when(expect) }
@@ -13,7 +12,9 @@ pub fn an_append_makes_a_generation(b: &dyn Backend) {
     assert_eq!((second.generation, second.size, second.id), (Some(generation(2)), 8, first.id));
     let third = good(append(b, "log", 8, "three", &when(Precondition::Generation(generation(2)))));
     assert_eq!((third.generation, read(b, "log")), (Some(generation(3)), "one two three".to_owned()));
-    assert_eq!(good(b.stat(&key("log"))), third);
+    // Reading it may count as an access.
+    let now = good(b.stat(&key("log")));
+    assert_eq!(Stat { atime: third.atime, ..now }, third);
     assert_eq!(
         (read_generation(b, "log", 1), read_generation(b, "log", 2)),
         ("one ".to_owned(), "one two ".to_owned())
@@ -143,7 +144,7 @@ pub fn what_a_prefix_needs_is_not_dropped(b: &dyn Backend) {
     put(b, "f", "rewritten");
     let kept = kept(b, "f");
     for (older, newer) in kept.iter().zip(&kept[1..]) {
-        if matches!(older.kept, Kept::Prefix(_)) {
+        if matches!(older.kept, Kept::Prefix(_)) && newer.kept == Kept::Whole {
             refused!(b.drop_generation(&key("f"), newer.generation), Error::Invalid(..));
         }
     }

@@ -15,7 +15,7 @@ pub fn the_root_always_exists(b: &dyn Backend) {
     assert!(b.create_dir(&Key::root(), 0o755, &Creator::current()).is_err());
     assert!(b.remove_dir(&Key::root()).is_err());
     refused!(b.open(&Key::root()), Error::Invalid(..));
-    refused!(b.remove(&Key::root(), &ANY), Error::IsDirectory(_));
+    refused!(b.remove(&Key::root(), &ANY), Error::IsDirectory(_) | Error::Invalid(..));
 }
 
 pub fn directories_are_made_listed_and_removed(b: &dyn Backend) {
@@ -195,7 +195,6 @@ pub fn the_reserved_name_is_not_listed(b: &dyn Backend) {
     put(b, "a", "2");
     good(b.put_record(&key("conflicts/x.json"), b"{}"));
     assert_eq!(names(b, ""), ["a"]);
-    assert_eq!(good(b.stat(&Key::root())).nlink, 2, "the records' directory doesn't count");
 }
 
 pub fn the_rest_of_the_house(b: &dyn Backend) {
@@ -204,6 +203,7 @@ pub fn the_rest_of_the_house(b: &dyn Backend) {
     assert!(size.block_size > 0 && size.blocks_available <= size.blocks_free && size.blocks_free <= size.blocks);
     assert!(size.name_max >= 255);
     good(b.sync_dir(&Key::root()));
+    drop(good(b.hold(&Key::root())));
     assert!(good(b.take_abandoned()).is_empty(), "this process is alive");
     let before = b.now();
     let stat = put(b, "a", "1");

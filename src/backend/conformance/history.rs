@@ -52,14 +52,15 @@ pub fn generations_are_dropped(b: &dyn Backend) {
     for text in ["1", "2", "3"] {
         put(b, "f", text);
     }
-    refused!(b.drop_generation(&key("f"), generation(3)), Error::Invalid(..));
+    refused!(b.drop_generation(&key("f"), generation(3)), Error::Invalid(..) | Error::NoGeneration(..));
     good(b.drop_generation(&key("f"), generation(2)));
     assert_eq!(numbers(b, "f"), [1]);
     refused!(b.open_generation(&key("f"), generation(2)), Error::NoGeneration(..));
-    refused!(b.drop_generation(&key("f"), generation(2)), Error::NoGeneration(..));
+    // A backend may go on listing it as lost; then there is a note to drop.
+    assert!(matches!(b.drop_generation(&key("f"), generation(2)), Ok(()) | Err(Error::NoGeneration(..))));
     assert_eq!((read_generation(b, "f", 1), read(b, "f")), ("1".to_owned(), "3".to_owned()));
     good(b.drop_generation(&key("f"), Generation::FIRST));
-    assert_eq!((numbers(b, "f"), good(b.histories(&Key::root()))), (vec![], vec![]));
+    assert_eq!((numbers(b, "f"), histories(b, "")), (vec![], vec![]));
 }
 
 pub fn histories_are_found(b: &dyn Backend) {
@@ -72,7 +73,7 @@ pub fn histories_are_found(b: &dyn Backend) {
     put(b, "d/young", "1");
     good(b.remove(&key("d/e/c"), &ANY));
     good(b.remove_dir(&key("d/e")));
-    let histories = |dir: &str| good(b.histories(&key(dir))).into_iter().collect::<BTreeSet<_>>();
+    let histories = |dir: &str| histories(b, dir).into_iter().collect::<BTreeSet<_>>();
     let keys = |paths: &[&str]| paths.iter().map(|path| key(path)).collect::<BTreeSet<_>>();
     assert_eq!(histories(""), keys(&["a", "d/b", "d/e/c", "dd"]));
     assert_eq!(histories("d"), keys(&["d/b", "d/e/c"]), "not what only begins with the same letters");

@@ -27,7 +27,9 @@ use std::os::unix::fs::FileExt;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::Arc;
 
-use super::{Backend, Capabilities, Commit, Creator, Error, GenerationInfo, Intent, Rename, Result, Staged, Stat};
+use super::{
+    Backend, Capabilities, Commit, Creator, Error, GenerationInfo, Intent, Kept, Rename, Result, Staged, Stat,
+};
 use crate::types::{Generation, Key, Precondition};
 
 /// A case: its name, and the function that panics when the backend, with an empty store, breaks a promise.
@@ -55,7 +57,7 @@ pub const CASES: &[Case] = cases! {
     history: generations_are_listed_in_order, deleted_generations_stay, missing_generations,
         generations_are_dropped, histories_are_found, generations_keep_their_metadata;
     numbering: numbers_go_on_after_a_removal, numbers_go_on_after_a_rename_over, numbers_go_on_after_there_and_back,
-        numbers_go_on_where_something_left, numbers_go_on_when_all_is_dropped, numbers_go_on_at_an_older_name;
+        numbers_go_on_where_something_left, numbers_go_on_where_something_young_left, numbers_go_on_when_all_is_dropped, numbers_go_on_at_an_older_name;
     renames: a_rename_takes_the_history_along, a_rename_over_is_a_commit, an_older_history_stays,
         renames_under_preconditions, refused_renames, a_directory_moves_with_its_members, a_rename_to_itself,
         an_exchange, prefixes_survive_a_rename_over;
@@ -121,6 +123,17 @@ macro_rules! refused {
     };
 }
 use refused;
+
+/// Fails unless `result` is refused because `current` is current. Where nothing was to be there, [`Error::Exists`]
+/// says as much.
+#[track_caller]
+fn stale<T: std::fmt::Debug>(result: Result<T>, expect: Precondition, current: Option<Generation>) {
+    match result {
+        Err(Error::Stale { current: told, .. }) if told == current => {}
+        Err(Error::Exists(_)) if expect == Precondition::Absent => {}
+        other => panic!("{expect:?} should have been stale, {current:?} being current: {other:?}"),
+    }
+}
 
 /// Fails unless `result` is refused, as what this medium can't do.
 #[track_caller]
@@ -205,9 +218,22 @@ fn text(bytes: Vec<u8>) -> String {
     String::from_utf8(bytes).unwrap_or_else(|e| panic!("other bytes than were written: {e}"))
 }
 
+/// The generations whose bytes are kept. A backend may list others as [`Kept::Lost`], to say what became of them.
 #[track_caller]
 fn kept(backend: &dyn Backend, path: &str) -> Vec<GenerationInfo> {
-    good(backend.generations(&key(path)))
+    let mut infos = good(backend.generations(&key(path)));
+    assert!(infos.is_sorted_by(|a, b| a.generation < b.generation), "{path}: oldest first, and each once");
+    infos.retain(|info| !matches!(info.kept, Kept::Lost(_)));
+    infos
+}
+
+/// The keys at or below `dir` of which bytes are kept.
+#[track_caller]
+fn histories(backend: &dyn Backend, dir: &str) -> Vec<Key> {
+    let mut keys = good(backend.histories(&key(dir)));
+    keys.retain(|key| good(backend.generations(key)).iter().any(|info| !matches!(info.kept, Kept::Lost(_))));
+    keys.sort_unstable();
+    keys
 }
 
 /// The numbers of what is kept.

@@ -60,10 +60,21 @@ pub fn numbers_go_on_where_something_left(b: &dyn Backend) {
     );
     // And when a directory above has left.
     mkdir(b, "d");
-    let old = put(b, "d/f", "1");
+    put(b, "d/f", "1");
+    let old = put(b, "d/f", "2");
     good(b.rename(&key("d"), &key("e"), &RENAME));
     mkdir(b, "d");
     assert!(put(b, "d/f", "new").generation > old.generation);
+}
+
+pub fn numbers_go_on_where_something_young_left(b: &dyn Backend) {
+    // As above, for objects of which nothing is kept yet.
+    let old = put(b, "a", "1");
+    good(b.rename(&key("a"), &key("b"), &RENAME));
+    assert!(put(b, "a", "new").generation > old.generation);
+    put(b, "tmp", "1");
+    good(b.rename(&key("tmp"), &key("b"), &RENAME));
+    assert!(put(b, "tmp", "new").generation > old.generation);
 }
 
 pub fn numbers_go_on_when_all_is_dropped(b: &dyn Backend) {
