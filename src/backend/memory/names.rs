@@ -318,3 +318,38 @@ impl MemoryBackend {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::backend::Backend;
+
+    /// What another host does in the middle of a change is played by calls on the flat space.
+    #[test]
+    fn what_is_made_in_a_directory_that_goes_is_taken_back() {
+        let store = MemoryBackend::new();
+        let (dir, key) = (Key::parse("d").unwrap(), Key::parse("d/f").unwrap());
+        store.create_dir(&dir, 0o755, &Creator::current()).unwrap();
+        let record = store.find(&dir).unwrap().record.metadata();
+        let etag = store.flat.put(key.as_bytes(), Arc::default(), record, Condition::Absent).unwrap();
+        store.flat.delete(&dir_name(&dir), Condition::Any).unwrap();
+        assert!(matches!(store.adopt(&key, key.as_bytes(), etag), Err(Error::NotFound(_))));
+        assert!(store.flat.head(key.as_bytes()).is_none());
+    }
+
+    #[test]
+    fn a_claim_is_nothing_and_is_used_by_whoever_comes_first() {
+        let store = MemoryBackend::new();
+        let (dir, key) = (Key::parse("d").unwrap(), Key::parse("d/f").unwrap());
+        store.create_dir(&dir, 0o755, &Creator::current()).unwrap();
+        let claim = store.claim(&key).unwrap();
+        assert!(store.stat(&key).unwrap_err().is_not_found());
+        assert_eq!(store.list(&dir).unwrap(), []);
+        store.create_dir(&key, 0o755, &Creator::current()).unwrap();
+        assert!(store.flat.put(key.as_bytes(), Arc::default(), Record::claim(), Condition::Match(claim)).is_err());
+        store.remove_dir(&key).unwrap();
+        store.claim(&key).unwrap();
+        store.remove_dir(&dir).unwrap();
+        assert!(store.flat.list(b"d").is_empty());
+    }
+}
