@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::backend::FileKind;
-use crate::types::ObjectId;
+use crate::types::{ObjectId, Timestamp};
 
 pub fn a_commit_makes_a_generation(b: &dyn Backend) {
     let first = good(commit(b, &key("f"), b"one", &when(Precondition::Absent)));
@@ -29,7 +29,8 @@ pub fn a_commit_makes_a_generation(b: &dyn Backend) {
 pub fn a_fresh_precondition_holds(b: &dyn Backend) {
     let first = good(commit(b, &key("f"), b"1", &when(Precondition::Absent)));
     let second = good(commit(b, &key("f"), b"2", &when(Precondition::Generation(Generation::FIRST))));
-    let third = good(commit(b, &key("f"), b"3", &when(Precondition::Version(generation(2), first.id))));
+    assert_eq!(second.id, first.id);
+    let third = good(commit(b, &key("f"), b"3", &when(second.precondition())));
     let fourth = good(commit(b, &key("f"), b"4", &when(ANY)));
     assert_eq!([second.generation, third.generation, fourth.generation], [2, 3, 4].map(Generation::new));
     let reserved = good(b.reserve(&key("r"), 0o644, &Creator::current()));
@@ -39,15 +40,18 @@ pub fn a_fresh_precondition_holds(b: &dyn Backend) {
 
 pub fn a_stale_commit_changes_nothing(b: &dyn Backend) {
     let first = put(b, "f", "1");
-    put(b, "f", "2");
+    let second = put(b, "f", "2");
     let other = put(b, "other", "x");
+    let Precondition::Version(two, id, committed) = second.precondition() else { panic!("not a version: {second:?}") };
+    let before = Timestamp::from_nanos(committed.nanos() - 1);
     let now = good(b.stat(&key("f")));
     for expect in [
         Precondition::Absent,
         Precondition::Generation(Generation::FIRST),
         Precondition::Generation(generation(3)),
-        Precondition::Version(Generation::FIRST, first.id),
-        Precondition::Version(generation(2), other.id),
+        first.precondition(),
+        Precondition::Version(two, other.id, committed),
+        Precondition::Version(two, id, before),
         Precondition::Reserved(first.id),
     ] {
         for durable in [false, true] {
@@ -67,7 +71,7 @@ pub fn commits_where_no_file_is(b: &dyn Backend) {
     let id = ObjectId::random();
     for expect in [
         Precondition::Generation(Generation::FIRST),
-        Precondition::Version(Generation::FIRST, id),
+        Precondition::Version(Generation::FIRST, id, b.now()),
         Precondition::Reserved(id),
     ] {
         refused!(commit(b, &key("none"), b"x", &when(expect)), Error::Stale { current: None, .. } | Error::NotFound(_));
@@ -83,12 +87,12 @@ pub fn commits_where_no_file_is(b: &dyn Backend) {
     let first = put(b, "f", "1");
     good(b.remove(&key("f"), &ANY));
     refused!(
-        commit(b, &key("f"), b"x", &when(unchanged(&first))),
+        commit(b, &key("f"), b"x", &when(first.precondition())),
         Error::Stale { current: None, .. } | Error::NotFound(_)
     );
     let again = good(commit(b, &key("f"), b"2", &when(Precondition::Absent)));
     assert!(again.id != first.id && again.generation > first.generation);
-    refused!(commit(b, &key("f"), b"x", &when(unchanged(&first))), Error::Stale { current, .. } if current == again.generation);
+    refused!(commit(b, &key("f"), b"x", &when(first.precondition())), Error::Stale { current, .. } if current == again.generation);
 }
 
 pub fn a_commit_takes_the_staged_modification_time(b: &dyn Backend) {
@@ -113,7 +117,7 @@ pub fn reservations(b: &dyn Backend) {
     for expect in [
         Precondition::Absent,
         Precondition::Generation(Generation::FIRST),
-        Precondition::Version(Generation::FIRST, reserved.id),
+        Precondition::Version(Generation::FIRST, reserved.id, b.now()),
         Precondition::Reserved(ObjectId::random()),
     ] {
         stale(commit(b, &key("f"), b"x", &when(expect)), expect, None);
@@ -152,13 +156,13 @@ pub fn an_amendment_is_the_same_generation(b: &dyn Backend) {
     put(b, "f", "old");
     let second = put(b, "f", "2");
     let amend = |expect| Commit { amend: true, ..when(expect) };
-    let amended = good(commit(b, &key("f"), b"2, longer", &amend(unchanged(&second))));
+    let amended = good(commit(b, &key("f"), b"2, longer", &amend(second.precondition())));
     assert_eq!((amended.generation, amended.id), (second.generation, second.id));
     assert_eq!((read(b, "f"), read_generation(b, "f", 1)), ("2, longer".to_owned(), "old".to_owned()));
     assert_eq!(numbers(b, "f"), [1]);
-    good(commit(b, &key("f"), b"3", &when(unchanged(&amended))));
+    good(commit(b, &key("f"), b"3", &when(amended.precondition())));
     assert_eq!((read_generation(b, "f", 2), numbers(b, "f")), ("2, longer".to_owned(), vec![1, 2]));
-    refused!(commit(b, &key("f"), b"x", &amend(unchanged(&amended))), Error::Stale { current, .. } if current == Generation::new(3));
+    refused!(commit(b, &key("f"), b"x", &amend(amended.precondition())), Error::Stale { current, .. } if current == Generation::new(3));
     assert_eq!(read_generation(b, "f", 2), "2, longer");
 }
 
@@ -166,10 +170,10 @@ pub fn durable_commits(b: &dyn Backend) {
     let how = |expect| Commit { durable: true, ..when(expect) };
     mkdir(b, "d");
     let first = good(commit(b, &key("d/f"), b"1", &how(Precondition::Absent)));
-    let second = good(commit(b, &key("d/f"), b"2", &how(unchanged(&first))));
-    let amend = Commit { amend: true, ..how(unchanged(&second)) };
+    let second = good(commit(b, &key("d/f"), b"2", &how(first.precondition())));
+    let amend = Commit { amend: true, ..how(second.precondition()) };
     let second = good(commit(b, &key("d/f"), b"2!", &amend));
-    let third = good(append(b, "d/f", 2, "3", &how(unchanged(&second))));
+    let third = good(append(b, "d/f", 2, "3", &how(second.precondition())));
     assert_eq!((third.generation, read(b, "d/f")), (Some(generation(3)), "2!3".to_owned()));
     assert_eq!((read_generation(b, "d/f", 1), read_generation(b, "d/f", 2)), ("1".to_owned(), "2!".to_owned()));
     good(b.open(&key("d/f"))).file.sync_all().unwrap_or_else(|e| panic!("an open generation can be synced: {e}"));
@@ -193,13 +197,13 @@ pub fn removal_under_a_precondition(b: &dyn Backend) {
     for expect in [
         Precondition::Absent,
         Precondition::Generation(Generation::FIRST),
-        Precondition::Version(generation(2), ObjectId::random()),
+        Precondition::Version(generation(2), ObjectId::random(), b.now()),
         Precondition::Reserved(first.id),
     ] {
         stale(b.remove(&key("f"), &expect), expect, second.generation);
     }
     assert_eq!((read(b, "f"), numbers(b, "f")), ("2".to_owned(), vec![1]), "a refused removal leaves no trace");
-    good(b.remove(&key("f"), &unchanged(&second)));
+    good(b.remove(&key("f"), &second.precondition()));
     refused!(b.stat(&key("f")), Error::NotFound(_));
     refused!(b.remove(&key("f"), &ANY), Error::NotFound(_));
     put(b, "g", "1");

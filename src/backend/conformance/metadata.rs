@@ -103,7 +103,7 @@ pub fn metadata_makes_no_generation(b: &dyn Backend) {
     assert!(after.recorded && after.generation == before.generation, "a time that was set is no change from outside");
     assert_eq!(numbers(b, "f"), [0; 0]);
     // A precondition doesn't see it either.
-    good(commit(b, &key("f"), b"y", &when(unchanged(&before))));
+    good(commit(b, &key("f"), b"y", &when(before.precondition())));
 }
 
 pub fn metadata_survives_a_commit(b: &dyn Backend) {
@@ -114,7 +114,7 @@ pub fn metadata_survives_a_commit(b: &dyn Backend) {
     let after = put(b, "f", "yy");
     assert_eq!((after.mode, after.uid, after.gid, after.id), (0o640, before.uid, before.gid, before.id));
     assert_eq!(good(b.get_xattr(&key("f"), name("user.a"))), b"1");
-    good(append(b, "f", 2, "z", &when(unchanged(&after))));
+    good(append(b, "f", 2, "z", &when(after.precondition())));
     assert_eq!(good(b.get_xattr(&key("f"), name("user.a"))), b"1");
     good(b.rename(&key("f"), &key("g"), &RENAME));
     let moved = good(b.stat(&key("g")));

@@ -98,14 +98,6 @@ fn generation(number: u64) -> Generation {
     Generation::new(number).unwrap_or_else(|| panic!("0 is no generation"))
 }
 
-/// The precondition that `stat` is still what is there.
-fn unchanged(stat: &Stat) -> Precondition {
-    match stat.generation {
-        Some(generation) => Precondition::Version(generation, stat.id),
-        None => Precondition::Reserved(stat.id),
-    }
-}
-
 /// The value of something that must succeed.
 #[track_caller]
 fn good<T>(result: Result<T>) -> T {

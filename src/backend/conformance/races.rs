@@ -27,7 +27,7 @@ pub fn one_reserves(b: &dyn Backend) {
         let path = key(&format!("f{round}"));
         let won = at_once(&|_| match b.reserve(&path, 0o644, &Creator::current()) {
             Ok(stat) => {
-                let first = good(commit(b, &path, b"mine", &when(unchanged(&stat))));
+                let first = good(commit(b, &path, b"mine", &when(stat.precondition())));
                 assert_eq!(first.generation, Some(Generation::FIRST));
                 1
             }
@@ -43,7 +43,7 @@ pub fn one_commits(b: &dyn Backend) {
         let path = format!("f{round}");
         // A new object, then one that exists.
         for number in 1..=3 {
-            let expect = b.stat(&key(&path)).map_or(Precondition::Absent, |stat| unchanged(&stat));
+            let expect = b.stat(&key(&path)).map_or(Precondition::Absent, |stat| stat.precondition());
             let won = at_once(&|thread| match commit(b, &key(&path), thread.to_string().as_bytes(), &when(expect)) {
                 Ok(stat) => {
                     assert_eq!(stat.generation, Some(generation(number)));
@@ -70,7 +70,7 @@ pub fn increments_add_up(b: &dyn Backend) {
                 let opened = good(b.open(&key("n")));
                 let bytes = read_all(&opened.file);
                 let n: u64 = text(bytes).parse().unwrap_or_else(|e| panic!("a torn number: {e}"));
-                match commit(b, &key("n"), (n + 1).to_string().as_bytes(), &when(unchanged(&opened.stat))) {
+                match commit(b, &key("n"), (n + 1).to_string().as_bytes(), &when(opened.stat.precondition())) {
                     Ok(_) => break,
                     Err(Error::Stale { .. }) => retries += 1,
                     Err(other) => panic!("the wrong error: {other:?}"),
@@ -92,7 +92,7 @@ pub fn appends_add_up(b: &dyn Backend) {
     let base = put(b, "log", "base\n");
     at_once(&|thread| {
         for n in 0..EACH {
-            let how = Commit { merge: true, ..when(unchanged(&base)) };
+            let how = Commit { merge: true, ..when(base.precondition()) };
             good(append(b, "log", base.size, &format!("{thread}.{n}\n"), &how));
         }
         0

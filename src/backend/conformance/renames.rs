@@ -15,7 +15,7 @@ pub fn a_rename_takes_the_history_along(b: &dyn Backend) {
     refused!(b.stat(&key("a")), Error::NotFound(_));
     assert_eq!((numbers(b, "a"), numbers(b, "d/b")), (vec![], vec![1]));
     assert_eq!((read_generation(b, "d/b", 1), read(b, "d/b")), ("1".to_owned(), "2".to_owned()));
-    good(commit(b, &key("d/b"), b"3", &when(unchanged(&second))));
+    good(commit(b, &key("d/b"), b"3", &when(second.precondition())));
     assert_eq!(histories(b, ""), [key("d/b")]);
 }
 
@@ -31,7 +31,7 @@ pub fn a_rename_over_is_a_commit(b: &dyn Backend) {
     assert_eq!(good(b.open_generation(&key("f"), Generation::FIRST)).stat.id, replaced.id);
     assert_eq!(names(b, ""), ["f"]);
     // Whoever had the old one open is told.
-    refused!(commit(b, &key("f"), b"x", &when(unchanged(&replaced))), Error::Stale { current, .. } if current == moved.generation);
+    refused!(commit(b, &key("f"), b"x", &when(replaced.precondition())), Error::Stale { current, .. } if current == moved.generation);
 }
 
 pub fn an_older_history_stays(b: &dyn Backend) {
@@ -54,16 +54,16 @@ pub fn renames_under_preconditions(b: &dyn Backend) {
     let rename = |expect_from, expect_to| {
         b.rename(&key("from"), &key("to"), &Rename { expect_from, expect_to, exchange: false })
     };
-    let other = Precondition::Version(Generation::FIRST, ObjectId::random());
+    let other = Precondition::Version(Generation::FIRST, ObjectId::random(), b.now());
     refused!(rename(ANY, Precondition::Absent), Error::Exists(_));
     refused!(rename(ANY, other), Error::Stale { current, .. } if current == Some(Generation::FIRST));
     refused!(rename(other, ANY), Error::Stale { current, .. } if current == Some(Generation::FIRST));
     refused!(rename(Precondition::Generation(generation(2)), ANY), Error::Stale { .. });
-    let absent = Rename { expect_to: unchanged(&to), ..RENAME };
+    let absent = Rename { expect_to: to.precondition(), ..RENAME };
     refused!(b.rename(&key("from"), &key("new"), &absent), Error::Stale { current: None, .. });
     assert_eq!((read(b, "from"), read(b, "to"), names(b, "").len()), ("f".to_owned(), "t".to_owned(), 2));
     assert_eq!((numbers(b, "from"), numbers(b, "to")), (vec![], vec![]), "a refused rename leaves no trace");
-    good(rename(unchanged(&from), unchanged(&to)));
+    good(rename(from.precondition(), to.precondition()));
     assert_eq!(read(b, "to"), "f");
     let free = Rename { expect_to: Precondition::Absent, ..RENAME };
     good(b.rename(&key("to"), &key("new"), &free));
@@ -126,7 +126,7 @@ pub fn a_directory_moves_with_its_members(b: &dyn Backend) {
     assert_eq!(read_generation(b, "x/y/b/f", 1), "1");
     assert_eq!(read_generation(b, "x/y/gone", 1), "1", "the history of what was removed moves too");
     assert_eq!((numbers(b, "a/b/f"), numbers(b, "a/gone"), read(b, "a2/h")), (vec![], vec![], "stays".to_owned()));
-    good(commit(b, &key("x/y/b/f"), b"3", &when(unchanged(&file))));
+    good(commit(b, &key("x/y/b/f"), b"3", &when(file.precondition())));
     // And back.
     good(b.rename(&key("x/y"), &key("a"), &RENAME));
     assert_eq!((read(b, "a/b/f"), numbers(b, "a/b/f"), current(b, "a/b/f")), ("3".to_owned(), vec![1, 2], 3));
@@ -171,7 +171,7 @@ pub fn prefixes_survive_a_rename_over(b: &dyn Backend) {
     // What the source's history is stored in terms of leaves; what the target's is stored in terms of is replaced.
     for path in ["from", "to"] {
         let first = put(b, path, path);
-        good(append(b, path, first.size, "+", &when(unchanged(&first))));
+        good(append(b, path, first.size, "+", &when(first.precondition())));
     }
     good(b.rename(&key("from"), &key("to"), &RENAME));
     assert_eq!(

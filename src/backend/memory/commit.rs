@@ -157,7 +157,7 @@ impl MemoryBackend {
     /// all generations in between were only appended to.
     fn grew_from(&self, key: &Key, current: &Record, expect: &Precondition, size: u64) -> Result<bool> {
         let base = match *expect {
-            Precondition::Version(base, id) if id == current.id => base,
+            Precondition::Version(base, id, _) if id == current.id => base,
             Precondition::Generation(base) => base,
             _ => return Ok(false),
         };

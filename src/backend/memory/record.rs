@@ -185,7 +185,9 @@ pub fn check(key: &Key, expect: &Precondition, found: Option<&Record>) -> Result
         (Precondition::Absent, found) => found.is_none(),
         (_, None) => false,
         (Precondition::Generation(generation), Some(found)) => found.generation == Some(generation),
-        (Precondition::Version(generation, id), Some(found)) => found.generation == Some(generation) && found.id == id,
+        (Precondition::Version(generation, id, committed), Some(found)) => {
+            found.generation == Some(generation) && found.id == id && found.committed == Some(committed)
+        }
         (Precondition::Reserved(id), Some(found)) => {
             found.kind == FileKind::File && found.generation.is_none() && found.id == id
         }
