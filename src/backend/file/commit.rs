@@ -44,11 +44,17 @@ impl FileBackend {
         let _lock = self.locks.key(key)?;
         let place = self.place(key)?;
         let found = self.check(key, &place, &how.expect)?;
-        let generation = if how.amend {
-            found.as_ref().and_then(|found| found.stat.generation).unwrap_or(Generation::FIRST)
-        } else {
-            self.next_generation(key, found.as_ref())?
+        if found.as_ref().is_some_and(|found| found.stat.kind != FileKind::File) {
+            return Err(Error::Invalid(key.clone(), "is no regular file"));
+        }
+        let generation = match found.as_ref().and_then(|found| found.stat.generation) {
+            Some(own) if how.amend => own,
+            _ => self.next_generation(key, found.as_ref())?,
         };
+        if how.amend {
+            // What is about to be replaced and not kept may be what an older generation's bytes are read from.
+            self.make_prefix_whole(key, &place)?;
+        }
         let now = self.now();
         let (found, made) = match found {
             Some(found) => (found, false),
@@ -176,6 +182,9 @@ impl FileBackend {
         let (Some(old), Some(record)) = (found.stat.generation, found.record) else {
             return Err(Error::Stale { key: key.clone(), current: found.stat.generation });
         };
+        if !how.merge && found.stat.size != from {
+            return Err(Error::Stale { key: key.clone(), current: Some(old) });
+        }
         let merged = !matches!(how.expect, Precondition::Version(g, ..) | Precondition::Generation(g) if g == old);
         let amend = how.amend && !merged;
         let generation = if amend { old } else { old.next() };
