@@ -2,6 +2,7 @@
 
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
+use std::time::Duration;
 
 use rustix::fs::{Gid, Mode, Uid};
 use rustix::io::Errno;
@@ -19,18 +20,21 @@ impl Fs {
     /// ESTALE when its path now leads to another object.
     pub fn getattr(&self, ino: Ino, _fh: Option<Fh>) -> Result<Attr> {
         let _names = self.namespace.read();
-        let (key, open, orphan) = self.known(ino)?;
-        let stat = match key {
-            Some(key) => {
-                let stat = self.store.backend().stat(&key).map_err(from_backend)?;
-                if stat.id.get() != ino {
-                    return Err(Errno::STALE);
+        let look = || {
+            let (key, open, orphan) = self.known(ino)?;
+            let stat = match key {
+                Some(key) => {
+                    let stat = self.store.backend().stat(&key).map_err(from_backend)?;
+                    if stat.id.get() != ino {
+                        return Err(Errno::STALE);
+                    }
+                    stat
                 }
-                stat
-            }
-            None => self.orphan_stat(ino, open.as_deref(), orphan.as_deref())?,
+                None => self.orphan_stat(ino, open.as_deref(), orphan.as_deref())?,
+            };
+            Ok(self.answer(ino, stat, open.as_deref()))
         };
-        Ok(self.answer(ino, stat, open.as_deref()))
+        self.look(look, |_| {})
     }
 
     /// Changes attributes on behalf of a process that the kernel has found entitled to it.
@@ -106,10 +110,8 @@ impl Fs {
         if let Some(node) = self.nodes.lock().get_mut(ino) {
             node.seen = Some((&stat).into());
         }
-        if let Some(open) = open {
-            open.overlay(&mut stat);
-        }
-        Attr { ino, stat, ttl: self.ttl() }
+        let written = open.is_some_and(|open| open.overlay(&mut stat));
+        Attr { ino, stat, ttl: if written { Duration::ZERO } else { self.ttl() } }
     }
 
     /// The attributes of what has lost its last name but is still in use.

@@ -23,8 +23,16 @@ impl Fs {
             return Err(Errno::NOENT);
         }
         let key = self.child(parent, name)?;
-        let stat = self.store.backend().stat(&key).map_err(from_backend)?;
-        Ok(self.introduce(&key, parent, name, stat))
+        self.meet(&key, parent, name)
+    }
+
+    /// Looks at what is at a path and tells the kernel of it.
+    pub(super) fn meet(&self, key: &Key, parent: Ino, name: &OsStr) -> Result<Entry> {
+        let look = || {
+            let stat = self.store.backend().stat(key).map_err(from_backend)?;
+            Ok(self.introduce(key, parent, name, stat))
+        };
+        self.look(look, |entry| self.forget(entry.attr.ino, 1))
     }
 
     /// Tells the kernel of an inode; a directory is watched from now on.
@@ -81,8 +89,7 @@ impl Fs {
         self.make(parent, name, |key| {
             let backend = self.store.backend();
             if kind == FileKind::File {
-                let reserved = backend.reserve(key, mode, &caller.creator())?;
-                backend.commit_reserved(key, reserved.id)
+                backend.reserve(key, mode, &caller.creator())
             } else {
                 backend.create_special(key, kind, mode, rdev, &caller.creator())
             }

@@ -197,11 +197,6 @@ impl Session {
         self.lost.is_some()
     }
 
-    /// Whether the session's object has been published or existed before, so that it has a generation.
-    pub fn is_reserved(&self) -> bool {
-        matches!(self.expect, Precondition::Reserved(_)) && !self.published
-    }
-
     /// The file that readers may read while nothing is staged.
     pub fn base_file(&self) -> Option<&Arc<File>> {
         self.base.as_ref().map(|base| &base.file)
@@ -454,22 +449,14 @@ impl Session {
         Ok(Some(stat))
     }
 
+    /// Nothing was written. A file that was made and never written to has no generation: nothing was saved.
     fn publish_clean(&mut self, key: &Key, durable: bool) -> Result<Option<Stat>> {
-        let mut published = None;
-        if let Precondition::Reserved(id) = self.expect
-            && !self.published
-        {
-            let stat = self.store.backend.commit_reserved(key, id)?;
-            self.follow(key, &stat);
-            self.published = true;
-            published = Some(stat);
-        }
         if durable {
             let opened = self.store.backend.open(key)?;
             opened.file.sync_all().map_err(|e| self.io("sync", e))?;
             self.store.backend.sync_dir(&key.parent().unwrap_or_else(Key::root))?;
         }
-        Ok(published)
+        Ok(None)
     }
 
     /// fsync: what was written so far will survive a power loss. The first time that publishes it; later in the

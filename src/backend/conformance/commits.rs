@@ -139,19 +139,6 @@ pub fn reservations(b: &dyn Backend) {
     assert_eq!((numbers(b, "g"), numbers(b, "h")), (vec![], vec![]));
 }
 
-pub fn a_reservation_can_be_committed_empty(b: &dyn Backend) {
-    let reserved = good(b.reserve(&key("f"), 0o644, &Creator::current()));
-    let stat = good(b.commit_reserved(&key("f"), reserved.id));
-    assert_eq!((stat.generation, stat.size, stat.id), (Some(Generation::FIRST), 0, reserved.id));
-    assert!(stat.committed.is_some());
-    let second = put(b, "f", "2");
-    assert_eq!((second.generation, read_generation(b, "f", 1)), (Some(generation(2)), String::new()));
-    // What is current when something was committed meanwhile.
-    assert_eq!(good(b.commit_reserved(&key("f"), reserved.id)).generation, second.generation);
-    assert_eq!(read(b, "f"), "2");
-    assert!(b.commit_reserved(&key("none"), reserved.id).is_err());
-}
-
 pub fn an_amendment_is_the_same_generation(b: &dyn Backend) {
     put(b, "f", "old");
     let second = put(b, "f", "2");

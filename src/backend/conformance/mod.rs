@@ -49,7 +49,7 @@ pub const CASES: &[Case] = cases! {
         metadata_makes_no_generation, metadata_survives_a_commit;
     commits: a_commit_makes_a_generation, a_fresh_precondition_holds, a_stale_commit_changes_nothing,
         commits_where_no_file_is, a_commit_takes_the_staged_modification_time, reservations,
-        a_reservation_can_be_committed_empty, an_amendment_is_the_same_generation, durable_commits,
+        an_amendment_is_the_same_generation, durable_commits,
         open_files_keep_their_bytes, removal_under_a_precondition;
     appends: an_append_makes_a_generation, an_append_at_a_stale_base_fails, appends_merge,
         an_append_does_not_merge_with_a_rewrite, prefixes_stay_readable, an_amended_append,

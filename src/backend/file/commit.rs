@@ -280,26 +280,6 @@ impl FileBackend {
             Err(Error::Stale { key: key.clone(), current: stat.and_then(|stat| stat.generation) })
         }
     }
-
-    pub(super) fn record_reserved(&self, key: &Key, id: ObjectId) -> Result<Stat> {
-        let _tree = self.locks.share_tree(key)?;
-        let _lock = self.locks.key(key)?;
-        let place = self.place(key)?;
-        let found = self.find(key, &place)?;
-        if !found.is_reserved() || found.stat.id != id {
-            return Ok(self.adopt_locked(key, &place, found)?.stat);
-        }
-        let record = Record {
-            generation: self.next_generation(key, Some(&found))?,
-            id,
-            committed: self.now(),
-            size: 0,
-            mtime: found.stat.mtime,
-            inode: found.stat.incarnation,
-        };
-        write_record(key, &place, &record)?;
-        Ok(self.find(key, &place)?.stat)
-    }
 }
 
 /// Whether the file has further names.

@@ -101,10 +101,6 @@ impl Backend for FileBackend {
         self.make_file(key, mode, creator)
     }
 
-    fn commit_reserved(&self, key: &Key, id: ObjectId) -> Result<Stat> {
-        self.record_reserved(key, id)
-    }
-
     fn link(&self, from: &Key, to: &Key) -> Result<Stat> {
         self.make_link(from, to)
     }

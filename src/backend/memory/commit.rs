@@ -19,22 +19,6 @@ impl MemoryBackend {
         self.make(key, (FileKind::File, mode), &Arc::default(), creator, &|_| Ok(()))
     }
 
-    /// Makes the empty file of a reservation a generation.
-    pub(super) fn commit_empty(&self, key: &Key, id: ObjectId) -> Result<Stat> {
-        loop {
-            let mut entry = self.find(key)?;
-            if entry.record.generation.is_none() {
-                check(key, &Precondition::Reserved(id), Some(&entry.record))?;
-                entry.record.generation = Some(self.next_generation(key, None)?);
-                entry.record.committed = Some(self.tick());
-                if self.replace_metadata(&entry).is_err() {
-                    continue;
-                }
-            }
-            return Ok(entry.record.stat(entry.size, 1));
-        }
-    }
-
     /// The current generation as a local file.
     pub(super) fn open_current(&self, key: &Key) -> Result<Opened> {
         loop {

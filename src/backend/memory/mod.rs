@@ -170,10 +170,6 @@ impl Backend for MemoryBackend {
         self.reserve_name(key, mode, creator)
     }
 
-    fn commit_reserved(&self, key: &Key, id: ObjectId) -> Result<Stat> {
-        self.commit_empty(key, id)
-    }
-
     fn link(&self, _: &Key, to: &Key) -> Result<Stat> {
         Err(Error::Unsupported(to.clone(), "hard links"))
     }
