@@ -200,8 +200,8 @@ pub trait Backend: Send + Sync + 'static {
     /// [`Error::Invalid`] (into itself), [`Error::Stale`], [`Error::Unsupported`].
     fn rename(&self, from: &Key, to: &Key, how: &Rename) -> Result<Stat>;
 
-    /// A descriptor that keeps a directory's attributes readable after it was removed; `None` where the medium has
-    /// no such thing.
+    /// A descriptor (O_PATH) that keeps the attributes of what is at `key` readable after it was removed; `None`
+    /// where the medium has no such thing.
     fn hold(&self, key: &Key) -> Result<Option<OwnedFd>> {
         let _ = key;
         Ok(None)

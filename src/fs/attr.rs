@@ -115,8 +115,8 @@ impl Fs {
     /// The attributes of what has lost its last name but is still in use.
     fn orphan_stat(&self, ino: Ino, open: Option<&OpenNode>, orphan: Option<&OwnedFd>) -> Result<Stat> {
         let stat = match (open.and_then(OpenNode::file), orphan) {
-            (Some(file), _) => rustix::fs::fstat(&*file),
-            (None, Some(fd)) => rustix::fs::fstat(fd),
+            (_, Some(fd)) => rustix::fs::fstat(fd),
+            (Some(file), None) => rustix::fs::fstat(&*file),
             (None, None) => return Err(Errno::STALE),
         }?;
         let time = |seconds: i64, nanos: i64| Timestamp::from_parts(seconds, nanos as u32);
@@ -143,10 +143,10 @@ impl Fs {
 
     fn set_orphan(&self, open: Option<&OpenNode>, orphan: Option<&OwnedFd>, set: &SetAttr) -> Result<()> {
         let file = open.and_then(OpenNode::file);
-        // By the descriptor's own path, since that of a directory is open for its path only (O_PATH).
+        // By the descriptor's own path, since it is open for its path only (O_PATH).
         let number = match (&file, orphan) {
-            (Some(file), _) => std::os::fd::AsRawFd::as_raw_fd(&**file),
-            (None, Some(fd)) => std::os::fd::AsRawFd::as_raw_fd(fd),
+            (_, Some(fd)) => std::os::fd::AsRawFd::as_raw_fd(fd),
+            (Some(file), None) => std::os::fd::AsRawFd::as_raw_fd(&**file),
             (None, None) => return Err(Errno::STALE),
         };
         let path = format!("/proc/self/fd/{number}");

@@ -13,7 +13,7 @@ pub fn errno(error: store::Error) -> Errno {
             log::warn!("{error}");
             Errno::STALE
         }
-        store::Error::NoConflict(_) => Errno::NOENT,
+        store::Error::NoConflict(_) | store::Error::AmbiguousConflict(_) => Errno::NOENT,
         store::Error::Url { .. } => Errno::INVAL,
         store::Error::Records { ref source, .. } | store::Error::Source(ref source) => {
             log::error!("{error}");

@@ -420,9 +420,9 @@ impl Fs {
         let key = self.nodes.lock().key(handle.ino);
         let mut state = handle.node.state.lock();
         // One that was only truncated waits for the last close: `cmd > file` closes a copy of the descriptor before
-        // cmd has written anything.
+        // cmd has written anything. A new file that is empty is recorded as such, for that changes its ctime.
         let wrote = handle.session == state.session_number
-            && state.session.as_ref().is_some_and(|s| s.has_written() || s.is_lost());
+            && state.session.as_ref().is_some_and(|s| s.has_written() || s.is_lost() || s.is_reserved());
         match key {
             Some(key) if wrote => {
                 let published = state.publish(&key, false)?;

@@ -123,10 +123,7 @@ impl Session {
 
     /// A session on an object that was just opened.
     pub fn on(store: &Store, key: &Key, opened: Opened, options: &SessionOptions) -> Self {
-        let found = match opened.stat.generation {
-            Some(generation) => Precondition::Version(generation, opened.stat.id),
-            None => Precondition::Reserved(opened.stat.id),
-        };
+        let found = opened.stat.precondition();
         let base = opened.stat.generation.is_some().then_some(opened);
         Self::new(store, key, base, options.expect.unwrap_or(found), options.creator)
     }
@@ -506,10 +503,7 @@ impl Session {
 
     /// The object was renamed, or changed by its own mount: the session is now based on `stat` at `key`.
     pub fn follow(&mut self, key: &Key, stat: &Stat) {
-        self.expect = match stat.generation {
-            Some(generation) => Precondition::Version(generation, stat.id),
-            None => Precondition::Reserved(stat.id),
-        };
+        self.expect = stat.precondition();
         let staged_is_published = self.staged.is_none();
         if staged_is_published {
             self.dirty = false;
@@ -640,12 +634,11 @@ impl Session {
             Err(error) => return Err(error.into()),
         };
         let same = match (self.expect, &current) {
-            (Precondition::Version(generation, id), Some(stat)) => stat.generation == Some(generation) && stat.id == id,
-            (Precondition::Generation(generation), Some(stat)) => stat.generation == Some(generation),
-            (Precondition::Reserved(id), Some(stat)) => stat.generation.is_none() && stat.id == id,
-            (Precondition::Absent, current) => current.is_none(),
             (Precondition::Any, _) => true,
-            _ => false,
+            (Precondition::Absent, current) => current.is_none(),
+            (Precondition::Generation(generation), Some(stat)) => stat.generation == Some(generation),
+            (expect, Some(stat)) => stat.precondition() == expect,
+            (_, None) => false,
         };
         let current = current.and_then(|stat| stat.generation);
         Ok((!same).then(|| backend::Error::Stale { key: key.clone(), current }))
@@ -672,7 +665,7 @@ impl Session {
         self.stage_whole()?;
         let staged = self.staged.take().ok_or_else(|| self.broken())?;
         let base = match self.expect {
-            Precondition::Version(generation, _) | Precondition::Generation(generation) => Some(generation),
+            Precondition::Version(generation, ..) | Precondition::Generation(generation) => Some(generation),
             _ => None,
         };
         self.store.set_aside(staged, key, reason, base).map_err(|(error, staged)| {

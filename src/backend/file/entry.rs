@@ -126,6 +126,8 @@ impl FileBackend {
             let dir = self.objects.root();
             let mut stat = convert(&statx(dir, OsStr::new("")).map_err(|e| Error::from_io(key, "stat", e))?, None);
             stat.id = ObjectId::ROOT;
+            // Without Sepia's own directory.
+            stat.nlink = stat.nlink.saturating_sub(1).max(2);
             return Ok(stat);
         }
         let found = match self.place(key).and_then(|place| self.find(key, &place)) {

@@ -122,7 +122,7 @@ impl Backend for FileBackend {
     }
 
     fn hold(&self, key: &Key) -> Result<Option<OwnedFd>> {
-        self.directory(key)?.duplicate().map(Some).map_err(|e| Error::from_io(key, "hold the directory", e))
+        self.hold_entry(key).map(Some)
     }
 
     fn sync_dir(&self, dir: &Key) -> Result<()> {
