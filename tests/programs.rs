@@ -232,7 +232,7 @@ fn sqlite_keeps_its_databases_whole() {
             "sqlite3 {mode}.db 'pragma journal_mode={mode}; create table t (process, n, filler); create index i on t (n);' >/dev/null
              for p in 1 2 3; do (
                for n in $(seq 40); do
-                 sqlite3 -cmd '.timeout 60000' {mode}.db \"begin immediate; insert into t values ($p, $n, hex(randomblob(500))); commit;\"
+                 sqlite3 -cmd '.log stderr' -cmd '.timeout 60000' {mode}.db \"begin immediate; insert into t values ($p, $n, hex(randomblob(500))); commit;\"
                done ) &
              done
              failed=0; for job in $(jobs -p); do wait $job || failed=1; done; test $failed = 0
