@@ -228,7 +228,8 @@ fn files(dir: &Path, round: usize, count: usize) -> Vec<PathBuf> {
 
 /// Forgets names, inodes and, below, cached blocks of metadata. Only root can.
 fn drop_caches() -> Result<()> {
-    fs::write("/proc/sys/vm/drop_caches", "2").map_err(|error| format!("dropping the caches needs root: {error}").into())
+    fs::write("/proc/sys/vm/drop_caches", "2")
+        .map_err(|error| format!("dropping the caches needs root: {error}").into())
 }
 
 // Small files
@@ -257,9 +258,7 @@ fn read(options: &Options, dir: &Path, round: usize) -> Result<Duration> {
 
 fn overwrite(options: &Options, dir: &Path, round: usize) -> Result<Duration> {
     let (paths, bytes) = (files(dir, round, options.files), [b'o'; 4096]);
-    each(options.files, |number| {
-        OpenOptions::new().write(true).truncate(true).open(&paths[number])?.write_all(&bytes)
-    })
+    each(options.files, |number| OpenOptions::new().write(true).truncate(true).open(&paths[number])?.write_all(&bytes))
 }
 
 fn unlink(options: &Options, dir: &Path, round: usize) -> Result<Duration> {

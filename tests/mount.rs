@@ -5,7 +5,9 @@ mod common;
 use std::fs;
 use std::process::Command;
 
-use common::{Store, is_mounted, run, run_within, sepia_binary, sh, sh_as_ordinary_user, sh_fails, wait_for};
+use common::{
+    Store, is_mounted, need_root, run, run_within, sepia_binary, sh, sh_as_ordinary_user, sh_fails, wait_for,
+};
 use rustix::process::Signal;
 
 #[test]
@@ -118,4 +120,35 @@ fn the_name_in_the_mount_table_can_be_chosen() {
     let line = table.lines().find(|line| line.contains(mount.path().to_str().unwrap())).unwrap();
     assert!(line.starts_with("a-name-of-its-own ") && line.contains(" fuse.sepia "), "{line}");
     run(Command::new("findmnt").args(["-n", "-t", "fuse.sepia"]).arg(mount.path()));
+}
+
+#[test]
+fn as_root_mount_and_fstab_know_the_type() {
+    need_root();
+    let store = Store::new();
+    let dir = store.scratch().dir("dir");
+    let fstab = store.scratch().path().join("fstab");
+    let line =
+        format!("{} {} fuse.sepia noauto,nosuid,x-systemd.automount 0 0\n", store.path().display(), dir.display());
+    fs::write(&fstab, line).unwrap();
+    run(&mut common::script_with_mount_helper(
+        store.scratch().path(),
+        "mount -t fuse.sepia -o nodev,noatime store dir
+         trap 'umount dir || umount -l dir' EXIT
+         echo one > dir/file
+         findmnt -no OPTIONS -t fuse.sepia dir | grep -w nodev | grep -qw noatime
+         mount -o remount,ro dir
+         ! echo two > dir/file
+         mount -o remount,rw dir
+         echo two > dir/file
+         umount dir
+         mount -T fstab \"$PWD/dir\"
+         findmnt -no OPTIONS -t fuse.sepia dir | grep -qw nosuid
+         echo three > dir/file
+         umount dir
+         trap - EXIT
+         test \"$(cat store/file)\" = three",
+    ));
+    assert!(!is_mounted(&dir));
+    assert_eq!(store.generations("file"), [1, 2, 3]);
 }

@@ -5,9 +5,8 @@ mod common;
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
-use std::process::Command;
 
-use common::{LoopFs, Scratch, Store, need_root, run_within, tool};
+use common::{LoopFs, Scratch, Store, need_root, run_within, script_with_mount_helper, tool};
 
 /// Of the 398 cases of version 0.2.2, so many pass on ext4 at least; fewer means that the suite didn't run as it
 /// should, and a comparison with it would prove nothing.
@@ -30,6 +29,10 @@ allow_remount = true
 entries = [["nobody", "nogroup"], ["games", "games"]]
 "#;
 
+/// What the suite can't try on any FUSE filesystem: it asks the C library for the greatest number of links, which
+/// answers by the filesystem's type and knows nothing of FUSE's. `as_root_there_are_as_many_links_as_below` tries it.
+const ELSEWHERE: &[&str] = &["link::link_count_max"];
+
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Case {
     outcome: String,
@@ -38,8 +41,13 @@ struct Case {
 
 /// Runs the suite in `dir` and returns the outcome of each case.
 fn conformance(configuration: &Path, dir: &Path, secondary: &Path) -> BTreeMap<String, Case> {
-    let mut command = Command::new(tool("pjdfstest"));
-    command.arg("-c").arg(configuration).arg("-p").arg(dir).arg("-s").arg(secondary);
+    let shown = |path: &Path| format!("'{}'", path.display());
+    let suite = tool("pjdfstest");
+    let text =
+        [suite.as_path(), Path::new("-c"), configuration, Path::new("-p"), dir, Path::new("-s"), secondary].map(shown);
+    // It remounts the filesystem read-only in between, which takes Sepia's helper for mount(8). Its exit code only says
+    // whether all passed.
+    let mut command = script_with_mount_helper(dir.parent().unwrap(), &format!("{} || true", text.join(" ")));
     command.env("NO_COLOR", "1").env_remove("RUST_BACKTRACE");
     let output = run_within(&mut command, common::LIMIT * 2);
     let text = output.text();
@@ -96,7 +104,7 @@ fn as_root_what_passes_on_ext4_passes_on_the_mount() {
 
     let regressions: Vec<String> = native
         .iter()
-        .filter(|(_, case)| case.outcome == "ok")
+        .filter(|(name, case)| case.outcome == "ok" && !ELSEWHERE.contains(&name.as_str()))
         .filter_map(|(name, _)| match mounted.get(name) {
             Some(case) if case.outcome == "ok" => None,
             Some(case) => Some(format!("{name}: {}\n{}", case.outcome, case.detail)),

@@ -71,7 +71,7 @@ fn description(dir: &Path) -> String {
     let attributes = sh(
         dir,
         "find . -mindepth 1 -not -type l -print0 | sort -z | xargs -0 getfattr -dhe hex -m '^user\\.' -- |
-         { grep -av '^user\\.sepia\\.' || true; } | awk '/^# file/ { held = $0; next } NF { if (held) print held; held = \"\"; print }'",
+         { grep -av '^user\\.sepia[.=]' || true; } | awk '/^# file/ { held = $0; next } NF { if (held) print held; held = \"\"; print }'",
     );
     assert!(!list.is_empty() && !sums.is_empty());
     [list, sums, acls, attributes].concat()
@@ -202,7 +202,8 @@ fn tar_goes_in_and_out() {
     sh(&tree, &format!("tar -cf '{}' {options} .", archive.display()));
     mount.sh(&format!("mkdir copy; tar -xpf '{}' -C copy {options} --same-permissions", archive.display()));
     assert_same(&tree, &mount.join("copy"));
-    assert_written_once(&store, &["copy/crates/src/lib.rs", "copy/odd/one", "copy/odd/attributes"]);
+    // Not so odd/attributes: of what has attributes, tar makes an empty file with mknod first.
+    assert_written_once(&store, &["copy/crates/src/lib.rs", "copy/odd/one"]);
 
     // Out again; what the archive says about Sepia's attributes is harmless where it is unpacked, here or there.
     let second = store.scratch().path().join("out.tar");
@@ -231,7 +232,7 @@ fn sqlite_keeps_its_databases_whole() {
             "sqlite3 {mode}.db 'pragma journal_mode={mode}; create table t (process, n, filler); create index i on t (n);' >/dev/null
              for p in 1 2 3; do (
                for n in $(seq 40); do
-                 sqlite3 -cmd '.timeout 60000' {mode}.db \"begin immediate; insert into t values ($p, $n, hex(randomblob(500))); commit;\"
+                 sqlite3 -cmd '.log stderr' -cmd '.timeout 60000' {mode}.db \"begin immediate; insert into t values ($p, $n, hex(randomblob(500))); commit;\"
                done ) &
              done
              failed=0; for job in $(jobs -p); do wait $job || failed=1; done; test $failed = 0
@@ -265,47 +266,63 @@ fn sqlite_holds_one_connection_open_for_long() {
     }
 }
 
-#[test]
-fn vim_and_sed_save_new_generations() {
+/// Edits a file with vim three times; all four texts must be in its history.
+#[track_caller]
+fn edit_with_vim(options: &str) {
     let store = Store::new();
     let mount = store.mount();
     tool("vim");
-    // Vim writes in place, or renames the old file away and writes a new one: both are saves of the same object.
-    for (name, options) in [
-        ("in-place", "set backupcopy=yes"),
-        ("renamed", "set backupcopy=no"),
-        ("auto", "set backupcopy=auto"),
-        ("backup", "set backup backupcopy=no"),
-        ("plain", "set nowritebackup"),
-    ] {
-        mount.sh(&format!("printf 'one\\ntwo\\n' > {name}; chmod 640 {name}"));
-        for (from, to) in [("one", "1"), ("two", "2"), ("1", "uno")] {
-            mount.sh(&format!(
-                "vim -es -u NONE -N -i NONE -c '{options} | set swapfile fsync' -c '%s/{from}/{to}/' -c 'wq' {name}"
-            ));
-        }
-        assert_eq!(fs::read_to_string(mount.join(name)).unwrap(), "uno\n2\n", "{name}");
-        assert_eq!(mount.sh(&format!("stat -c %a {name}")), "640\n", "{name}");
-        let generations = store.generations(name);
-        let contents: Vec<Vec<u8>> = generations.iter().map(|n| store.cat(name, Some(*n))).collect();
-        for expected in ["one\ntwo\n", "1\ntwo\n", "1\n2\n", "uno\n2\n"] {
-            assert!(
-                contents.iter().any(|content| content == expected.as_bytes()),
-                "{name}: {expected:?} is not in its history of generations {generations:?}"
-            );
-        }
+    mount.sh("printf 'one\\ntwo\\n' > text; chmod 640 text");
+    for (from, to) in [("one", "1"), ("two", "2"), ("1", "uno")] {
+        mount.sh(&format!(
+            "vim -es -u NONE -N -i NONE -c 'set {options} swapfile fsync' -c '%s/{from}/{to}/' -c 'wq' text"
+        ));
     }
-    mount.sh("ls -A | grep -q swp && exit 1 || true");
+    assert_eq!(fs::read_to_string(mount.join("text")).unwrap(), "uno\n2\n");
+    assert_eq!(mount.sh("stat -c %a text"), "640\n");
+    mount.sh("test -z \"$(ls -A | grep swp)\"");
+    let generations = store.generations("text");
+    let contents: Vec<Vec<u8>> = generations.iter().map(|number| store.cat("text", Some(*number))).collect();
+    for expected in ["one\ntwo\n", "1\ntwo\n", "1\n2\n", "uno\n2\n"] {
+        assert!(
+            contents.iter().any(|content| content == expected.as_bytes()),
+            "{options}: {expected:?} is not among the generations {generations:?} of the file"
+        );
+    }
+}
 
+#[test]
+fn vim_saves_in_place() {
+    edit_with_vim("backupcopy=yes");
+    edit_with_vim("nowritebackup");
+}
+
+#[test]
+fn vim_saves_by_renaming_the_old_file_away() {
+    // What vim does unless told otherwise: the file becomes `text~`, a new one is written, `text~` is removed.
+    edit_with_vim("backupcopy=auto");
+    edit_with_vim("backupcopy=no");
+    // And with a backup that stays.
+    edit_with_vim("backupcopy=no backup");
+}
+
+#[test]
+fn sed_and_others_save_new_generations() {
+    let store = Store::new();
+    let mount = store.mount();
     mount.sh("printf 'a\\nb\\n' > edited; for n in 1 2 3; do sed -i \"s/^a.*/a $n/\" edited; done");
     assert_eq!(fs::read_to_string(mount.join("edited")).unwrap(), "a 3\nb\n");
     assert_eq!(store.generations("edited"), [1, 2, 3, 4]);
     assert_eq!(store.cat("edited", Some(2)), b"a 1\nb\n");
-    mount.sh("sed -i.bak s/b/c/ edited && grep -q b edited.bak && grep -q c edited");
-    mount.sh("perl -pi -e 's/c/d/' edited && grep -q d edited");
+    mount.sh("perl -pi -e 's/b/c/' edited && grep -q c edited");
     // dd into the middle, and the copies of coreutils.
     mount.sh("printf X | dd of=edited bs=1 seek=1 conv=notrunc,fsync status=none && head -1 edited | grep -qx 'aX3'");
-    mount.sh("cp --reflink=auto --sparse=always edited copy && cmp edited copy && install -m 600 copy installed && cmp copy installed");
+    mount.sh("cp --reflink=auto --sparse=always edited copy && cmp edited copy");
+    mount.sh("install -m 600 copy installed && cmp copy installed && test \"$(stat -c %a installed)\" = 600");
+    mount.sh("sed -i.bak s/c/d/ edited && grep -q c edited.bak && grep -q d edited");
+    assert_eq!(fs::read_to_string(mount.join("edited")).unwrap(), "aX3\nd\n");
+    mount.unmount();
+    assert!(store.conflicts().is_empty(), "{:?}", store.conflicts());
 }
 
 #[test]
@@ -468,9 +485,11 @@ fn sepias_attributes_are_shown_and_do_no_harm() {
     for copy in ["Note/cp", "Note/rsync", "Note/tar", "Note/back", "Note/rsync-back"] {
         assert_eq!(fs::read(mount.join(copy)).unwrap(), b"two\n", "{copy}");
         assert_eq!(mount.sh(&format!("getfattr --only-values -n user.mine {copy}")), "kept", "{copy}");
-        assert_eq!(value("generation", copy), "1", "{copy}");
         assert_ne!(value("id", copy), id, "{copy} is another object");
-        assert_eq!(store.generations(copy), [1], "{copy}");
+        // Tar makes an empty file with mknod first when there are attributes to set.
+        let expected: &[u64] = if copy == "Note/tar" { &[1, 2] } else { &[1] };
+        assert_eq!(store.generations(copy), expected, "{copy}");
+        assert_eq!(value("generation", copy), expected.len().to_string(), "{copy}");
     }
     assert_eq!(value("id", "Note/a"), id);
     // The precondition for scripts: a save that expects another generation is refused and kept.

@@ -29,7 +29,7 @@ pub use staging::{Abandoned, Intent, Owner, Staged, StagingArea};
 pub(crate) use stat::timestamps;
 pub use stat::{Creator, DirEntry, FileKind, FsStat, SetAttr, SetTime, Stat};
 
-use crate::types::{Generation, Key, ObjectId, Precondition, Timestamp};
+use crate::types::{Generation, Key, Precondition, Timestamp};
 
 /// What a backend can do beyond the minimum. What it can't is refused with [`Error::Unsupported`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -165,13 +165,8 @@ pub trait Backend: Send + Sync + 'static {
     fn create_special(&self, key: &Key, kind: FileKind, mode: u32, rdev: u64, creator: &Creator) -> Result<Stat>;
 
     /// Makes an empty file and thereby takes the name, exclusively among all users of the medium. It has no
-    /// generation until something is committed to it with [`Precondition::Reserved`], or until
-    /// [`Backend::commit_reserved`]. Errors as [`Backend::create_dir`].
+    /// generation until something is committed to it with [`Precondition::Reserved`]. Errors as [`Backend::create_dir`].
     fn reserve(&self, key: &Key, mode: u32, creator: &Creator) -> Result<Stat>;
-
-    /// Makes the empty file of [`Backend::reserve`] a generation of its own. Returns what is current when something
-    /// was committed meanwhile.
-    fn commit_reserved(&self, key: &Key, id: ObjectId) -> Result<Stat>;
 
     /// Gives the object at `from` the further name `to`.
     ///
@@ -200,8 +195,8 @@ pub trait Backend: Send + Sync + 'static {
     /// [`Error::Invalid`] (into itself), [`Error::Stale`], [`Error::Unsupported`].
     fn rename(&self, from: &Key, to: &Key, how: &Rename) -> Result<Stat>;
 
-    /// A descriptor that keeps a directory's attributes readable after it was removed; `None` where the medium has
-    /// no such thing.
+    /// A descriptor (O_PATH) that keeps the attributes of what is at `key` readable after it was removed; `None`
+    /// where the medium has no such thing.
     fn hold(&self, key: &Key) -> Result<Option<OwnedFd>> {
         let _ = key;
         Ok(None)

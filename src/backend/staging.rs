@@ -23,7 +23,7 @@ use parking_lot::Mutex;
 use rustix::fs::{AtFlags, FlockOperation, Mode, OFlags, Timespec, Timestamps};
 use serde::{Deserialize, Serialize};
 
-use crate::types::{Generation, Key, ObjectId, Precondition};
+use crate::types::{Generation, Key, ObjectId, Precondition, Timestamp};
 
 /// A journal longer than this (bytes) is written anew with what still counts.
 const JOURNAL_MAX: u64 = 4 << 20;
@@ -115,6 +115,8 @@ struct Line {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     absent: Option<bool>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    committed: Option<i64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     append_from: Option<u64>,
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     acknowledged: bool,
@@ -128,7 +130,7 @@ impl Line {
             Precondition::Any => (None, None, None),
             Precondition::Absent => (None, None, Some(true)),
             Precondition::Generation(g) => (Some(g), None, None),
-            Precondition::Version(g, id) => (Some(g), Some(id.get()), None),
+            Precondition::Version(g, id, _) => (Some(g), Some(id.get()), None),
             Precondition::Reserved(id) => (None, Some(id.get()), None),
         };
         Line {
@@ -137,6 +139,10 @@ impl Line {
             key: intent.key.escaped(),
             generation,
             id,
+            committed: match intent.expect {
+                Precondition::Version(_, _, committed) => Some(committed.nanos()),
+                _ => None,
+            },
             absent,
             append_from: intent.append_from,
             acknowledged: intent.acknowledged,
@@ -152,7 +158,9 @@ impl Line {
         Some(Intent {
             key: Key::unescape(&self.key).ok()?,
             expect: match (self.generation, id) {
-                (Some(g), Some(id)) => Precondition::Version(Generation::new(g.get())?, id),
+                (Some(g), Some(id)) => {
+                    Precondition::Version(Generation::new(g.get())?, id, Timestamp::from_nanos(self.committed?))
+                }
                 (Some(g), None) => Precondition::Generation(Generation::new(g.get())?),
                 (None, Some(id)) => Precondition::Reserved(id),
                 (None, None) if self.absent == Some(true) => Precondition::Absent,
@@ -513,7 +521,7 @@ mod tests {
     fn intent(key: &str) -> Intent {
         Intent {
             key: Key::parse(key).unwrap(),
-            expect: Precondition::Version(Generation::FIRST, ObjectId::random()),
+            expect: Precondition::Version(Generation::FIRST, ObjectId::random(), Timestamp::now()),
             append_from: Some(7),
             acknowledged: true,
             in_place: false,

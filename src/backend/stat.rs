@@ -4,7 +4,7 @@ use std::ffi::OsString;
 
 use rustix::fs::{Timespec, Timestamps};
 
-use crate::types::{Generation, ObjectId, Timestamp};
+use crate::types::{Generation, ObjectId, Precondition, Timestamp};
 
 /// What kind of thing is at a key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
@@ -63,6 +63,15 @@ impl Stat {
     /// Whether both describe the same bytes of the same object.
     pub fn same_bytes(&self, other: &Stat) -> bool {
         self.version() == other.version()
+    }
+
+    /// What must still hold for a change that is based on this state.
+    pub fn precondition(&self) -> Precondition {
+        match (self.generation, self.committed) {
+            (Some(generation), Some(committed)) => Precondition::Version(generation, self.id, committed),
+            (Some(generation), None) => Precondition::Generation(generation),
+            (None, _) => Precondition::Reserved(self.id),
+        }
     }
 
     /// What changes whenever the bytes do: for comparing, not for keeping.

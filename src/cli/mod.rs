@@ -72,7 +72,7 @@ enum Command {
 /// The whole program: reads the command line, does what it says, prints what went wrong.
 pub fn main() -> std::process::ExitCode {
     let mut argv: Vec<OsString> = std::env::args_os().collect();
-    let result = if is_called(&argv, "mount.fuse.sepia") {
+    let result = if is_called(&argv, "mount.fuse.sepia") || is_called(&argv, "mount.sepia") {
         mount::run_helper(argv.split_off(1))
     } else if is_called(&argv, "umount.fuse.sepia") {
         umount::run_helper(argv.split_off(1))

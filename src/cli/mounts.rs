@@ -21,7 +21,16 @@ impl Mounts {
 
     /// The mount of a Sepia store on exactly this directory, unless something else is mounted over it.
     pub fn sepia_at(&self, dir: &Path) -> Option<&Entry> {
-        self.0.iter().rfind(|mount| mount.point == dir).filter(|mount| mount.kind == TYPE)
+        self.at(dir).filter(|mount| mount.kind == TYPE)
+    }
+
+    /// Whether a path is below a mount of a Sepia store, by the name alone.
+    pub fn is_in_sepia(&self, path: &Path) -> bool {
+        path.ancestors().find_map(|dir| self.at(dir)).is_some_and(|mount| mount.kind == TYPE)
+    }
+
+    fn at(&self, dir: &Path) -> Option<&Entry> {
+        self.0.iter().rfind(|mount| mount.point == dir)
     }
 
     /// The store of a mount, and the directory in it that is mounted there.
@@ -73,6 +82,9 @@ mod tests {
             source: "x".into(),
         };
         assert!(Mounts(vec![line("fuse.sepia")]).sepia_at(Path::new("/m")).is_some());
-        assert!(Mounts(vec![line("fuse.sepia"), line("tmpfs")]).sepia_at(Path::new("/m")).is_none());
+        assert!(Mounts(vec![line("fuse.sepia")]).is_in_sepia(Path::new("/m/a/b")));
+        let covered = Mounts(vec![line("fuse.sepia"), line("tmpfs")]);
+        assert!(covered.sepia_at(Path::new("/m")).is_none());
+        assert!(!covered.is_in_sepia(Path::new("/m/a/b")));
     }
 }

@@ -6,6 +6,7 @@ use serde::Serialize;
 
 use super::Failure;
 use super::output::{JsonKey, Output};
+use super::status::user_text;
 use super::target::StoreArg;
 use crate::store::{Outcome, Recovered};
 use crate::types::Generation;
@@ -49,8 +50,7 @@ pub fn run(args: &RecoverArgs, store: &StoreArg) -> Result<(), Failure> {
         out.line("nothing to recover: no process died while it was saving")?;
     }
     for user in store.users()? {
-        let activity = super::output::name(user.activity.as_bytes());
-        out.line(format!("left alone: process {} is alive ({activity})", user.pid))?;
+        out.line(format!("left alone, since it is alive: {}", user_text(&user)))?;
     }
     out.finish()
 }

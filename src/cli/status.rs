@@ -71,8 +71,14 @@ pub fn run(args: &StatusArgs, store: &StoreArg) -> Result<(), Failure> {
     }
     for (at, user) in status.users.iter().enumerate() {
         let label = if at == 0 { "used by:" } else { "" };
-        field(label, format!("process {}, {}", user.pid, output::name(user.activity.as_bytes())), Style::Plain);
+        field(label, user_text(user), Style::Plain);
     }
     out.table(&table)?;
     out.finish()
+}
+
+/// A process that uses a store, and what it is doing if it has said so.
+pub fn user_text(user: &Owner) -> String {
+    let activity = output::name(user.activity.as_bytes());
+    if activity.is_empty() { format!("process {}", user.pid) } else { format!("process {} ({activity})", user.pid) }
 }

@@ -146,7 +146,9 @@ fn find_at_or_above(path: &Path, mounts: &Mounts) -> Result<Option<Place>, Failu
             let (location, above) = mounts.store_of(mount)?;
             return Ok(Some(Place { location, key: key_of(&above.join(below), path)? }));
         }
-        if is_store(dir) {
+        // A mount is not asked for names: the kernel would remember that there is nothing, when the command that
+        // this is for is about to change that behind the mount.
+        if !mounts.is_in_sepia(dir) && is_store(dir) {
             return Ok(Some(Place { location: Location::File(dir.to_owned()), key: key_of(below, path)? }));
         }
     }

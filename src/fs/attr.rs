@@ -2,6 +2,7 @@
 
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
+use std::time::Duration;
 
 use rustix::fs::{Gid, Mode, Uid};
 use rustix::io::Errno;
@@ -19,18 +20,21 @@ impl Fs {
     /// ESTALE when its path now leads to another object.
     pub fn getattr(&self, ino: Ino, _fh: Option<Fh>) -> Result<Attr> {
         let _names = self.namespace.read();
-        let (key, open, orphan) = self.known(ino)?;
-        let stat = match key {
-            Some(key) => {
-                let stat = self.store.backend().stat(&key).map_err(from_backend)?;
-                if stat.id.get() != ino {
-                    return Err(Errno::STALE);
+        let look = || {
+            let (key, open, orphan) = self.known(ino)?;
+            let stat = match key {
+                Some(key) => {
+                    let stat = self.store.backend().stat(&key).map_err(from_backend)?;
+                    if stat.id.get() != ino {
+                        return Err(Errno::STALE);
+                    }
+                    stat
                 }
-                stat
-            }
-            None => self.orphan_stat(ino, open.as_deref(), orphan.as_deref())?,
+                None => self.orphan_stat(ino, open.as_deref(), orphan.as_deref())?,
+            };
+            Ok(self.answer(ino, stat, open.as_deref()))
         };
-        Ok(self.answer(ino, stat, open.as_deref()))
+        self.look(look, |_| {})
     }
 
     /// Changes attributes on behalf of a process that the kernel has found entitled to it.
@@ -106,17 +110,15 @@ impl Fs {
         if let Some(node) = self.nodes.lock().get_mut(ino) {
             node.seen = Some((&stat).into());
         }
-        if let Some(open) = open {
-            open.overlay(&mut stat);
-        }
-        Attr { ino, stat, ttl: self.ttl() }
+        let written = open.is_some_and(|open| open.overlay(&mut stat));
+        Attr { ino, stat, ttl: if written { Duration::ZERO } else { self.ttl() } }
     }
 
     /// The attributes of what has lost its last name but is still in use.
     fn orphan_stat(&self, ino: Ino, open: Option<&OpenNode>, orphan: Option<&OwnedFd>) -> Result<Stat> {
         let stat = match (open.and_then(OpenNode::file), orphan) {
-            (Some(file), _) => rustix::fs::fstat(&*file),
-            (None, Some(fd)) => rustix::fs::fstat(fd),
+            (_, Some(fd)) => rustix::fs::fstat(fd),
+            (Some(file), None) => rustix::fs::fstat(&*file),
             (None, None) => return Err(Errno::STALE),
         }?;
         let time = |seconds: i64, nanos: i64| Timestamp::from_parts(seconds, nanos as u32);
@@ -143,10 +145,10 @@ impl Fs {
 
     fn set_orphan(&self, open: Option<&OpenNode>, orphan: Option<&OwnedFd>, set: &SetAttr) -> Result<()> {
         let file = open.and_then(OpenNode::file);
-        // By the descriptor's own path, since that of a directory is open for its path only (O_PATH).
+        // By the descriptor's own path, since it is open for its path only (O_PATH).
         let number = match (&file, orphan) {
-            (Some(file), _) => std::os::fd::AsRawFd::as_raw_fd(&**file),
-            (None, Some(fd)) => std::os::fd::AsRawFd::as_raw_fd(fd),
+            (_, Some(fd)) => std::os::fd::AsRawFd::as_raw_fd(fd),
+            (Some(file), None) => std::os::fd::AsRawFd::as_raw_fd(&**file),
             (None, None) => return Err(Errno::STALE),
         };
         let path = format!("/proc/self/fd/{number}");

@@ -1,7 +1,5 @@
 //! Listing directories.
 
-use std::ffi::OsStr;
-
 use parking_lot::Mutex;
 use rustix::io::Errno;
 
@@ -64,14 +62,18 @@ impl Fs {
         let entries = entries.as_deref().unwrap_or_default();
         for (at, entry) in entries.iter().enumerate().skip(start) {
             let Ok(key) = dir.child(&entry.name) else { continue };
-            let stat = match self.store.backend().stat(&key) {
-                Ok(stat) => stat,
-                // Removed since the listing was taken.
-                Err(error) if error.is_not_found() => continue,
-                Err(error) => return Err(from_backend(error)),
+            let name = entry.name.clone();
+            let met = if plus {
+                self.meet(&key, handle.ino, &name).map(|entry| (entry.attr.ino, entry.attr.stat.kind, Some(entry)))
+            } else {
+                self.store.backend().stat(&key).map(|stat| (stat.id.get(), stat.kind, None)).map_err(from_backend)
             };
-            let (ino, kind, name) = (stat.id.get(), stat.kind, entry.name.clone());
-            let entry = plus.then(|| self.introduce(&key, handle.ino, OsStr::new(&name), stat));
+            let (ino, kind, entry) = match met {
+                Ok(met) => met,
+                // Removed since the listing was taken.
+                Err(Errno::NOENT) => continue,
+                Err(error) => return Err(error),
+            };
             if !add(&DirItem { next_offset: at as u64 + DOTS + 1, name, ino, kind, entry }) {
                 if plus {
                     self.forget(ino, 1);

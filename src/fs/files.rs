@@ -6,6 +6,7 @@
 
 use std::fs::File;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use parking_lot::Mutex;
 use rustix::fs::{FallocateFlags, OFlags, SeekFrom};
@@ -31,9 +32,11 @@ pub struct Handle {
 }
 
 /// What the handles of one inode share.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct OpenNode {
     state: Mutex<State>,
+    /// Of the whole filesystem: counts what was published, before the lock is released.
+    publications: Arc<AtomicU64>,
 }
 
 #[derive(Debug, Default)]
@@ -78,10 +81,21 @@ impl State {
 }
 
 impl OpenNode {
-    /// Puts into `stat` what a session has written and not yet published.
-    pub fn overlay(&self, stat: &mut Stat) {
+    pub fn new(publications: Arc<AtomicU64>) -> Arc<Self> {
+        Arc::new(OpenNode { state: Mutex::default(), publications })
+    }
+
+    fn publish(&self, state: &mut State, key: &Key, durable: bool) -> Result<Option<Stat>> {
+        let published = state.publish(key, durable);
+        self.publications.fetch_add(1, Ordering::Release);
+        published
+    }
+
+    /// Puts into `stat` what a session has written and not yet published. Returns whether there is a session: then
+    /// publishing it will change attributes, and the kernel must ask again.
+    pub fn overlay(&self, stat: &mut Stat) -> bool {
         let state = self.state.lock();
-        let Some(session) = &state.session else { return };
+        let Some(session) = &state.session else { return false };
         match session.overlay() {
             Ok(Some((size, blocks, mtime, ctime))) => {
                 (stat.size, stat.blocks, stat.mtime) = (size, blocks, mtime);
@@ -90,6 +104,7 @@ impl OpenNode {
             Ok(None) => {}
             Err(error) => log::error!("can't look at what was staged: {error}"),
         }
+        true
     }
 
     /// Sets times on what a session has staged. Returns whether there is something.
@@ -104,7 +119,7 @@ impl OpenNode {
     pub fn settle(&self, key: &Key) -> Result<Option<Stat>> {
         let mut state = self.state.lock();
         match &state.session {
-            Some(session) if session.is_dirty() && !session.is_lost() => state.publish(key, false),
+            Some(session) if session.is_dirty() && !session.is_lost() => self.publish(&mut state, key, false),
             _ => Ok(None),
         }
     }
@@ -137,32 +152,32 @@ impl OpenNode {
     /// The mount ends: publishes what was written, or sets it aside. Without a name it is given up.
     pub fn end(&self, key: Option<&Key>) {
         let mut state = self.state.lock();
-        end_session(&mut state, key);
+        self.end_session(&mut state, key);
     }
-}
 
-fn end_session(state: &mut State, key: Option<&Key>) -> Option<Stat> {
-    let mut published = None;
-    if let Some(key) = key {
-        let unfinished = state.session.as_ref().is_some_and(|s| !s.is_lost() && (s.is_dirty() || s.is_reserved()));
-        if unfinished {
-            published = state.publish(key, false).unwrap_or_else(|error| {
-                log::warn!("{key}: what was written could not be saved when it was closed: {error}");
-                None
-            });
+    fn end_session(&self, state: &mut State, key: Option<&Key>) -> Option<Stat> {
+        let mut published = None;
+        if let Some(key) = key {
+            let unfinished = state.session.as_ref().is_some_and(|s| !s.is_lost() && s.is_dirty());
+            if unfinished {
+                published = self.publish(state, key, false).unwrap_or_else(|error| {
+                    log::warn!("{key}: what was written could not be saved when it was closed: {error}");
+                    None
+                });
+            }
         }
+        let session = state.session.take()?;
+        if let Some(file) = session.base_file()
+            && let Some(current) = &mut state.current
+        {
+            current.file = file.clone();
+        }
+        match key {
+            Some(key) => session.close(key),
+            None => session.discard(),
+        }
+        published
     }
-    let session = state.session.take()?;
-    if let Some(file) = session.base_file()
-        && let Some(current) = &mut state.current
-    {
-        current.file = file.clone();
-    }
-    match key {
-        Some(key) => session.close(key),
-        None => session.discard(),
-    }
-    published
 }
 
 impl Fs {
@@ -185,7 +200,12 @@ impl Fs {
             if write {
                 node.set_expect(None);
             }
-            (key, node.open.get_or_insert_default().clone(), node.is_orphan(), expect)
+            (
+                key,
+                node.open.get_or_insert_with(|| OpenNode::new(self.publications.clone())).clone(),
+                node.is_orphan(),
+                expect,
+            )
         };
         let mut state = node.state.lock();
         let result = match key {
@@ -318,14 +338,14 @@ impl Fs {
             creator: caller.creator(),
         };
         let session = Session::reserved(&self.store, &key, &stat, &options);
-        let entry = self.entry(parent, name, stat.clone());
+        let mut entry = self.entry(parent, name, stat.clone());
+        entry.attr.ttl = std::time::Duration::ZERO;
         let node = {
             let mut nodes = self.nodes.lock();
             let node = nodes.get_mut(ino).ok_or(Errno::STALE)?;
             node.cached = Some(stat.version());
-            node.open.get_or_insert_default().clone()
+            node.open.get_or_insert_with(|| OpenNode::new(self.publications.clone())).clone()
         };
-        // A handle of O_RDONLY|O_CREAT writes nothing, but its close makes the empty file a generation.
         let write = true;
         let mut state = node.state.lock();
         state.session = Some(session);
@@ -425,7 +445,7 @@ impl Fs {
             && state.session.as_ref().is_some_and(|s| s.has_written() || s.is_lost());
         match key {
             Some(key) if wrote => {
-                let published = state.publish(&key, false)?;
+                let published = handle.node.publish(&mut state, &key, false)?;
                 drop(state);
                 self.note_published(handle.ino, published.as_ref());
                 Ok(())
@@ -449,7 +469,7 @@ impl Fs {
         }
         match (&key, &state.session, &state.current) {
             (Some(key), Some(_), _) => {
-                let published = state.publish(key, true)?;
+                let published = handle.node.publish(&mut state, key, true)?;
                 drop(state);
                 self.note_published(handle.ino, published.as_ref());
                 Ok(())
@@ -481,7 +501,7 @@ impl Fs {
         if handle.write {
             state.writers -= 1;
             if state.writers == 0 {
-                published = end_session(&mut state, key.as_ref());
+                published = handle.node.end_session(&mut state, key.as_ref());
             }
         }
         let unused = state.handles == 0;
@@ -573,7 +593,7 @@ impl Fs {
             // A truncation by itself is a save by itself, and its caller wants to know whether it succeeded.
             if alone && session.is_dirty() {
                 let key = self.key(ino)?;
-                let published = state.publish(&key, false)?;
+                let published = handle.node.publish(&mut state, &key, false)?;
                 drop(state);
                 self.note_published(ino, published.as_ref());
             }

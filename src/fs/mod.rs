@@ -47,6 +47,8 @@ pub struct Fs {
     handles: Mutex<HashMap<Fh, Arc<Handle>>>,
     dir_handles: Mutex<HashMap<Fh, Arc<DirHandle>>>,
     next_handle: AtomicU64,
+    /// Counts what sessions have published: who has looked at an object meanwhile must look again.
+    publications: Arc<AtomicU64>,
     /// Other mounts of this store are alive: the kernel must ask each time.
     has_peers: AtomicBool,
     watching: watch::Watching,
@@ -63,6 +65,7 @@ impl Fs {
             handles: Mutex::default(),
             dir_handles: Mutex::default(),
             next_handle: AtomicU64::new(1),
+            publications: Arc::default(),
             has_peers: AtomicBool::new(false),
             watching: watch::Watching::default(),
         };
@@ -127,17 +130,29 @@ impl Fs {
         parent.child(name).map_err(|error| from_backend(error.into()))
     }
 
-    /// The state of what is at a path, for an answer to the kernel.
+    /// Looks at an object and at what a session has written to it, as of one moment: again if a session was
+    /// published in between.
+    fn look<T>(&self, look: impl Fn() -> Result<T>, undo: impl Fn(&T)) -> Result<T> {
+        loop {
+            let before = self.publications.load(Ordering::Acquire);
+            let seen = look()?;
+            if self.publications.load(Ordering::Acquire) == before {
+                return Ok(seen);
+            }
+            undo(&seen);
+        }
+    }
+
+    /// The state of what is at a path, for an answer to the kernel: counts one lookup.
     fn entry(&self, parent: Ino, name: &std::ffi::OsStr, mut stat: Stat) -> Entry {
         let node_open = {
             let mut nodes = self.nodes.lock();
             let node = nodes.remember(parent, name, &stat);
             node.open.clone()
         };
-        if let Some(open) = node_open {
-            open.overlay(&mut stat);
-        }
-        Entry { attr: Attr { ino: stat.id.get(), stat, ttl: self.ttl() }, ttl: self.ttl() }
+        let written = node_open.is_some_and(|open| open.overlay(&mut stat));
+        let ttl = if written { Duration::ZERO } else { self.ttl() };
+        Entry { attr: Attr { ino: stat.id.get(), stat, ttl }, ttl: self.ttl() }
     }
 }
 

@@ -23,8 +23,16 @@ impl Fs {
             return Err(Errno::NOENT);
         }
         let key = self.child(parent, name)?;
-        let stat = self.store.backend().stat(&key).map_err(from_backend)?;
-        Ok(self.introduce(&key, parent, name, stat))
+        self.meet(&key, parent, name)
+    }
+
+    /// Looks at what is at a path and tells the kernel of it.
+    pub(super) fn meet(&self, key: &Key, parent: Ino, name: &OsStr) -> Result<Entry> {
+        let look = || {
+            let stat = self.store.backend().stat(key).map_err(from_backend)?;
+            Ok(self.introduce(key, parent, name, stat))
+        };
+        self.look(look, |entry| self.forget(entry.attr.ino, 1))
     }
 
     /// Tells the kernel of an inode; a directory is watched from now on.
@@ -81,8 +89,7 @@ impl Fs {
         self.make(parent, name, |key| {
             let backend = self.store.backend();
             if kind == FileKind::File {
-                let reserved = backend.reserve(key, mode, &caller.creator())?;
-                backend.commit_reserved(key, reserved.id)
+                backend.reserve(key, mode, &caller.creator())
             } else {
                 backend.create_special(key, kind, mode, rdev, &caller.creator())
             }
@@ -145,9 +152,9 @@ impl Fs {
         let stat = self.store.backend().stat(&key).map_err(from_backend)?;
         let ino = stat.id.get();
         let expect = self.take_expect(ino);
+        let hold = self.hold_if_open(ino, &key);
         self.store.backend().remove(&key, &expect).map_err(from_backend)?;
-        // Its handles hold what they read; of what is not open, nobody asks any more.
-        self.nodes.lock().remove_name(ino, parent, name, None);
+        self.nodes.lock().remove_name(ino, parent, name, hold);
         Ok(())
     }
 
@@ -166,7 +173,14 @@ impl Fs {
         Ok(())
     }
 
-    /// A descriptor of a directory that is about to go: processes may be in it and ask for its attributes.
+    /// A descriptor of what is about to go, if it is open: its handles may still ask for its attributes. Of what
+    /// isn't open, nobody does.
+    fn hold_if_open(&self, ino: Ino, key: &Key) -> Option<Arc<OwnedFd>> {
+        let open = self.nodes.lock().get(ino).is_some_and(|node| node.open.is_some());
+        if open { self.hold(key) } else { None }
+    }
+
+    /// A descriptor of what is about to go. A directory needs one even if it isn't open: processes may be in it.
     fn hold(&self, key: &Key) -> Option<Arc<OwnedFd>> {
         self.store.backend().hold(key).ok().flatten().map(Arc::new)
     }
@@ -212,8 +226,12 @@ impl Fs {
             _ if flags.contains(RenameFlags::NOREPLACE) => Precondition::Absent,
             _ => Precondition::Any,
         };
-        let hold =
-            if moved.kind == FileKind::Directory && replaced.is_some() && !exchange { self.hold(&to) } else { None };
+        let hold = match &replaced {
+            Some(other) if exchange || other.id == moved.id => None,
+            Some(other) if other.kind == FileKind::Directory => self.hold(&to),
+            Some(other) => self.hold_if_open(other.id.get(), &to),
+            None => None,
+        };
         let how = Rename { expect_from: Precondition::Any, expect_to, exchange };
         let stat = backend.rename(&from, &to, &how).map_err(from_backend)?;
 

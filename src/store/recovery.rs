@@ -107,7 +107,7 @@ impl Store {
         reason: Reason,
     ) -> Result<Outcome> {
         let base = match expect {
-            Precondition::Version(generation, _) | Precondition::Generation(generation) => Some(generation),
+            Precondition::Version(generation, ..) | Precondition::Generation(generation) => Some(generation),
             _ => None,
         };
         if let (Some(from), Some(generation)) = (append_from, base) {

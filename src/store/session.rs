@@ -123,10 +123,7 @@ impl Session {
 
     /// A session on an object that was just opened.
     pub fn on(store: &Store, key: &Key, opened: Opened, options: &SessionOptions) -> Self {
-        let found = match opened.stat.generation {
-            Some(generation) => Precondition::Version(generation, opened.stat.id),
-            None => Precondition::Reserved(opened.stat.id),
-        };
+        let found = opened.stat.precondition();
         let base = opened.stat.generation.is_some().then_some(opened);
         Self::new(store, key, base, options.expect.unwrap_or(found), options.creator)
     }
@@ -198,11 +195,6 @@ impl Session {
     /// Whether the session lost to a newer generation, so that nothing more can be written in it.
     pub fn is_lost(&self) -> bool {
         self.lost.is_some()
-    }
-
-    /// Whether the session's object has been published or existed before, so that it has a generation.
-    pub fn is_reserved(&self) -> bool {
-        matches!(self.expect, Precondition::Reserved(_)) && !self.published
     }
 
     /// The file that readers may read while nothing is staged.
@@ -457,22 +449,14 @@ impl Session {
         Ok(Some(stat))
     }
 
+    /// Nothing was written. A file that was made and never written to has no generation: nothing was saved.
     fn publish_clean(&mut self, key: &Key, durable: bool) -> Result<Option<Stat>> {
-        let mut published = None;
-        if let Precondition::Reserved(id) = self.expect
-            && !self.published
-        {
-            let stat = self.store.backend.commit_reserved(key, id)?;
-            self.follow(key, &stat);
-            self.published = true;
-            published = Some(stat);
-        }
         if durable {
             let opened = self.store.backend.open(key)?;
             opened.file.sync_all().map_err(|e| self.io("sync", e))?;
             self.store.backend.sync_dir(&key.parent().unwrap_or_else(Key::root))?;
         }
-        Ok(published)
+        Ok(None)
     }
 
     /// fsync: what was written so far will survive a power loss. The first time that publishes it; later in the
@@ -506,10 +490,7 @@ impl Session {
 
     /// The object was renamed, or changed by its own mount: the session is now based on `stat` at `key`.
     pub fn follow(&mut self, key: &Key, stat: &Stat) {
-        self.expect = match stat.generation {
-            Some(generation) => Precondition::Version(generation, stat.id),
-            None => Precondition::Reserved(stat.id),
-        };
+        self.expect = stat.precondition();
         let staged_is_published = self.staged.is_none();
         if staged_is_published {
             self.dirty = false;
@@ -640,12 +621,11 @@ impl Session {
             Err(error) => return Err(error.into()),
         };
         let same = match (self.expect, &current) {
-            (Precondition::Version(generation, id), Some(stat)) => stat.generation == Some(generation) && stat.id == id,
-            (Precondition::Generation(generation), Some(stat)) => stat.generation == Some(generation),
-            (Precondition::Reserved(id), Some(stat)) => stat.generation.is_none() && stat.id == id,
-            (Precondition::Absent, current) => current.is_none(),
             (Precondition::Any, _) => true,
-            _ => false,
+            (Precondition::Absent, current) => current.is_none(),
+            (Precondition::Generation(generation), Some(stat)) => stat.generation == Some(generation),
+            (expect, Some(stat)) => stat.precondition() == expect,
+            (_, None) => false,
         };
         let current = current.and_then(|stat| stat.generation);
         Ok((!same).then(|| backend::Error::Stale { key: key.clone(), current }))
@@ -672,7 +652,7 @@ impl Session {
         self.stage_whole()?;
         let staged = self.staged.take().ok_or_else(|| self.broken())?;
         let base = match self.expect {
-            Precondition::Version(generation, _) | Precondition::Generation(generation) => Some(generation),
+            Precondition::Version(generation, ..) | Precondition::Generation(generation) => Some(generation),
             _ => None,
         };
         self.store.set_aside(staged, key, reason, base).map_err(|(error, staged)| {

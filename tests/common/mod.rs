@@ -637,6 +637,29 @@ impl Drop for LoopFs {
     }
 }
 
+// Mounts by mount(8)
+
+/// A bash script, ready to run in `dir`, for which the program under test is installed as the helper that mount(8)
+/// calls for `fuse.sepia`. It runs in a mount namespace of its own, in which the program stands in the place of
+/// /sbin/mount.fuse, the helper that mount(8) falls back to; nothing outside is touched. Needs root.
+pub fn script_with_mount_helper(dir: &Path, text: &str) -> Command {
+    need_root();
+    let helper = tool("mount.fuse").canonicalize().unwrap();
+    let mut command = Command::new("unshare");
+    command.args(["--mount", "--propagation", "private", "bash", "-euc"]);
+    command.arg(
+        r#"mount -t tmpfs none /mnt
+         printf '#!/bin/bash\nexec -a mount.fuse.sepia "%s" "$@"\n' "$1" > /mnt/helper
+         chmod 755 /mnt/helper
+         mount --bind /mnt/helper "$2"
+         umount -l /mnt
+         exec bash -euo pipefail -c "$3""#,
+    );
+    command.arg("bash").arg(sepia_binary()).arg(helper).arg(text).current_dir(dir);
+    environment(&mut command);
+    command
+}
+
 // Mounts by an ordinary user
 
 /// Runs a bash script as an ordinary user who may mount with fusermount3, in `dir`, which is made to belong to that

@@ -1,6 +1,5 @@
 //! Locks among the processes of a mount.
 
-
 use super::read_write;
 use crate::common::{self, Store, script, sh_fails};
 use rustix::fs::FlockOperation;

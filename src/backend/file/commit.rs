@@ -44,11 +44,17 @@ impl FileBackend {
         let _lock = self.locks.key(key)?;
         let place = self.place(key)?;
         let found = self.check(key, &place, &how.expect)?;
-        let generation = if how.amend {
-            found.as_ref().and_then(|found| found.stat.generation).unwrap_or(Generation::FIRST)
-        } else {
-            self.next_generation(key, found.as_ref())?
+        if found.as_ref().is_some_and(|found| found.stat.kind != FileKind::File) {
+            return Err(Error::Invalid(key.clone(), "is no regular file"));
+        }
+        let generation = match found.as_ref().and_then(|found| found.stat.generation) {
+            Some(own) if how.amend => own,
+            _ => self.next_generation(key, found.as_ref())?,
         };
+        if how.amend {
+            // What is about to be replaced and not kept may be what an older generation's bytes are read from.
+            self.make_prefix_whole(key, &place)?;
+        }
         let now = self.now();
         let (found, made) = match found {
             Some(found) => (found, false),
@@ -125,10 +131,7 @@ impl FileBackend {
         now: Timestamp,
     ) -> Result<()> {
         let failed = |error: std::io::Error| Error::from_io(key, "save into an object with several names", error);
-        let expect = match found.stat.generation {
-            Some(generation) => Precondition::Version(generation, found.stat.id),
-            None => Precondition::Reserved(found.stat.id),
-        };
+        let expect = found.stat.precondition();
         let intent = Intent { key: key.clone(), expect, append_from: None, acknowledged: true, in_place: true };
         if !amend && let Some(name) = kept_name(found, now, false) {
             self.keep_by_copy(key, place, &name.to_string())?;
@@ -179,7 +182,10 @@ impl FileBackend {
         let (Some(old), Some(record)) = (found.stat.generation, found.record) else {
             return Err(Error::Stale { key: key.clone(), current: found.stat.generation });
         };
-        let merged = !matches!(how.expect, Precondition::Version(g, _) | Precondition::Generation(g) if g == old);
+        if !how.merge && found.stat.size != from {
+            return Err(Error::Stale { key: key.clone(), current: Some(old) });
+        }
+        let merged = !matches!(how.expect, Precondition::Version(g, ..) | Precondition::Generation(g) if g == old);
         let amend = how.amend && !merged;
         let generation = if amend { old } else { old.next() };
         let now = self.now();
@@ -188,7 +194,7 @@ impl FileBackend {
         }
         let intent = Intent {
             key: key.clone(),
-            expect: Precondition::Version(old, found.stat.id),
+            expect: found.stat.precondition(),
             append_from: Some(from),
             acknowledged: how.durable,
             in_place: true,
@@ -238,7 +244,7 @@ impl FileBackend {
     fn mergeable(&self, key: &Key, place: &Place, how: &Commit) -> Result<Found> {
         let found = self.find(key, place)?;
         let stale = Error::Stale { key: key.clone(), current: found.stat.generation };
-        let Precondition::Version(base, id) = how.expect else { return Err(stale) };
+        let Precondition::Version(base, id, _) = how.expect else { return Err(stale) };
         match found.stat.generation {
             Some(current) if found.stat.id == id && self.only_appended_since(key, base, current)? => Ok(found),
             _ => Err(stale),
@@ -257,9 +263,7 @@ impl FileBackend {
             Precondition::Absent if stat.is_some() => return Err(Error::Exists(key.clone())),
             Precondition::Absent => true,
             Precondition::Generation(generation) => stat.is_some_and(|stat| stat.generation == Some(generation)),
-            Precondition::Version(generation, id) => {
-                stat.is_some_and(|stat| stat.generation == Some(generation) && stat.id == id)
-            }
+            Precondition::Version(..) => stat.is_some_and(|stat| stat.precondition() == *expect),
             Precondition::Reserved(id) => {
                 stat.is_some_and(|stat| stat.id == id) && found.as_ref().is_some_and(Found::is_reserved)
             }
@@ -275,26 +279,6 @@ impl FileBackend {
         } else {
             Err(Error::Stale { key: key.clone(), current: stat.and_then(|stat| stat.generation) })
         }
-    }
-
-    pub(super) fn record_reserved(&self, key: &Key, id: ObjectId) -> Result<Stat> {
-        let _tree = self.locks.share_tree(key)?;
-        let _lock = self.locks.key(key)?;
-        let place = self.place(key)?;
-        let found = self.find(key, &place)?;
-        if !found.is_reserved() || found.stat.id != id {
-            return Ok(self.adopt_locked(key, &place, found)?.stat);
-        }
-        let record = Record {
-            generation: self.next_generation(key, Some(&found))?,
-            id,
-            committed: self.now(),
-            size: 0,
-            mtime: found.stat.mtime,
-            inode: found.stat.incarnation,
-        };
-        write_record(key, &place, &record)?;
-        Ok(self.find(key, &place)?.stat)
     }
 }
 

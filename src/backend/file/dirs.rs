@@ -132,11 +132,6 @@ impl Dir {
         Ok(Dir { fd, inode })
     }
 
-    /// Another descriptor of it.
-    pub fn duplicate(&self) -> std::io::Result<OwnedFd> {
-        self.fd.try_clone()
-    }
-
     /// Opens it again, for reading and syncing.
     pub fn reopen(&self) -> rustix::io::Result<OwnedFd> {
         rustix::fs::openat(&self.fd, ".", OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())

@@ -11,7 +11,7 @@ use rustix::io::Errno;
 use super::entry::{Found, Place, convert, statx};
 use super::open::open_place;
 use super::*;
-use crate::backend::{GenerationName, Kept};
+use crate::backend::{GenerationName, Kept, copy_range};
 use crate::types::Timestamp;
 
 /// Where the bytes of a generation are, when they are not there themselves.
@@ -125,6 +125,43 @@ impl FileBackend {
             }
         }
         Ok(found_one)
+    }
+
+    /// If the last kept generation is the beginning of the current one, at `place`: gives it bytes of its own.
+    pub(super) fn make_prefix_whole(&self, key: &Key, place: &Place) -> Result<()> {
+        let kept = self.kept(key)?;
+        let Some(info) = kept.last() else { return Ok(()) };
+        let Kept::Prefix(size) = info.kept else { return Ok(()) };
+        let Some(dir) = self.history_dir(key)? else { return Ok(()) };
+        let failed = |error: std::io::Error| Error::from_io(key, "keep the generation before", error);
+        let current = open_place(key, place)?;
+        let name = name_of(info);
+        let partial = format!(".{name}");
+        let copy = create_in_history(key, &dir, &partial)?;
+        copy_range(&current.file, &copy, 0, size).map_err(failed)?;
+        let old = Stat { mtime: info.mtime, ..current.stat };
+        super::metadata::copy_to_history(&old, &copy).map_err(|e| failed(e.into()))?;
+        copy.sync_all().map_err(failed)?;
+        rustix::fs::renameat(&dir, &partial, &dir, &name).map_err(|e| failed(e.into()))
+    }
+
+    /// Whether bytes are kept for `key`, or for keys below it, and not just notes.
+    pub(super) fn keeps_bytes(&self, key: &Key) -> Result<bool> {
+        let (_, members) = self.history_entries(key)?;
+        Ok(!members.is_empty() || self.kept(key)?.iter().any(|info| !matches!(info.kept, Kept::Lost(_))))
+    }
+
+    /// Removes the notes at `key` that its object moved to `to`, for it is about to come back.
+    pub(super) fn forget_moved(&self, key: &Key, to: &Key) -> Result<()> {
+        for info in self.kept(key)? {
+            if info.kept == Kept::Lost(moved_note(to))
+                && let Some(dir) = self.history_dir(key)?
+            {
+                rustix::fs::unlinkat(&dir, name_of(&info), AtFlags::empty())
+                    .map_err(|e| Error::from_io(key, "mend its history", e))?;
+            }
+        }
+        Ok(())
     }
 
     pub(super) fn kept(&self, key: &Key) -> Result<Vec<GenerationInfo>> {
@@ -275,6 +312,11 @@ pub fn kept_name(found: &Found, now: Timestamp, deleted: bool) -> Option<Generat
 /// The text of a note on a generation that is the beginning of another one.
 pub fn prefix_note(size: u64, of: Generation) -> String {
     format!("{}{size}{}{of}", PREFIX.0, PREFIX.1)
+}
+
+/// The text of a note on a generation whose object has another name now.
+pub fn moved_note(to: &Key) -> String {
+    format!("moved to {}", to.escaped())
 }
 
 fn parse_prefix(note: &str) -> Option<u64> {

@@ -101,10 +101,6 @@ impl Backend for FileBackend {
         self.make_file(key, mode, creator)
     }
 
-    fn commit_reserved(&self, key: &Key, id: ObjectId) -> Result<Stat> {
-        self.record_reserved(key, id)
-    }
-
     fn link(&self, from: &Key, to: &Key) -> Result<Stat> {
         self.make_link(from, to)
     }
@@ -122,7 +118,7 @@ impl Backend for FileBackend {
     }
 
     fn hold(&self, key: &Key) -> Result<Option<OwnedFd>> {
-        self.directory(key)?.duplicate().map(Some).map_err(|e| Error::from_io(key, "hold the directory", e))
+        self.hold_entry(key).map(Some)
     }
 
     fn sync_dir(&self, dir: &Key) -> Result<()> {

@@ -3,6 +3,7 @@
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 
+use super::dirs::open_root;
 use super::entry::{Place, convert};
 use super::record::{self, Record};
 use super::*;
@@ -23,6 +24,19 @@ impl FileBackend {
             // Changed from outside, or a commit is under way.
             self.adopt(key)?;
         }
+    }
+}
+
+impl FileBackend {
+    /// A descriptor that keeps what is at `key` after it was removed.
+    pub(super) fn hold_entry(&self, key: &Key) -> Result<OwnedFd> {
+        if key.is_root() {
+            return open_root(&self.path).map_err(|e| Error::from_io(key, "hold it open", e));
+        }
+        let place = self.place(key)?;
+        let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        rustix::fs::openat(&place.dir, &place.name, flags, Mode::empty())
+            .map_err(|e| Error::from_io(key, "hold it open", e))
     }
 }
 

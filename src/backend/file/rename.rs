@@ -7,7 +7,7 @@ use rustix::fs::{AtFlags, RenameFlags};
 use rustix::io::Errno;
 
 use super::entry::{Found, Place, write_record};
-use super::generations::kept_name;
+use super::generations::{kept_name, moved_note};
 use super::record::Record;
 use super::*;
 use crate::types::Timestamp;
@@ -16,6 +16,10 @@ impl FileBackend {
     pub(super) fn rename_entry(&self, from: &Key, to: &Key, how: &Rename) -> Result<Stat> {
         if from.is_root() || to.is_root() {
             return Err(Error::Invalid(from.clone(), "the root of the store can't be renamed"));
+        }
+        if from == to {
+            let found = self.check(from, &self.place(from)?, &how.expect_to)?;
+            return found.map(|found| found.stat).ok_or_else(|| Error::NotFound(from.clone()));
         }
         // Asked again under the locks; here only to know which are needed.
         let moves_dir = |key: &Key| self.look(key).is_ok_and(|stat| stat.kind == FileKind::Directory);
@@ -58,7 +62,7 @@ impl FileBackend {
         &self,
         from: &Key,
         to: &Key,
-        (source, mut moved): (&Place, Found),
+        (source, moved): (&Place, Found),
         (target, mut replaced): (&Place, Option<Found>),
     ) -> Result<Stat> {
         let now = self.now();
@@ -73,15 +77,23 @@ impl FileBackend {
             replaced = self.find_optional(to, target)?;
         }
         let was = moved.clone();
+        if replaced.is_none() {
+            self.forget_moved(to, from)?;
+        }
         let highest = self.highest(to)?.max(replaced.as_ref().and_then(|other| other.stat.generation));
-        // Nothing was ever counted under the new name: then the history comes along, and the count goes on.
-        let history_moves = highest.is_none() && self.history_dir(from)?.is_some();
+        // Where nothing is kept under the new name, the history comes along, and the count goes on.
+        let has_history = self.history_dir(from)?.is_some();
+        let history_moves = has_history && replaced.is_none() && !self.keeps_bytes(to)?;
         let note = if history_moves { Some(self.note_rename(from, to)?) } else { None };
+        if has_history && !history_moves {
+            // The bytes that the history which stays is read from are about to leave.
+            self.make_prefix_whole(from, source)?;
+        }
         if let Some(highest) = highest
             && moved.stat.kind == FileKind::File
-            && moved.stat.generation.is_some()
+            && moved.stat.generation.is_some_and(|own| own <= highest || !history_moves)
         {
-            moved = self.renumber(from, source, &moved, highest.next(), now)?;
+            self.renumber(from, source, &moved, highest.next(), now)?;
         }
         if let Some(other) = &replaced
             && other.stat.kind == FileKind::File
@@ -106,7 +118,6 @@ impl FileBackend {
             self.forget_rename(&note);
         }
         self.mark_moved(from, to, &was, history_moves, now)?;
-        let _ = moved;
         Ok(self.find(to, target)?.stat)
     }
 
@@ -116,7 +127,7 @@ impl FileBackend {
             return Ok(());
         }
         match kept_name(was, now, true) {
-            Some(name) => self.keep_as_note(from, &name, &format!("moved to {}", to.escaped()), was.stat.mtime),
+            Some(name) => self.keep_as_note(from, &name, &moved_note(to), was.stat.mtime),
             None => Ok(()),
         }
     }

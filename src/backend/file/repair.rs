@@ -39,7 +39,8 @@ impl FileBackend {
     /// Whether what was staged to be appended is what the current generation ends with, one after the expected.
     fn is_appended(&self, found: &Found, abandoned: &Abandoned, from: u64) -> Result<bool> {
         let key = &abandoned.intent.key;
-        let (Precondition::Version(base, id), Some(current)) = (abandoned.intent.expect, found.stat.generation) else {
+        let (Precondition::Version(base, id, _), Some(current)) = (abandoned.intent.expect, found.stat.generation)
+        else {
             return Ok(false);
         };
         let staged = abandoned.staged.file();
