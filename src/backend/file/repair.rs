@@ -36,17 +36,20 @@ impl FileBackend {
         self.is_appended(&found, abandoned, from)
     }
 
-    /// Whether what was staged to be appended is what the current generation ends with, one after the expected.
+    /// Whether what was staged to be appended is what the current generation ends with, one commit after the expected.
     fn is_appended(&self, found: &Found, abandoned: &Abandoned, from: u64) -> Result<bool> {
         let key = &abandoned.intent.key;
-        let (Precondition::Version(base, id, _), Some(current)) = (abandoned.intent.expect, found.stat.generation)
+        let (Precondition::Version(base, id, committed), Some(current)) =
+            (abandoned.intent.expect, found.stat.generation)
         else {
             return Ok(false);
         };
+        // A session that appends again amends its own generation: the number stays, the time of the commit doesn't.
+        let next = current == base.next() || (current == base && found.stat.committed != Some(committed));
         let staged = abandoned.staged.file();
         let failed = |error: std::io::Error| Error::from_io(key, "compare an append", error);
         let length = staged.metadata().map_err(failed)?.len().saturating_sub(from);
-        if found.stat.id != id || current != base.next() || length == 0 || found.stat.size < length {
+        if found.stat.id != id || !next || length == 0 || found.stat.size < length {
             return Ok(false);
         }
         let object = super::open::open_place(key, &self.place(key)?)?.file;
