@@ -31,10 +31,11 @@ use crate::fs::{Changes, Fs};
 /// - `WRITEBACK_CACHE`: it would disable passthrough, and size and times would be the kernel's to know.
 /// - `POSIX_LOCKS`, `FLOCK_LOCKS`: without them the kernel does the locks within a mount itself.
 /// - `NO_OPEN_SUPPORT`, `NO_OPENDIR_SUPPORT`: every handle matters.
+/// - `ATOMIC_O_TRUNC`: the kernel then asks for the truncation before it has found out that the file is being
+///   executed (open with O_RDONLY|O_TRUNC), and the program dies of SIGBUS instead of the open failing with ETXTBSY.
 /// - `AUTO_INVAL_DATA`: `Fs` says at open whether cached pages are good, and invalidates what changes later.
 /// - `SETXATTR_EXT`, `EXPORT_SUPPORT`, `HAS_EXPIRE_ONLY`, `CREATE_SUPP_GROUP`: fuser 0.18 can't read or send them.
-const WANTED: [InitFlags; 9] = [
-    InitFlags::FUSE_ATOMIC_O_TRUNC,
+const WANTED: [InitFlags; 8] = [
     // Without it every write(2) asks for security.capability first.
     InitFlags::FUSE_HANDLE_KILLPRIV_V2,
     InitFlags::FUSE_POSIX_ACL,

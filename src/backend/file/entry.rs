@@ -151,9 +151,21 @@ impl FileBackend {
 
     /// What is at a place.
     pub(super) fn find(&self, key: &Key, place: &Place) -> Result<Found> {
-        let statx = statx(&place.dir, &place.name).map_err(|e| Error::from_io(key, "stat", e))?;
-        let is_file = u32::from(statx.stx_mode) & 0o170_000 == 0o100_000;
-        let record = if is_file { read_record(key, place)? } else { None };
+        let look = || statx(&place.dir, &place.name).map_err(|e| Error::from_io(key, "stat", e));
+        let mut statx = look()?;
+        let mut record = None;
+        if u32::from(statx.stx_mode) & 0o170_000 == 0o100_000 {
+            record = read_record(key, place)?;
+            // Two calls by name: a commit in between makes them speak of two files.
+            while record.is_some_and(|record| record.inode != statx.stx_ino) {
+                let again = look()?;
+                if again.stx_ino == statx.stx_ino {
+                    break;
+                }
+                statx = again;
+                record = read_record(key, place)?;
+            }
+        }
         Ok(Found { stat: convert(&statx, record.as_ref()), record })
     }
 

@@ -11,7 +11,7 @@ use super::local::{read_all, read_from};
 use super::names::Entry;
 use super::record::{Record, check, new_incarnation};
 use crate::backend::{Commit, Creator, Error, FileKind, Opened, Result, Staged, Stat};
-use crate::types::{Generation, Key, ObjectId, Precondition, Timestamp};
+use crate::types::{Generation, Key, Precondition, Timestamp};
 
 impl MemoryBackend {
     /// Takes a name with an empty file that is no generation.
