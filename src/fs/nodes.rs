@@ -3,7 +3,7 @@
 //! An inode is here from its first lookup until the kernel has forgotten it as often as it was told of it. It knows
 //! its names, not its path: paths are put together when needed, so that the rename of a directory is one change.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::ffi::{OsStr, OsString};
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
@@ -55,12 +55,25 @@ pub struct Node {
 #[derive(Debug, Default)]
 struct Rare {
     /// Further names (hard links).
-    names: Vec<(Ino, Box<OsStr>)>,
+    names: BTreeMap<Ino, BTreeSet<Box<OsStr>>>,
     /// `user.sepia.expect`.
     expect: Option<Generation>,
     /// It has lost its last name; the descriptor keeps what the kernel may still ask about.
     orphan: Option<Option<Arc<OwnedFd>>>,
     watched: bool,
+}
+
+impl Rare {
+    fn take_name(&mut self) -> Option<(Ino, Box<OsStr>)> {
+        loop {
+            let mut first = self.names.first_entry()?;
+            let parent = *first.key();
+            match first.get_mut().pop_first() {
+                Some(name) => return Some((parent, name)),
+                None => drop(first.remove()),
+            }
+        }
+    }
 }
 
 impl Node {
@@ -99,13 +112,15 @@ impl Node {
     }
 
     fn names(&self) -> impl Iterator<Item = (Ino, &OsStr)> {
-        let more = self.rare.iter().flat_map(|rare| rare.names.iter().map(|(parent, name)| (*parent, &**name)));
+        let more = self.rare.iter().flat_map(|rare| &rare.names);
+        let more = more.flat_map(|(parent, names)| names.iter().map(|name| (*parent, &**name)));
         let named = !self.name.is_empty();
         named.then_some((self.parent, &*self.name)).into_iter().chain(more)
     }
 
     pub fn has_name(&self, parent: Ino, name: &OsStr) -> bool {
-        self.names().any(|known| known == (parent, name))
+        let further = |rare: &Rare| rare.names.get(&parent).is_some_and(|names| names.contains(name));
+        (self.parent == parent && &*self.name == name) || self.rare.as_deref().is_some_and(further)
     }
 }
 
@@ -174,7 +189,7 @@ impl Nodes {
         node.seen = Some(stat.into());
         if !node.has_name(parent, name) {
             if stat.nlink > 1 && stat.kind != FileKind::Directory && !node.name.is_empty() {
-                node.rare().names.push((parent, name.into()));
+                node.rare().names.entry(parent).or_default().insert(name.into());
             } else {
                 (node.parent, node.name) = (parent, name.into());
                 if let Some(rare) = &mut node.rare {
@@ -206,7 +221,7 @@ impl Nodes {
             if node.name.is_empty() {
                 (node.parent, node.name) = (parent, name.into());
             } else {
-                node.rare().names.push((parent, name.into()));
+                node.rare().names.entry(parent).or_default().insert(name.into());
             }
             node.rare().orphan = None;
         }
@@ -216,12 +231,12 @@ impl Nodes {
     pub fn remove_name(&mut self, ino: Ino, parent: Ino, name: &OsStr, hold: Option<Arc<OwnedFd>>) -> bool {
         let Some(node) = self.map.get_mut(&ino) else { return false };
         if node.parent == parent && &*node.name == name {
-            match node.rare.as_mut().and_then(|rare| rare.names.pop()) {
+            match node.rare.as_mut().and_then(|rare| rare.take_name()) {
                 Some((parent, name)) => (node.parent, node.name) = (parent, name),
                 None => node.name = OsString::new().into(),
             }
-        } else if let Some(rare) = &mut node.rare {
-            rare.names.retain(|(p, n)| (*p, &**n) != (parent, name));
+        } else if let Some(names) = node.rare.as_mut().and_then(|rare| rare.names.get_mut(&parent)) {
+            names.remove(name);
         }
         if node.name.is_empty() {
             node.rare().orphan = Some(hold);
