@@ -43,7 +43,8 @@ fn config() -> ProptestConfig {
 }
 
 fn run(medium: Medium, ops: &[Op]) -> Result<(), TestCaseError> {
-    Driver::new(medium).run(ops).map_err(TestCaseError::fail)
+    // In one line, which proptest's own report isn't.
+    Driver::new(medium).run(ops).map_err(|error| TestCaseError::fail(format!("{error}\nafter {ops:?}")))
 }
 
 proptest! {
