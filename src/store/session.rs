@@ -537,6 +537,19 @@ impl Session {
         }
     }
 
+    /// Ends the session of an object that is no more. Returns what was written, for those who have it open.
+    pub fn abandon(mut self) -> Option<Arc<File>> {
+        if self.dirty
+            && let Err(error) = self.stage_whole()
+        {
+            log::error!("{}: what was written to it after its removal is lost: {error}", self.key);
+        }
+        let staged = self.staged.take()?;
+        let file = self.dirty.then(|| staged.file().clone());
+        staged.discard();
+        file
+    }
+
     /// Ends the session. What could not be published is kept as a conflict.
     pub fn close(mut self, key: &Key) {
         let Some(staged) = self.staged.take() else { return };

@@ -124,6 +124,9 @@ impl Driver {
         let open = self.model.mounts[side].open.get(&id);
         match open.and_then(|open| open.session.as_ref()) {
             Some(session) if !matches!(session.staged, Staged::None) => session.size() as u64,
+            None if open.is_some_and(|open| open.unnamed) => {
+                self.model.mounts[side].read(&self.model.shared.tree, id).len() as u64
+            }
             _ => self.model.shared.tree.current(id).len() as u64,
         }
     }
@@ -246,6 +249,7 @@ impl Driver {
                     let version = tree.fresh();
                     let file = tree.file_mut(id);
                     (file.version, file.beginnings) = (version, vec![version]);
+                    file.amended.clear();
                     let open = self.model.mounts[side].open.get_mut(&id);
                     let session = open.and_then(|open| open.session.as_mut());
                     if let Some(session) = session.filter(|session| session.expect == Expect::Version(file.seen.unwrap().0)) {
@@ -255,7 +259,9 @@ impl Driver {
                     return Err(format!("{path} still is {seen:?}, though it was changed"));
                 } else if self.renaming.is_some() && version != file.version && number > file.number.map(|n| n + 1) {
                     // Published and then renumbered: what came before can't be told from what was replaced.
-                    tree.file_mut(id).beginnings = vec![file.version];
+                    let now = tree.file_mut(id);
+                    now.beginnings = vec![file.version];
+                    now.amended.clear();
                 }
             }
             let file = self.model.shared.tree.file_mut(id);
@@ -306,7 +312,7 @@ fn match_histories(
             return Err(format!("the numbers of {path} don't increase: {numbers:?}"));
         }
         if std::mem::take(&mut history.robbed) {
-            history.used.retain(|number, _| numbers.contains(number));
+            history.used.retain(|number, _| generations.iter().any(|(kept, _)| kept == number));
         }
         let kept: Vec<_> = generations.iter().filter_map(|(number, bytes)| Some((*number, bytes.as_ref()?))).collect();
         let missing = history.kept.len().saturating_sub(kept.len());

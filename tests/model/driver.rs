@@ -30,8 +30,8 @@ pub type Result<T = ()> = std::result::Result<T, String>;
 pub struct Side {
     pub fs: Fs,
     pub store: Store,
-    /// Lookups that the kernel remembers beside those of open files.
-    held: Vec<Ino>,
+    /// Paths that the kernel remembers beside those of open files. It never forgets a directory before what is in it.
+    held: Vec<Vec<Ino>>,
     /// Those of the operation under way.
     loose: Vec<Ino>,
 }
@@ -45,6 +45,8 @@ pub struct Handle {
     pub write: bool,
     append: bool,
     session: u64,
+    /// As long as it is open, the kernel remembers its path.
+    path: Vec<Ino>,
 }
 
 pub struct Driver {
@@ -234,14 +236,14 @@ impl Driver {
                 let Some((path, ..)) = pick(&tree.entries(), entry).cloned() else { return Ok(()) };
                 self.walk(side, &path).map_err(|e| e.to_string())?;
                 let side = &mut self.sides[side];
-                side.held.append(&mut side.loose);
+                side.held.push(std::mem::take(&mut side.loose));
                 Ok(())
             }
             Op::Forget { side, which } => {
                 let side = &mut self.sides[side];
                 if !side.held.is_empty() {
-                    let ino = side.held.remove(usize::from(which) % side.held.len());
-                    side.fs.forget(ino, 1);
+                    let path = side.held.remove(usize::from(which) % side.held.len());
+                    path.into_iter().rev().for_each(|ino| side.fs.forget(ino, 1));
                 }
                 Ok(())
             }
@@ -301,7 +303,7 @@ impl Driver {
                 let ino = self.walk(side, &path).map_err(|e| e.to_string())?;
                 let side_state = &mut self.sides[side];
                 // It lives as long as the kernel knows the inode.
-                side_state.held.append(&mut side_state.loose);
+                side_state.held.push(std::mem::take(&mut side_state.loose));
                 self.model.mounts[side].expect.insert(id, number);
                 let text = number.to_string();
                 let real = self.sides[side].fs.setxattr(ino, OsStr::new("user.sepia.expect"), text.as_bytes(), 0);
@@ -404,7 +406,9 @@ impl Driver {
         match (model, real) {
             (Ok((id, session)), Ok((entry, reply))) => {
                 let ino = entry.attr.ino;
-                self.handles.push(Handle { side, id, ino, fh: reply.fh, write: true, append, session });
+                let mut path = std::mem::take(&mut self.sides[side].loose);
+                path.push(ino);
+                self.handles.push(Handle { side, id, ino, fh: reply.fh, write: true, append, session, path });
                 Ok(())
             }
             (model, real) => same("create", model.map(drop), real.map(drop)),
@@ -428,9 +432,8 @@ impl Driver {
         match (model, real) {
             (Ok(session), Ok(reply)) => {
                 let append = append && write;
-                self.handles.push(Handle { side, id, ino, fh: reply.fh, write, append, session });
-                // As long as it is open, the kernel remembers the inode.
-                self.sides[side].loose.pop();
+                let path = std::mem::take(&mut self.sides[side].loose);
+                self.handles.push(Handle { side, id, ino, fh: reply.fh, write, append, session, path });
                 Ok(())
             }
             (model, real) => same("open", model.map(drop), real.map(drop)),
@@ -484,7 +487,7 @@ impl Driver {
     fn release(&mut self, handle: Handle) {
         let fs = &self.sides[handle.side].fs;
         fs.release(handle.fh);
-        fs.forget(handle.ino, 1);
+        handle.path.iter().rev().for_each(|ino| fs.forget(*ino, 1));
         self.model.release(handle.side, handle.id, handle.write);
     }
 }

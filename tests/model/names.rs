@@ -146,7 +146,10 @@ impl Model {
             if exchange {
                 return Err(Errno::NOENT);
             }
-            self.move_histories(&old, &new, is_dir(moved));
+            if !is_dir(moved) && self.shared.histories.keeps_bytes(&new) {
+                self.may_leave_bytes(moved, &old);
+            }
+            self.move_histories(&old, &new, self.shared.tree.is_dir(moved));
             self.put(from, to, moved);
             return Ok(());
         };
@@ -167,7 +170,17 @@ impl Model {
             (true, Some(children)) if !children.is_empty() => return Err(Errno::NOTEMPTY),
             (true, Some(_)) => self.move_histories(&old, &new, true),
             (false, Some(_)) => return Err(Errno::ISDIR),
-            (false, None) => self.shared.keep_removed(other, &new),
+            (false, None) => {
+                self.may_leave_bytes(moved, &old);
+                // A name to which nothing was ever saved may count as free, or not.
+                if self.shared.tree.file(other).is_none_or(|file| file.generation.is_none()) {
+                    let mut ways: Vec<_> = std::iter::once(&self.shared.histories).cloned().collect();
+                    ways.extend(self.shared.alternatives.iter().cloned());
+                    self.move_histories(&old, &new, false);
+                    self.shared.alternatives.extend(ways);
+                }
+                self.shared.keep_removed(other, &new);
+            }
         }
         self.put(from, to, moved);
         self.note_orphan(side, other);
@@ -177,6 +190,16 @@ impl Model {
     fn put(&mut self, from: (Id, &str), to: (Id, &str), moved: Id) {
         self.shared.tree.children_mut(from.0).remove(from.1);
         self.insert(to.0, to.1, moved);
+    }
+
+    /// Where a history stays behind, a medium may also keep a copy of what has left.
+    fn may_leave_bytes(&mut self, moved: Id, path: &str) {
+        let Some(generation) = self.shared.tree.file(moved).and_then(|file| file.generation) else { return };
+        let bytes = self.shared.tree.current(moved).clone();
+        let mut ways = vec![self.shared.histories.clone()];
+        ways.extend(self.shared.alternatives.iter().cloned());
+        ways.iter_mut().for_each(|way| way.of(path).keep(generation, &bytes));
+        self.shared.alternatives.extend(ways);
     }
 
     /// A history comes along with its object, unless bytes are kept under the new name already.

@@ -18,6 +18,8 @@ pub struct Open {
     pub number: u64,
     /// This mount removed its last name.
     pub orphan: bool,
+    /// What is read was written without a name.
+    pub unnamed: bool,
     /// The last name that this mount saw: directory and name.
     pub last_name: Option<(Id, String)>,
 }
@@ -171,7 +173,8 @@ impl Session {
     fn merges(&self, shared: &Shared, target: Option<Id>) -> bool {
         let file = target.and_then(|id| shared.tree.file(id));
         let tail = matches!(self.staged, Staged::Tail(..));
-        let begins = |version| file.is_some_and(|file| file.beginnings.contains(&version));
+        let begins =
+            |version| file.is_some_and(|file| file.beginnings.contains(&version) || file.amended.contains(&version));
         tail && self.append_only && matches!(self.expect, Expect::Version(version) if begins(version))
     }
 
@@ -200,6 +203,12 @@ impl Session {
         let version = shared.tree.fresh();
         let private = shared.tree.store(content.clone());
         let file = shared.tree.file_mut(id);
+        let before = file.version;
+        match &self.staged {
+            Staged::Tail(..) if !amends => {}
+            _ if amends => file.amended.push(before),
+            _ => file.amended.clear(),
+        }
         match &self.staged {
             Staged::Tail(_, tail) => {
                 let phys = file.phys;
@@ -392,6 +401,7 @@ impl Mount {
         if orphan && !matches!(session.staged, Staged::None) {
             let content = session.content(&shared.tree);
             open.current = Some((shared.tree.store(content), 0));
+            open.unnamed = true;
         } else if let (Some((phys, _)), Some(current)) = (session.base, &mut open.current) {
             current.0 = phys;
         }
