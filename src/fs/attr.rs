@@ -73,7 +73,7 @@ impl Fs {
             Some(key) => {
                 let stat = self.store.backend().set_attr(&key, &set).map_err(from_backend)?;
                 if set.mtime.is_some() {
-                    self.note_touched(ino, &key, &stat, open.as_deref());
+                    self.note_touched(ino, &stat, open.as_deref());
                 }
                 stat
             }
@@ -86,9 +86,9 @@ impl Fs {
     }
 
     /// The bytes are the same, though they have another modification time now.
-    fn note_touched(&self, ino: Ino, key: &Key, stat: &Stat, open: Option<&OpenNode>) {
+    fn note_touched(&self, ino: Ino, stat: &Stat, open: Option<&OpenNode>) {
         if let Some(open) = open {
-            open.follow(key, stat);
+            open.touched(stat);
         }
         if let Some(node) = self.nodes.lock().get_mut(ino)
             && let Some((incarnation, _, size)) = node.cached

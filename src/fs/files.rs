@@ -136,15 +136,32 @@ impl OpenNode {
         }
     }
 
-    /// The object has another name or generation now, by this mount's own doing.
-    pub fn follow(&self, key: &Key, stat: &Stat) {
+    /// The object has another name, and perhaps another generation, by this mount's own doing. A session that was
+    /// based on what it was `before` goes on; one that was stale stays so.
+    pub fn follow(&self, before: &Stat, key: &Key, stat: &Stat) {
         let mut state = self.state.lock();
         if let Some(session) = &mut state.session
             && !session.is_lost()
         {
-            session.follow(key, stat);
+            if session.is_based_on(before) {
+                session.follow(key, stat);
+            } else {
+                session.moved(key);
+            }
         }
-        if let Some(current) = &mut state.current {
+        if let Some(current) = &mut state.current
+            && current.stat.same_bytes(before)
+        {
+            current.stat = stat.clone();
+        }
+    }
+
+    /// This mount has set the modification time: what is open is still the same if it was.
+    pub fn touched(&self, stat: &Stat) {
+        let same = |old: &Stat| (old.incarnation, old.size, old.committed) == (stat.incarnation, stat.size, stat.committed);
+        if let Some(current) = &mut self.state.lock().current
+            && same(&current.stat)
+        {
             current.stat = stat.clone();
         }
     }

@@ -488,6 +488,11 @@ impl Session {
         }
     }
 
+    /// Whether this state is what the session would replace.
+    pub fn is_based_on(&self, stat: &Stat) -> bool {
+        self.expect == stat.precondition()
+    }
+
     /// The object was renamed, or changed by its own mount: the session is now based on `stat` at `key`.
     pub fn follow(&mut self, key: &Key, stat: &Stat) {
         self.expect = stat.precondition();

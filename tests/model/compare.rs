@@ -6,7 +6,7 @@ use std::os::unix::fs::PermissionsExt;
 
 use sepia::backend::{FileKind, Kept, Opened};
 use sepia::fs::DirItem;
-use sepia::{Key, Store};
+use sepia::{Key, Precondition, Store};
 
 use super::driver::{Driver, Result, read_all, read_once};
 use super::history::Histories;
@@ -26,6 +26,13 @@ fn text(bytes: &[u8]) -> String {
 
 fn key(path: &str) -> Key {
     if path.is_empty() { Key::root() } else { Key::parse(path).unwrap() }
+}
+
+fn number_of(precondition: &Precondition) -> Option<u64> {
+    match precondition {
+        Precondition::Version(generation, ..) | Precondition::Generation(generation) => Some(generation.get()),
+        _ => None,
+    }
 }
 
 fn bytes_of(opened: &Opened) -> Vec<u8> {
@@ -257,7 +264,7 @@ impl Driver {
                     }
                 } else if version != file.version && seen == precondition {
                     return Err(format!("{path} still is {seen:?}, though it was changed"));
-                } else if self.renaming.is_some() && version != file.version && number > file.number.map(|n| n + 1) {
+                } else if self.renaming.is_some() && version != file.version && number > number_of(&seen).map(|n| n + 1) {
                     // Published and then renumbered: what came before can't be told from what was replaced.
                     let now = tree.file_mut(id);
                     now.beginnings = vec![file.version];
@@ -310,9 +317,6 @@ fn match_histories(
             generations.iter().map(|(number, _)| *number).chain(current.and_then(|file| file.number)).collect();
         if numbers.windows(2).any(|pair| pair[0] >= pair[1]) {
             return Err(format!("the numbers of {path} don't increase: {numbers:?}"));
-        }
-        if std::mem::take(&mut history.robbed) {
-            history.used.retain(|number, _| generations.iter().any(|(kept, _)| kept == number));
         }
         let kept: Vec<_> = generations.iter().filter_map(|(number, bytes)| Some((*number, bytes.as_ref()?))).collect();
         let missing = history.kept.len().saturating_sub(kept.len());

@@ -10,8 +10,6 @@ pub struct History {
     pub kept: Vec<Kept>,
     /// Which generation each number was seen to mean.
     pub used: BTreeMap<u64, u64>,
-    /// What was there was taken away from outside: the numbers that no record names may come again.
-    pub robbed: bool,
 }
 
 /// A superseded generation.
@@ -59,7 +57,9 @@ impl Histories {
     /// The bytes that were current at a key are lost, and what was kept as their beginning with them.
     pub fn rob(&mut self, key: &str, current: &[u8]) {
         let history = self.of(key);
-        history.robbed = true;
+        // Of what is gone with its record, the number may come again.
+        let History { kept, used } = history;
+        used.retain(|_, generation| kept.iter().any(|kept| kept.generation == *generation));
         for kept in history.kept.iter_mut().filter(|kept| current.starts_with(&kept.bytes)) {
             kept.may_be_lost = true;
         }
@@ -75,7 +75,6 @@ impl Histories {
             if target.used.is_empty() {
                 target.used = history.used;
             }
-            target.robbed |= history.robbed;
         }
     }
 

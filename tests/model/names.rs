@@ -2,7 +2,7 @@
 
 use rustix::io::Errno;
 
-use super::history::is_within;
+use super::history::{Histories, is_within};
 use super::ops::RenameHow;
 use super::sessions::{Mount, Session, Shared};
 use super::tree::{Id, Kind, Tree};
@@ -149,7 +149,11 @@ impl Model {
             if !is_dir(moved) && self.shared.histories.keeps_bytes(&new) {
                 self.may_leave_bytes(moved, &old);
             }
+            // What nothing was saved to has no history of its own; that of its name may stay there.
+            let none = self.shared.tree.file(moved).is_none_or(|file| file.generation.is_none());
+            let ways = if none && !self.shared.tree.is_dir(moved) { self.ways() } else { Vec::new() };
             self.move_histories(&old, &new, self.shared.tree.is_dir(moved));
+            self.shared.alternatives.extend(ways);
             self.put(from, to, moved);
             return Ok(());
         };
@@ -174,8 +178,7 @@ impl Model {
                 self.may_leave_bytes(moved, &old);
                 // A name to which nothing was ever saved may count as free, or not.
                 if self.shared.tree.file(other).is_none_or(|file| file.generation.is_none()) {
-                    let mut ways: Vec<_> = std::iter::once(&self.shared.histories).cloned().collect();
-                    ways.extend(self.shared.alternatives.iter().cloned());
+                    let ways = self.ways();
                     self.move_histories(&old, &new, false);
                     self.shared.alternatives.extend(ways);
                 }
@@ -192,18 +195,28 @@ impl Model {
         self.insert(to.0, to.1, moved);
     }
 
+    fn ways(&self) -> Vec<Histories> {
+        std::iter::once(&self.shared.histories).chain(&self.shared.alternatives).cloned().collect()
+    }
+
     /// Where a history stays behind, a medium may also keep a copy of what has left.
     fn may_leave_bytes(&mut self, moved: Id, path: &str) {
         let Some(generation) = self.shared.tree.file(moved).and_then(|file| file.generation) else { return };
         let bytes = self.shared.tree.current(moved).clone();
-        let mut ways = vec![self.shared.histories.clone()];
-        ways.extend(self.shared.alternatives.iter().cloned());
+        let mut ways = self.ways();
         ways.iter_mut().for_each(|way| way.of(path).keep(generation, &bytes));
         self.shared.alternatives.extend(ways);
     }
 
     /// A history comes along with its object, unless bytes are kept under the new name already.
     fn move_histories(&mut self, from: &str, to: &str, all_below: bool) {
+        let mut left = if all_below { self.ways() } else { Vec::new() };
+        for way in &mut left {
+            // That of a file that once had the directory's name may stay there.
+            let own = std::mem::take(way.of(from));
+            way.move_below(from, to);
+            *way.of(from) = own;
+        }
         self.shared.each_history(|histories| {
             if all_below {
                 histories.move_below(from, to);
@@ -211,5 +224,6 @@ impl Model {
                 histories.move_one(from, to);
             }
         });
+        self.shared.alternatives.extend(left);
     }
 }

@@ -132,7 +132,7 @@ impl FileBackend {
         }
     }
 
-    fn renumber(
+    pub(super) fn renumber(
         &self,
         key: &Key,
         place: &Place,
