@@ -86,13 +86,23 @@ impl FileBackend {
         let _tree = self.locks.share_tree(from)?;
         let _locks = self.locks.keys(from, to)?;
         let (source, target) = (self.place(from)?, self.place(to)?);
-        let found = self.find(from, &source)?;
+        let mut found = self.find(from, &source)?;
+        if found.is_changed() {
+            found = self.adopt_locked(from, &source, found)?;
+        }
         // A link that a commit left behind would make two names of what is one object.
         if found.stat.kind == FileKind::File && found.stat.nlink > 1 {
             self.unkeep(from, &found)?;
         }
         rustix::fs::linkat(&source.dir, &source.name, &target.dir, &target.name, AtFlags::empty())
             .map_err(|e| Error::from_io(to, "link", e))?;
+        // The new name may have an older history, whose numbers must not come again.
+        let highest = self.highest(to)?;
+        if let (Some(record), Some(highest)) = (found.record, highest)
+            && record.generation <= highest
+        {
+            self.renumber(to, &target, &self.find(to, &target)?, highest.next(), self.now())?;
+        }
         Ok(self.find(to, &target)?.stat)
     }
 

@@ -132,7 +132,7 @@ impl FileBackend {
         }
     }
 
-    fn renumber(
+    pub(super) fn renumber(
         &self,
         key: &Key,
         place: &Place,
@@ -248,7 +248,7 @@ impl FileBackend {
             && let Some(above) = self.history_dir(&parent)?
         {
             let _ = rustix::fs::unlinkat(&above, name, AtFlags::REMOVEDIR);
-            self.history.clear();
+            self.history_moved();
         }
         self.count_on(to)
     }
@@ -270,8 +270,14 @@ impl FileBackend {
         let (Some(source), Some(target)) = (above(from)?, above(to)?) else { return Ok(()) };
         let (Some(name), Some(new_name)) = (from.name(), to.name()) else { return Ok(()) };
         let renamed = rustix::fs::renameat_with(&source, name, &target, new_name, flags);
-        self.history.clear();
+        self.history_moved();
         renamed.map_err(|e| Error::from_io(to, "move its history", e))
+    }
+
+    /// Other mounts hold the directory of a key's history open, and must not go on keeping generations in it.
+    fn history_moved(&self) {
+        self.locks.moved();
+        self.history.clear();
     }
 
     // The notes on renames under way
