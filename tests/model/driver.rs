@@ -256,8 +256,11 @@ impl Driver {
         let tree = &self.model.shared.tree;
         match *op {
             Op::SetMode { side, entry, mode } => {
-                let entries: Vec<_> =
-                    tree.entries().into_iter().filter(|(_, _, id)| tree.is_dir(*id) || tree.file(*id).is_some()).collect();
+                let entries: Vec<_> = tree
+                    .entries()
+                    .into_iter()
+                    .filter(|(_, _, id)| tree.is_dir(*id) || tree.file(*id).is_some())
+                    .collect();
                 let Some((path, _, id)) = pick(&entries, entry).cloned() else { return Ok(()) };
                 let mode = MODES[usize::from(mode)];
                 self.model.shared.tree.nodes[id].mode = mode;
@@ -321,7 +324,13 @@ impl Driver {
         entries
     }
 
-    fn setattr(&mut self, side: usize, path: &str, changes: &Changes, expected: std::result::Result<(), Errno>) -> Result {
+    fn setattr(
+        &mut self,
+        side: usize,
+        path: &str,
+        changes: &Changes,
+        expected: std::result::Result<(), Errno>,
+    ) -> Result {
         let ino = self.walk(side, path).map_err(|e| e.to_string())?;
         let real = self.sides[side].fs.setattr(&caller(), ino, None, changes).map(drop);
         same("setattr", expected, real)
@@ -331,28 +340,28 @@ impl Driver {
         let Some(mut outside) = self.outside.take() else { return Ok(()) };
         let model = &mut self.model;
         let files = model.shared.tree.files();
-        let result = match *op {
-            Op::Overwrite { file, length, byte, .. } => pick(&files, file)
-                .map(|(path, _, id)| outside.overwrite(model, path, *id, &vec![byte; length.into()])),
-            Op::Extend { file, length, byte } => {
-                pick(&files, file).map(|(path, _, id)| outside.extend(model, path, *id, &vec![byte; length.into()]))
-            }
-            Op::Touch { file, .. } => pick(&files, file).map(|(path, _, id)| outside.touch(model, path, *id)),
-            Op::Delete { entry } => {
-                pick(&model.shared.tree.entries(), entry).map(|(path, dir, id)| outside.delete(model, path, *dir, *id))
-            }
-            Op::PutOver { at, length, byte, .. } => {
-                let (_, dir, name) = self.place(at);
-                let model = &mut self.model;
-                let in_the_way = model.child(dir, name).is_some_and(|id| model.shared.tree.is_dir(id));
-                (!in_the_way).then(|| outside.put_over(model, (dir, name), &vec![byte; length.into()]))
-            }
-            Op::MkdirOutside { at } => {
-                let (_, dir, name) = self.place(at);
-                Some(outside.mkdir(&mut self.model, (dir, name)))
-            }
-            _ => unreachable!("{op:?} is not from outside"),
-        };
+        let result =
+            match *op {
+                Op::Overwrite { file, length, byte, .. } => pick(&files, file)
+                    .map(|(path, _, id)| outside.overwrite(model, path, *id, &vec![byte; length.into()])),
+                Op::Extend { file, length, byte } => {
+                    pick(&files, file).map(|(path, _, id)| outside.extend(model, path, *id, &vec![byte; length.into()]))
+                }
+                Op::Touch { file, .. } => pick(&files, file).map(|(path, _, id)| outside.touch(model, path, *id)),
+                Op::Delete { entry } => pick(&model.shared.tree.entries(), entry)
+                    .map(|(path, dir, id)| outside.delete(model, path, *dir, *id)),
+                Op::PutOver { at, length, byte, .. } => {
+                    let (_, dir, name) = self.place(at);
+                    let model = &mut self.model;
+                    let in_the_way = model.child(dir, name).is_some_and(|id| model.shared.tree.is_dir(id));
+                    (!in_the_way).then(|| outside.put_over(model, (dir, name), &vec![byte; length.into()]))
+                }
+                Op::MkdirOutside { at } => {
+                    let (_, dir, name) = self.place(at);
+                    Some(outside.mkdir(&mut self.model, (dir, name)))
+                }
+                _ => unreachable!("{op:?} is not from outside"),
+            };
         self.outside = Some(outside);
         result.unwrap_or(Ok(()))
     }
@@ -376,8 +385,7 @@ impl Driver {
             RenameHow::Exchange => RenameFlags::EXCHANGE,
         };
         self.renaming = Some(side);
-        let real =
-            self.sides[side].fs.rename(parent, OsStr::new(&name), new_parent, OsStr::new(&new_name), flags);
+        let real = self.sides[side].fs.rename(parent, OsStr::new(&name), new_parent, OsStr::new(&new_name), flags);
         let model = self.model.rename(side, (from.1, base(from.0)), (to.1, base(to.0)), how);
         same(&format!("rename {} {}", from.0, to.0), model, real)
     }

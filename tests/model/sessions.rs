@@ -85,7 +85,8 @@ impl Session {
     }
 
     pub fn content(&self, tree: &Tree) -> Vec<u8> {
-        let base = |end: usize| self.base.map_or(Vec::new(), |(phys, _)| tree.bytes[phys].iter().copied().take(end).collect());
+        let base =
+            |end: usize| self.base.map_or(Vec::new(), |(phys, _)| tree.bytes[phys].iter().copied().take(end).collect());
         match &self.staged {
             Staged::None => base(self.base.map_or(0, |(_, size)| size)),
             Staged::Tail(from, tail) => [base(*from), tail.clone()].concat(),
@@ -305,12 +306,7 @@ pub struct Mount {
 }
 
 impl Mount {
-    pub fn open(
-        &mut self,
-        shared: &mut Shared,
-        id: Id,
-        (write, truncate): (bool, bool),
-    ) -> Result<u64, Errno> {
+    pub fn open(&mut self, shared: &mut Shared, id: Id, (write, truncate): (bool, bool)) -> Result<u64, Errno> {
         let expect = if write { self.expect.remove(&id) } else { None };
         let open = self.open.entry(id).or_default();
         let file = shared.tree.file(id).ok_or(Errno::INVAL)?.clone();
@@ -388,8 +384,7 @@ impl Mount {
     }
 
     fn end(&mut self, shared: &mut Shared, id: Id) {
-        let unfinished =
-            self.open[&id].session.as_ref().is_some_and(|s| !s.lost && s.dirty);
+        let unfinished = self.open[&id].session.as_ref().is_some_and(|s| !s.lost && s.dirty);
         let orphan = self.open[&id].orphan;
         if unfinished && !orphan {
             // Nobody hears of it: release has no answer.

@@ -47,6 +47,9 @@ impl FileBackend {
         if found.as_ref().is_some_and(|found| found.stat.kind != FileKind::File) {
             return Err(Error::Invalid(key.clone(), "is no regular file"));
         }
+        if found.as_ref().is_none_or(Found::is_reserved) {
+            self.taken_again(key)?;
+        }
         let generation = match found.as_ref().and_then(|found| found.stat.generation) {
             Some(own) if how.amend => own,
             _ => self.next_generation(key, found.as_ref())?,
