@@ -138,6 +138,8 @@ fn as_root_no_room_for_names_loses_nothing_and_goes_on() {
     for number in 0..20 {
         fs::write(dir.join(format!("n{number}")), record(1, 3000)).unwrap();
     }
+    // The file that will fill it needs an inode itself.
+    File::create(small.disk.path().join("ballast")).unwrap();
     let inodes = use_all_inodes(small.disk.path());
     let ballast = fill(small.disk.path(), 0);
     let mut failed = 0;

@@ -50,27 +50,61 @@ fn odd_names_are_names() {
     mount.unmount();
 }
 
+/// A filesystem that finds an error goes read-only under the mount.
 #[test]
-fn as_root_a_read_only_disk_says_so_and_goes_on_when_it_is_back() {
+fn as_root_a_disk_that_becomes_read_only_says_so_and_can_be_read() {
     let scratch = Scratch::new();
-    let disk = LoopFs::new(&scratch, "ext4", 64 << 20);
+    let mut disk = LoopFs::new(&scratch, "ext4", 64 << 20);
+    run(Command::new("mount").args(["-o", "remount,errors=remount-ro"]).arg(disk.path()));
     let store = Store::at(scratch, disk.path().join("store"));
     let mount = store.mount();
     let path = mount.join("n");
     fs::write(&path, "one").unwrap();
-    let remount = |how: &str| {
-        run(Command::new("mount").args(["-o", &format!("remount,{how}")]).arg(disk.path()));
-    };
-    remount("ro");
-    assert_eq!(fs::read(&path).unwrap(), b"one");
-    for error in [fs::write(&path, "two").unwrap_err(), fs::create_dir(mount.join("Note")).unwrap_err()] {
+    rustix::fs::syncfs(File::open(disk.path()).unwrap()).unwrap();
+    let device = sh(disk.path(), "basename $(findmnt --noheadings --output SOURCE --target .)");
+    fs::write(format!("/sys/fs/ext4/{}/trigger_fs_error", device.trim()), "a test").unwrap();
+    let (new, over) = (mount.join("Note"), path.clone());
+    let errors = bounded("answers of a read-only disk", move || {
+        [fs::create_dir(new).unwrap_err(), fs::write(over, "two").unwrap_err()]
+    });
+    for error in errors {
         assert_eq!(error.raw_os_error(), Some(Errno::ROFS.raw_os_error()), "{error}");
     }
     assert_eq!(fs::read(&path).unwrap(), b"one");
-    remount("rw");
-    fs::write(&path, "two").unwrap();
-    assert_eq!(fs::read(&path).unwrap(), b"two");
+    kill(mount);
+    disk.unmount();
+    disk.mount();
+    let mount = store.mount();
+    assert_eq!(fs::read(mount.join("n")).unwrap(), b"one");
+    fs::write(mount.join("n"), "two").unwrap();
     assert_eq!(store.generations("n"), [1, 2]);
+    mount.unmount();
+}
+
+/// A store on a disk that is mounted read-only can be read; what would change it says EROFS.
+#[test]
+fn as_root_a_store_on_a_read_only_disk_can_be_mounted() {
+    let scratch = Scratch::new();
+    let disk = LoopFs::new(&scratch, "ext4", 64 << 20);
+    let store = Store::at(scratch, disk.path().join("store"));
+    let mount = store.mount();
+    for text in ["one", "two"] {
+        fs::write(mount.join("n"), text).unwrap();
+    }
+    mount.unmount();
+    run(Command::new("mount").args(["-o", "remount,ro"]).arg(disk.path()));
+    let mount = store.mount();
+    assert_eq!(fs::read(mount.join("n")).unwrap(), b"two");
+    for error in [fs::write(mount.join("n"), "three").unwrap_err(), fs::create_dir(mount.join("d")).unwrap_err()] {
+        assert_eq!(error.raw_os_error(), Some(Errno::ROFS.raw_os_error()), "{error}");
+    }
+    assert_eq!(fs::read(mount.join("n")).unwrap(), b"two");
+    assert_eq!(store.cat("n", Some(1)), b"one");
+    mount.unmount();
+    run(Command::new("mount").args(["-o", "remount,rw"]).arg(disk.path()));
+    let mount = store.mount();
+    fs::write(mount.join("n"), "three").unwrap();
+    assert_eq!(store.generations("n"), [1, 2, 3]);
     mount.unmount();
 }
 

@@ -7,7 +7,7 @@ use std::fs::{self, OpenOptions};
 use std::io::Write;
 use std::path::Path;
 
-use common::{Mount, Store, run_within, wait_for};
+use common::{Mount, Store, run, run_within, wait_for};
 use rig::load::close;
 use rustix::io::Errno;
 
@@ -91,7 +91,7 @@ fn what_changed_outside_is_never_overwritten_unseen() {
         let kept: Vec<_> = conflicts.iter().filter(|conflict| conflict["key"] == key).collect();
         assert_eq!(kept.len(), 1, "{name}: {conflicts:?}");
         let id = kept[0]["id"].as_str().unwrap();
-        assert_eq!(store.sepia(&["conflicts", "show", id, "--bytes"]), b"based on the first", "{name}");
+        assert_eq!(run(&mut rig::conflicts(&store, &["show", id, "--bytes"])).stdout, b"based on the first", "{name}");
     }
     mount.unmount();
 }

@@ -13,7 +13,7 @@ use std::process::Command;
 
 use common::{Mount, Store, run, run_within};
 use rig::load::close;
-use rig::{Dice, bounded, kill, refused, sepia};
+use rig::{Dice, bounded, conflicts, kill, refused, sepia};
 use rustix::fs::XattrFlags;
 
 fn mounted() -> (Store, Mount) {
@@ -208,7 +208,7 @@ fn a_scrambled_conflict_is_reported_and_hides_no_other() {
         let said = listed.text() + &listed.stderr;
         assert!(said.contains("Note/good"), "{:?} hides the other conflict: {said}", bad.escape_ascii().to_string());
         assert!(said.contains(&id("bad")), "{:?} is not reported: {said}", bad.escape_ascii().to_string());
-        let shown = orderly(&mut store.command(&["conflicts", "show", &id("good"), "--bytes"]));
+        let shown = orderly(&mut conflicts(&store, &["show", &id("good"), "--bytes"]));
         assert_eq!(shown.stdout, b"by the mount");
     }
     mount.unmount();

@@ -103,6 +103,8 @@ impl MountOptions {
                 self.source = Some(OsString::from_vec(value.to_vec()));
             }
             ("fsname", _) => return Err(Failure::usage("the mount option fsname needs a name: fsname=NAME")),
+            // What the kernel shows of a FUSE mount; mount(8) passes it back on a remount.
+            ("user_id" | "group_id" | "rootmode" | "fd" | "max_read" | "blksize" | "subtype", Some(_)) => {}
             (_, Some(_)) => return Ok(false),
             ("allow_other", None) => self.allow_other = true,
             ("noallow_other", None) => self.allow_other = false,
@@ -202,7 +204,7 @@ mod tests {
     #[test]
     fn unknown_ones_are_refused() {
         let mut options = MountOptions::defaults(true);
-        for wrong in ["rox", "allow_root", "ro=1", "fsname=", "fsname", "fd=3"] {
+        for wrong in ["rox", "allow_root", "ro=1", "fsname=", "fsname", "bogus=3"] {
             let failure = options.parse(wrong.as_ref(), false).unwrap_err();
             assert_eq!(failure.code, super::super::ExitCode::Usage, "{wrong}");
         }

@@ -73,7 +73,7 @@ impl Fs {
             Some(key) => {
                 let stat = self.store.backend().set_attr(&key, &set).map_err(from_backend)?;
                 if set.mtime.is_some() {
-                    self.note_touched(ino, &key, &stat, open.as_deref());
+                    self.note_touched(ino, &stat, open.as_deref());
                 }
                 stat
             }
@@ -86,9 +86,9 @@ impl Fs {
     }
 
     /// The bytes are the same, though they have another modification time now.
-    fn note_touched(&self, ino: Ino, key: &Key, stat: &Stat, open: Option<&OpenNode>) {
+    fn note_touched(&self, ino: Ino, stat: &Stat, open: Option<&OpenNode>) {
         if let Some(open) = open {
-            open.follow(key, stat);
+            open.touched(stat);
         }
         if let Some(node) = self.nodes.lock().get_mut(ino)
             && let Some((incarnation, _, size)) = node.cached
@@ -116,11 +116,16 @@ impl Fs {
 
     /// The attributes of what has lost its last name but is still in use.
     fn orphan_stat(&self, ino: Ino, open: Option<&OpenNode>, orphan: Option<&OwnedFd>) -> Result<Stat> {
-        let stat = match (open.and_then(OpenNode::file), orphan) {
+        let mut stat = match (open.and_then(OpenNode::file), orphan) {
             (_, Some(fd)) => rustix::fs::fstat(fd),
             (Some(file), None) => rustix::fs::fstat(&*file),
             (None, None) => return Err(Errno::STALE),
         }?;
+        if let Some(file) = open.and_then(OpenNode::unnamed) {
+            let written = rustix::fs::fstat(&*file)?;
+            (stat.st_size, stat.st_blocks) = (written.st_size, written.st_blocks);
+            (stat.st_mtime, stat.st_mtime_nsec) = (written.st_mtime, written.st_mtime_nsec);
+        }
         let time = |seconds: i64, nanos: i64| Timestamp::from_parts(seconds, nanos as u32);
         let id = crate::types::ObjectId::from_raw(ino).ok_or(Errno::STALE)?;
         Ok(Stat {

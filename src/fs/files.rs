@@ -46,17 +46,24 @@ struct State {
     /// The current generation, as it was last opened.
     current: Option<Opened>,
     session: Option<Session>,
+    /// What the last session wrote, of a file without a name: its other handles go on sharing it.
+    unnamed: Option<Arc<File>>,
     /// Counts the sessions, so that a handle whose session was lost doesn't write into the next one.
     session_number: u64,
 }
 
 impl State {
     fn read(&self, buffer: &mut [u8], offset: u64) -> std::io::Result<usize> {
-        match (&self.session, &self.current) {
+        match (&self.session, self.file()) {
             (Some(session), _) => session.read_at(buffer, offset),
-            (None, Some(current)) => read_at(&current.file, buffer, offset),
+            (None, Some(file)) => read_at(file, buffer, offset),
             (None, None) => Ok(0),
         }
+    }
+
+    /// What is read while there is no session.
+    fn file(&self) -> Option<&Arc<File>> {
+        self.unnamed.as_ref().or(self.current.as_ref().map(|current| &current.file))
     }
 
     /// The session of a handle, to write to.
@@ -107,6 +114,11 @@ impl OpenNode {
         true
     }
 
+    /// The file that was written after its last name was removed, once its session has ended.
+    pub fn unnamed(&self) -> Option<Arc<File>> {
+        self.state.lock().unnamed.clone()
+    }
+
     /// Sets times on what a session has staged. Returns whether there is something.
     pub fn set_times(&self, attr: &SetAttr) -> Result<bool> {
         match &mut self.state.lock().session {
@@ -124,15 +136,33 @@ impl OpenNode {
         }
     }
 
-    /// The object has another name or generation now, by this mount's own doing.
-    pub fn follow(&self, key: &Key, stat: &Stat) {
+    /// The object has another name, and perhaps another generation, by this mount's own doing. A session that was
+    /// based on what it was `before` goes on; one that was stale stays so.
+    pub fn follow(&self, before: &Stat, key: &Key, stat: &Stat) {
         let mut state = self.state.lock();
         if let Some(session) = &mut state.session
             && !session.is_lost()
         {
-            session.follow(key, stat);
+            if session.is_based_on(before) {
+                session.follow(key, stat);
+            } else {
+                session.moved(key);
+            }
         }
-        if let Some(current) = &mut state.current {
+        if let Some(current) = &mut state.current
+            && current.stat.same_bytes(before)
+        {
+            current.stat = stat.clone();
+        }
+    }
+
+    /// This mount has set the modification time: what is open is still the same if it was.
+    pub fn touched(&self, stat: &Stat) {
+        let same =
+            |old: &Stat| (old.incarnation, old.size, old.committed) == (stat.incarnation, stat.size, stat.committed);
+        if let Some(current) = &mut self.state.lock().current
+            && same(&current.stat)
+        {
             current.stat = stat.clone();
         }
     }
@@ -146,7 +176,7 @@ impl OpenNode {
 
     /// The file that its handles read, for one that has no name any more.
     pub fn file(&self) -> Option<Arc<File>> {
-        self.state.lock().current.as_ref().map(|current| current.file.clone())
+        self.state.lock().file().cloned()
     }
 
     /// The mount ends: publishes what was written, or sets it aside. Without a name it is given up.
@@ -174,7 +204,7 @@ impl OpenNode {
         }
         match key {
             Some(key) => session.close(key),
-            None => session.discard(),
+            None => state.unnamed = session.abandon(),
         }
         published
     }
@@ -258,7 +288,8 @@ impl Fs {
                 state.current = Some(Opened { file: opened.file.clone(), stat: opened.stat.clone() });
             }
             let had_session = state.session.is_some();
-            if let Some(old) = state.session.take_if(|old| write || !same || old.is_lost()) {
+            let begins_anew = |old: &mut Session| (write && old.is_published()) || !same || old.is_lost();
+            if let Some(old) = state.session.take_if(begins_anew) {
                 // The handles of a session that was lost must not write over what won.
                 state.session_number += u64::from(old.is_lost());
                 old.close(key);
@@ -338,8 +369,7 @@ impl Fs {
             creator: caller.creator(),
         };
         let session = Session::reserved(&self.store, &key, &stat, &options);
-        let mut entry = self.entry(parent, name, stat.clone());
-        entry.attr.ttl = std::time::Duration::ZERO;
+        let entry = self.entry(parent, name, stat.clone());
         let node = {
             let mut nodes = self.nodes.lock();
             let node = nodes.get_mut(ino).ok_or(Errno::STALE)?;
@@ -377,7 +407,7 @@ impl Fs {
         let handle = self.handle(fh)?;
         let state = handle.node.state.lock();
         if state.session.is_none()
-            && let Some(file) = state.current.as_ref().map(|current| current.file.clone())
+            && let Some(file) = state.file().cloned()
         {
             drop(state);
             return read_at(&file, buffer, offset).map_err(|e| from_io(&e));
@@ -483,11 +513,15 @@ impl Fs {
     /// The kernel knows the bytes that were just published: it passed them on.
     pub(super) fn note_published(&self, ino: Ino, published: Option<&Stat>) {
         let Some(stat) = published else { return };
-        let mut nodes = self.nodes.lock();
-        if let Some(node) = nodes.get_mut(ino) {
-            node.cached = Some(stat.version());
-            node.seen = Some(stat.into());
+        {
+            let mut nodes = self.nodes.lock();
+            if let Some(node) = nodes.get_mut(ino) {
+                node.cached = Some(stat.version());
+                node.seen = Some(stat.into());
+            }
         }
+        // But not that the commit changed the status change time.
+        self.watching.invalidate_attributes(ino);
     }
 
     /// The last descriptor of a handle was closed.
@@ -542,9 +576,9 @@ impl Fs {
     pub fn lseek(&self, fh: Fh, whence: SeekFrom) -> Result<u64> {
         let handle = self.handle(fh)?;
         let state = handle.node.state.lock();
-        match (&state.session, &state.current) {
+        match (&state.session, state.file()) {
             (Some(session), _) => session.seek(whence).map_err(|e| from_io(&e)),
-            (None, Some(current)) => rustix::fs::seek(&*current.file, whence),
+            (None, Some(file)) => rustix::fs::seek(&**file, whence),
             (None, None) => Err(Errno::NXIO),
         }
     }
@@ -558,8 +592,8 @@ impl Fs {
         let length = usize::try_from(length).unwrap_or(usize::MAX).min(1 << 30);
         let unwritten = {
             let state = source.node.state.lock();
-            match (&state.session, &state.current) {
-                (None, Some(current)) => Some(current.file.clone()),
+            match (&state.session, state.file()) {
+                (None, Some(file)) => Some(file.clone()),
                 _ => None,
             }
         };

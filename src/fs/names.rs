@@ -59,8 +59,8 @@ impl Fs {
     /// The kernel forgets `count` lookups of an inode.
     pub fn forget(&self, ino: Ino, count: u64) {
         let gone = self.nodes.lock().forget(ino, count);
-        if gone.is_some_and(|node| node.is_watched()) {
-            self.watching.remove(ino);
+        for (ino, _) in gone.iter().filter(|(_, node)| node.is_watched()) {
+            self.watching.remove(*ino);
         }
     }
 
@@ -134,9 +134,11 @@ impl Fs {
         let _names = self.namespace.read();
         let (from, to) = (self.key(ino)?, self.child(parent, name)?);
         self.settle(ino, &from)?;
+        let before = self.store.backend().stat(&from).map_err(from_backend)?;
         let stat = self.store.backend().link(&from, &to).map_err(from_backend)?;
         if stat.id.get() == ino {
             self.nodes.lock().add_name(ino, parent, name);
+            self.follow(&before, &from, &stat);
         }
         Ok(self.introduce(&to, parent, name, stat))
     }
@@ -217,10 +219,11 @@ impl Fs {
             Err(error) if error.is_not_found() => None,
             Err(error) => return Err(from_backend(error)),
         };
-        self.settle(moved.id.get(), &from)?;
-        if let Some(other) = replaced.as_ref().filter(|_| exchange) {
-            self.settle(other.id.get(), &to)?;
-        }
+        let moved = self.settled(moved, &from)?;
+        let replaced = match replaced {
+            Some(other) if exchange => Some(self.settled(other, &to)?),
+            other => other,
+        };
         let expect_to = match &replaced {
             Some(other) if !flags.contains(RenameFlags::NOREPLACE) => self.take_expect(other.id.get()),
             _ if flags.contains(RenameFlags::NOREPLACE) => Precondition::Absent,
@@ -235,7 +238,7 @@ impl Fs {
         let how = Rename { expect_from: Precondition::Any, expect_to, exchange };
         let stat = backend.rename(&from, &to, &how).map_err(from_backend)?;
 
-        let (ino, other) = (moved.id.get(), replaced.map(|stat| stat.id.get()));
+        let (ino, other) = (moved.id.get(), replaced.as_ref().map(|stat| stat.id.get()));
         if other == Some(ino) {
             // Two names of one file: rename(2) leaves both.
             return Ok(());
@@ -251,9 +254,9 @@ impl Fs {
                 nodes.remove_name(other, new_parent, new_name, hold);
             }
         }
-        self.follow(ino, &to, &stat);
+        self.follow(&moved, &to, &stat);
         if exchange
-            && let Some(other) = other
+            && let Some(other) = &replaced
             && let Ok(stat) = backend.stat(&from)
         {
             self.follow(other, &from, &stat);
@@ -276,10 +279,20 @@ impl Fs {
         Ok(())
     }
 
-    fn follow(&self, ino: Ino, key: &Key, stat: &Stat) {
-        let open = super::files::open_of(self.nodes.lock().get(ino));
+    /// As [`Fs::settle`]; returns what is there then.
+    fn settled(&self, stat: Stat, key: &Key) -> Result<Stat> {
+        let open = super::files::open_of(self.nodes.lock().get(stat.id.get()));
+        if open.is_none() {
+            return Ok(stat);
+        }
+        self.settle(stat.id.get(), key)?;
+        self.store.backend().stat(key).map_err(from_backend)
+    }
+
+    fn follow(&self, before: &Stat, key: &Key, stat: &Stat) {
+        let open = super::files::open_of(self.nodes.lock().get(before.id.get()));
         if let Some(open) = open {
-            open.follow(key, stat);
+            open.follow(before, key, stat);
         }
     }
 

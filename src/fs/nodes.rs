@@ -2,8 +2,10 @@
 //!
 //! An inode is here from its first lookup until the kernel has forgotten it as often as it was told of it. It knows
 //! its names, not its path: paths are put together when needed, so that the rename of a directory is one change.
+//! A directory also stays as long as something in it is here, or what is open there would have no path to be saved at:
+//! the kernel keeps the directory in which it found a file, which isn't the one to which another mount has moved it.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::ffi::{OsStr, OsString};
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
@@ -41,6 +43,8 @@ impl From<&Stat> for Seen {
 pub struct Node {
     pub kind: FileKind,
     lookups: u64,
+    /// Names in it by which other inodes here are known.
+    members: u32,
     parent: Ino,
     name: Box<OsStr>,
     /// What the kernel was last told.
@@ -55,12 +59,25 @@ pub struct Node {
 #[derive(Debug, Default)]
 struct Rare {
     /// Further names (hard links).
-    names: Vec<(Ino, Box<OsStr>)>,
+    names: BTreeMap<Ino, BTreeSet<Box<OsStr>>>,
     /// `user.sepia.expect`.
     expect: Option<Generation>,
     /// It has lost its last name; the descriptor keeps what the kernel may still ask about.
     orphan: Option<Option<Arc<OwnedFd>>>,
     watched: bool,
+}
+
+impl Rare {
+    fn take_name(&mut self) -> Option<(Ino, Box<OsStr>)> {
+        loop {
+            let mut first = self.names.first_entry()?;
+            let parent = *first.key();
+            match first.get_mut().pop_first() {
+                Some(name) => return Some((parent, name)),
+                None => drop(first.remove()),
+            }
+        }
+    }
 }
 
 impl Node {
@@ -99,13 +116,35 @@ impl Node {
     }
 
     fn names(&self) -> impl Iterator<Item = (Ino, &OsStr)> {
-        let more = self.rare.iter().flat_map(|rare| rare.names.iter().map(|(parent, name)| (*parent, &**name)));
+        let more = self.rare.iter().flat_map(|rare| &rare.names);
+        let more = more.flat_map(|(parent, names)| names.iter().map(|name| (*parent, &**name)));
         let named = !self.name.is_empty();
         named.then_some((self.parent, &*self.name)).into_iter().chain(more)
     }
 
+    /// Makes this the name that its path is made of: it was just found there, and another mount may have taken away
+    /// the others.
+    fn prefer(&mut self, parent: Ino, name: &OsStr) {
+        if let Some(rare) = &mut self.rare
+            && let Some(names) = rare.names.get_mut(&parent)
+            && let Some(name) = names.take(name)
+        {
+            let before = (std::mem::replace(&mut self.parent, parent), std::mem::replace(&mut self.name, name));
+            rare.names.entry(before.0).or_default().insert(before.1);
+        }
+    }
+
+    fn push_name(&mut self, parent: Ino, name: &OsStr) {
+        if self.name.is_empty() {
+            (self.parent, self.name) = (parent, name.into());
+        } else {
+            self.rare().names.entry(parent).or_default().insert(name.into());
+        }
+    }
+
     pub fn has_name(&self, parent: Ino, name: &OsStr) -> bool {
-        self.names().any(|known| known == (parent, name))
+        let further = |rare: &Rare| rare.names.get(&parent).is_some_and(|names| names.contains(name));
+        (self.parent == parent && &*self.name == name) || self.rare.as_deref().is_some_and(further)
     }
 }
 
@@ -113,6 +152,8 @@ impl Node {
 #[derive(Debug)]
 pub struct Nodes {
     map: HashMap<Ino, Node>,
+    /// Gone without a call of forget, which says so next time.
+    gone: Vec<(Ino, Node)>,
 }
 
 impl Nodes {
@@ -120,6 +161,7 @@ impl Nodes {
         let root = Node {
             kind: FileKind::Directory,
             lookups: 1,
+            members: 0,
             parent: ROOT,
             name: OsString::new().into(),
             seen: None,
@@ -127,7 +169,7 @@ impl Nodes {
             open: None,
             rare: None,
         };
-        Nodes { map: HashMap::from([(ROOT, root)]) }
+        Nodes { map: HashMap::from([(ROOT, root)]), gone: Vec::new() }
     }
 
     pub fn get(&self, ino: Ino) -> Option<&Node> {
@@ -163,8 +205,9 @@ impl Nodes {
         let node = self.map.entry(ino).or_insert_with(|| Node {
             kind: stat.kind,
             lookups: 0,
+            members: 0,
             parent,
-            name: name.into(),
+            name: OsString::new().into(),
             seen: None,
             cached: None,
             open: None,
@@ -172,30 +215,78 @@ impl Nodes {
         });
         node.lookups += 1;
         node.seen = Some(stat.into());
-        if !node.has_name(parent, name) {
-            if stat.nlink > 1 && stat.kind != FileKind::Directory && !node.name.is_empty() {
-                node.rare().names.push((parent, name.into()));
-            } else {
-                (node.parent, node.name) = (parent, name.into());
+        if let Some(rare) = &mut node.rare {
+            rare.orphan = None;
+        }
+        // Where it has one name, the others that are known were taken away by somebody else.
+        let several = stat.nlink > 1 && stat.kind != FileKind::Directory;
+        let (known, more) = (node.has_name(parent, name), node.names().nth(1).is_some());
+        if !known || (more && !several) {
+            self.enter(parent);
+            let node = self.map.get_mut(&ino).unwrap_or_else(|| unreachable!("made above"));
+            let mut left = Vec::new();
+            if known || !several {
+                left = node.names().map(|(parent, _)| parent).collect();
+                node.name = OsString::new().into();
                 if let Some(rare) = &mut node.rare {
                     rare.names.clear();
                 }
             }
+            node.push_name(parent, name);
+            for parent in left {
+                self.leave(parent);
+            }
         }
-        if let Some(rare) = &mut node.rare {
-            rare.orphan = None;
-        }
+        let node = self.map.get_mut(&ino).unwrap_or_else(|| unreachable!("it has a lookup"));
+        node.prefer(parent, name);
         node
     }
 
-    /// The kernel forgets `count` lookups. Returns the inode if that were all.
-    pub fn forget(&mut self, ino: Ino, count: u64) -> Option<Node> {
-        let node = self.map.get_mut(&ino)?;
+    /// The kernel forgets `count` lookups. Returns the inodes that are gone with that.
+    pub fn forget(&mut self, ino: Ino, count: u64) -> Vec<(Ino, Node)> {
+        let Some(node) = self.map.get_mut(&ino) else { return Vec::new() };
         node.lookups = node.lookups.saturating_sub(count);
-        if node.lookups > 0 || ino == ROOT {
-            return None;
+        let mut gone = std::mem::take(&mut self.gone);
+        gone.extend(self.drop_unused(ino));
+        gone
+    }
+
+    fn drop_unused(&mut self, mut ino: Ino) -> Vec<(Ino, Node)> {
+        let mut gone = Vec::new();
+        let mut pending = Vec::new();
+        loop {
+            let unused = self.map.get(&ino).is_some_and(|node| node.lookups == 0 && node.members == 0);
+            if unused
+                && ino != ROOT
+                && let Some(node) = self.map.remove(&ino)
+            {
+                for (parent, _) in node.names() {
+                    if let Some(above) = self.map.get_mut(&parent) {
+                        above.members = above.members.saturating_sub(1);
+                        pending.push(parent);
+                    }
+                }
+                gone.push((ino, node));
+            }
+            match pending.pop() {
+                Some(next) => ino = next,
+                None => return gone,
+            }
         }
-        self.map.remove(&ino)
+    }
+
+    fn enter(&mut self, dir: Ino) {
+        if let Some(node) = self.map.get_mut(&dir) {
+            node.members += 1;
+        }
+    }
+
+    fn leave(&mut self, dir: Ino) {
+        if let Some(node) = self.map.get_mut(&dir) {
+            node.members = node.members.saturating_sub(1);
+        }
+        let gone = self.drop_unused(dir);
+        self.gone.extend(gone);
     }
 
     /// An inode has a further name.
@@ -203,31 +294,32 @@ impl Nodes {
         if let Some(node) = self.map.get_mut(&ino)
             && !node.has_name(parent, name)
         {
-            if node.name.is_empty() {
-                (node.parent, node.name) = (parent, name.into());
-            } else {
-                node.rare().names.push((parent, name.into()));
-            }
+            node.push_name(parent, name);
             node.rare().orphan = None;
+            self.enter(parent);
         }
     }
 
     /// An inode has lost a name. Returns whether it was the last one that is known; `hold` then keeps it.
     pub fn remove_name(&mut self, ino: Ino, parent: Ino, name: &OsStr, hold: Option<Arc<OwnedFd>>) -> bool {
         let Some(node) = self.map.get_mut(&ino) else { return false };
+        let known = node.has_name(parent, name);
         if node.parent == parent && &*node.name == name {
-            match node.rare.as_mut().and_then(|rare| rare.names.pop()) {
+            match node.rare.as_mut().and_then(|rare| rare.take_name()) {
                 Some((parent, name)) => (node.parent, node.name) = (parent, name),
                 None => node.name = OsString::new().into(),
             }
-        } else if let Some(rare) = &mut node.rare {
-            rare.names.retain(|(p, n)| (*p, &**n) != (parent, name));
+        } else if let Some(names) = node.rare.as_mut().and_then(|rare| rare.names.get_mut(&parent)) {
+            names.remove(name);
         }
-        if node.name.is_empty() {
+        let last = node.name.is_empty();
+        if last {
             node.rare().orphan = Some(hold);
-            return true;
         }
-        false
+        if known {
+            self.leave(parent);
+        }
+        last
     }
 
     /// How many inodes the kernel knows.
@@ -286,9 +378,29 @@ mod tests {
         assert!(nodes.remove_name(10, ROOT, name("b"), None));
         assert!(nodes.get(10).unwrap().is_orphan());
         assert_eq!(nodes.key(10), None);
-        assert!(nodes.forget(10, 1).is_none());
-        assert!(nodes.forget(10, 1).is_some());
+        assert!(nodes.forget(10, 1).is_empty());
+        assert_eq!(nodes.forget(10, 1).len(), 1);
         assert_eq!(nodes.len(), 1);
+    }
+
+    #[test]
+    fn a_directory_lives_as_long_as_what_is_in_it() {
+        let mut nodes = Nodes::new();
+        nodes.remember(ROOT, OsStr::new("d"), &stat(10, FileKind::Directory, 2));
+        nodes.remember(10, OsStr::new("f"), &stat(11, FileKind::File, 1));
+        assert!(nodes.forget(10, 1).is_empty());
+        assert_eq!(nodes.key(11).unwrap().to_string(), "d/f");
+        assert_eq!(nodes.forget(11, 1).len(), 2);
+        assert_eq!(nodes.len(), 1);
+    }
+
+    #[test]
+    fn names_that_others_removed_are_dropped() {
+        let mut nodes = Nodes::new();
+        nodes.remember(ROOT, OsStr::new("a"), &stat(10, FileKind::File, 2));
+        nodes.remember(ROOT, OsStr::new("b"), &stat(10, FileKind::File, 2));
+        nodes.remember(ROOT, OsStr::new("b"), &stat(10, FileKind::File, 1));
+        assert_eq!(nodes.key(10).unwrap().to_string(), "b");
     }
 
     #[test]

@@ -187,6 +187,11 @@ impl Session {
         self.dirty
     }
 
+    /// Whether the current generation is this session's own.
+    pub fn is_published(&self) -> bool {
+        self.published
+    }
+
     /// Whether bytes were written, not just truncated, since the last publication.
     pub fn has_written(&self) -> bool {
         self.wrote
@@ -488,6 +493,11 @@ impl Session {
         }
     }
 
+    /// Whether this state is what the session would replace.
+    pub fn is_based_on(&self, stat: &Stat) -> bool {
+        self.expect == stat.precondition()
+    }
+
     /// The object was renamed, or changed by its own mount: the session is now based on `stat` at `key`.
     pub fn follow(&mut self, key: &Key, stat: &Stat) {
         self.expect = stat.precondition();
@@ -535,6 +545,19 @@ impl Session {
         if let Some(staged) = self.staged.take() {
             staged.discard();
         }
+    }
+
+    /// Ends the session of an object that is no more. Returns what was written, for those who have it open.
+    pub fn abandon(mut self) -> Option<Arc<File>> {
+        if self.dirty
+            && let Err(error) = self.stage_whole()
+        {
+            log::error!("{}: what was written to it after its removal is lost: {error}", self.key);
+        }
+        let staged = self.staged.take()?;
+        let file = self.dirty.then(|| staged.file().clone());
+        staged.discard();
+        file
     }
 
     /// Ends the session. What could not be published is kept as a conflict.

@@ -97,7 +97,10 @@ fn abort(dir: &std::path::Path) {
 
 pub fn assert_all_could_be_killed() {
     let unkillable = UNKILLABLE.load(Ordering::SeqCst);
-    assert_eq!(unkillable, 0, "daemons outlived kill -9 and held everybody up until their connection was aborted");
+    assert_eq!(
+        unkillable, 0,
+        "daemons outlived kill -9 and held everybody up until their connection was aborted"
+    );
 }
 
 /// Runs `work` on a thread of its own, so that a request that never returns fails the test instead of hanging it.
@@ -144,4 +147,11 @@ pub fn descriptors(mount: &Mount) -> usize {
 pub fn json(printed: &[u8]) -> Vec<serde_json::Value> {
     serde_json::from_slice(printed)
         .unwrap_or_else(|error| panic!("no JSON array ({error}): {}", String::from_utf8_lossy(printed)))
+}
+
+/// `sepia conflicts SUBCOMMAND …` on a store.
+pub fn conflicts(store: &common::Store, args: &[&str]) -> std::process::Command {
+    let mut command = sepia("conflicts");
+    command.args(args).arg("--store").arg(store.path()).current_dir(store.scratch().path());
+    command
 }

@@ -9,11 +9,14 @@ use rustix::fs::{AtFlags, FileType, Mode, OFlags, RawDir, Timespec, Timestamps};
 use rustix::io::Errno;
 
 use super::entry::{Found, Place, convert, statx};
+use super::moved::Note;
 use super::open::open_place;
 use super::*;
 use crate::backend::{GenerationName, Kept, copy_range};
 use crate::types::Timestamp;
 
+/// How many renames are followed to find a generation's bytes.
+const MOVES: u32 = 8;
 /// Where the bytes of a generation are, when they are not there themselves.
 const PREFIX: (&str, &str) = ("first ", " bytes of ");
 
@@ -151,19 +154,6 @@ impl FileBackend {
         Ok(!members.is_empty() || self.kept(key)?.iter().any(|info| !matches!(info.kept, Kept::Lost(_))))
     }
 
-    /// Removes the notes at `key` that its object moved to `to`, for it is about to come back.
-    pub(super) fn forget_moved(&self, key: &Key, to: &Key) -> Result<()> {
-        for info in self.kept(key)? {
-            if info.kept == Kept::Lost(moved_note(to))
-                && let Some(dir) = self.history_dir(key)?
-            {
-                rustix::fs::unlinkat(&dir, name_of(&info), AtFlags::empty())
-                    .map_err(|e| Error::from_io(key, "mend its history", e))?;
-            }
-        }
-        Ok(())
-    }
-
     pub(super) fn kept(&self, key: &Key) -> Result<Vec<GenerationInfo>> {
         let (names, _) = self.history_entries(key)?;
         let Some(dir) = self.history_dir(key)? else {
@@ -227,6 +217,10 @@ impl FileBackend {
     }
 
     pub(super) fn open_kept(&self, key: &Key, generation: Generation) -> Result<Opened> {
+        self.open_moved(key, generation, MOVES)
+    }
+
+    fn open_moved(&self, key: &Key, generation: Generation, follow: u32) -> Result<Opened> {
         let missing = || Error::NoGeneration(key.clone(), generation);
         let current = match self.open_current(key) {
             Ok(opened) => Some(opened),
@@ -242,7 +236,13 @@ impl FileBackend {
         let info = kept.iter().find(|info| info.generation == generation).ok_or_else(missing)?;
         let mut opened = match &info.kept {
             Kept::Whole => self.open_whole(key, info)?,
-            Kept::Lost(_) => return Err(missing()),
+            // Its object has another name now. Numbers there go on counting, so this ends.
+            Kept::Lost(text) => match Note::parse(text) {
+                Some(note) if (&note.to, note.generation) != (key, generation) && follow > 0 => {
+                    self.open_moved(&note.to, note.generation, follow - 1)?
+                }
+                _ => return Err(missing()),
+            },
             Kept::Prefix(_) => {
                 // Its bytes are the beginning of every later one up to the next that was not appended to.
                 let whole = kept.iter().find(|later| later.generation > generation && later.kept == Kept::Whole);
@@ -253,6 +253,10 @@ impl FileBackend {
                 }
             }
         };
+        if matches!(info.kept, Kept::Lost(_)) {
+            opened.stat.generation = Some(generation);
+            return Ok(opened);
+        }
         if opened.stat.size < info.size {
             return Err(Error::Invalid(key.clone(), "the generation is shorter than recorded; run: sepia recover"));
         }
@@ -314,11 +318,6 @@ pub fn prefix_note(size: u64, of: Generation) -> String {
     format!("{}{size}{}{of}", PREFIX.0, PREFIX.1)
 }
 
-/// The text of a note on a generation whose object has another name now.
-pub fn moved_note(to: &Key) -> String {
-    format!("moved to {}", to.escaped())
-}
-
 fn parse_prefix(note: &str) -> Option<u64> {
     let (size, _) = note.strip_prefix(PREFIX.0)?.split_once(PREFIX.1)?;
     size.parse().ok()
@@ -339,7 +338,8 @@ fn name_parts(info: &GenerationInfo) -> GenerationName {
     }
 }
 
-fn name_of(info: &GenerationInfo) -> String {
+/// The name under which a generation is kept.
+pub fn name_of(info: &GenerationInfo) -> String {
     name_parts(info).to_string()
 }
 

@@ -82,6 +82,12 @@ impl Locks {
         self.moves.get()
     }
 
+    /// Tells everybody that directories have other names now: those below `.sepia/generations`, which move under
+    /// the lock of their key, too.
+    pub fn moved(&self) {
+        self.moves.increase();
+    }
+
     /// Locks a key.
     ///
     /// # Errors
@@ -144,7 +150,7 @@ impl Locks {
 impl TreeExclusive<'_> {
     /// Tells everybody that directories have other names now.
     pub fn moved(&self) {
-        self.locks.moves.increase();
+        self.locks.moved();
     }
 }
 

@@ -7,7 +7,8 @@ use rustix::fs::{AtFlags, RenameFlags};
 use rustix::io::Errno;
 
 use super::entry::{Found, Place, write_record};
-use super::generations::{kept_name, moved_note};
+use super::generations::kept_name;
+use super::moved::Note;
 use super::record::Record;
 use super::*;
 use crate::types::Timestamp;
@@ -78,7 +79,8 @@ impl FileBackend {
         }
         let was = moved.clone();
         if replaced.is_none() {
-            self.forget_moved(to, from)?;
+            self.comes_back(to, from)?;
+            self.taken_again(to)?;
         }
         let highest = self.highest(to)?.max(replaced.as_ref().and_then(|other| other.stat.generation));
         // Where nothing is kept under the new name, the history comes along, and the count goes on.
@@ -117,22 +119,15 @@ impl FileBackend {
             self.move_history(from, to)?;
             self.forget_rename(&note);
         }
-        self.mark_moved(from, to, &was, history_moves, now)?;
-        Ok(self.find(to, target)?.stat)
+        let arrived = self.find(to, target)?.stat;
+        if let (Some(name), Some(generation)) = (kept_name(&was, now, true), arrived.generation) {
+            // A note stands at once where anybody could remember the number.
+            self.left(from, name, was.stat.mtime, Note { to: to.clone(), generation }, has_history)?;
+        }
+        Ok(arrived)
     }
 
-    /// Keeps the numbers of the old name from being used again, if anybody could remember them.
-    fn mark_moved(&self, from: &Key, to: &Key, was: &Found, had_history: bool, now: Timestamp) -> Result<()> {
-        if !had_history && self.history_dir(from)?.is_none() {
-            return Ok(());
-        }
-        match kept_name(was, now, true) {
-            Some(name) => self.keep_as_note(from, &name, &moved_note(to), was.stat.mtime),
-            None => Ok(()),
-        }
-    }
-
-    fn renumber(
+    pub(super) fn renumber(
         &self,
         key: &Key,
         place: &Place,
@@ -189,6 +184,7 @@ impl FileBackend {
     }
 
     fn rename_dir(&self, from: &Key, to: &Key, how: &Rename) -> Result<Stat> {
+        self.departed.clear();
         let (source, target) = (self.place(from)?, self.place(to)?);
         self.find(from, &source)?;
         let flags = match how.expect_to {
@@ -248,7 +244,7 @@ impl FileBackend {
             && let Some(above) = self.history_dir(&parent)?
         {
             let _ = rustix::fs::unlinkat(&above, name, AtFlags::REMOVEDIR);
-            self.history.clear();
+            self.history_moved();
         }
         self.count_on(to)
     }
@@ -270,8 +266,14 @@ impl FileBackend {
         let (Some(source), Some(target)) = (above(from)?, above(to)?) else { return Ok(()) };
         let (Some(name), Some(new_name)) = (from.name(), to.name()) else { return Ok(()) };
         let renamed = rustix::fs::renameat_with(&source, name, &target, new_name, flags);
-        self.history.clear();
+        self.history_moved();
         renamed.map_err(|e| Error::from_io(to, "move its history", e))
+    }
+
+    /// Other mounts hold the directory of a key's history open, and must not go on keeping generations in it.
+    fn history_moved(&self) {
+        self.locks.moved();
+        self.history.clear();
     }
 
     // The notes on renames under way

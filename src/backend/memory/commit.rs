@@ -95,8 +95,9 @@ impl MemoryBackend {
                 }
             }
             record.generation = Some(self.next_generation(key, record.generation)?);
-            record.committed = Some(now);
         }
+        // Of an amendment too: who read what it replaces must not take it for the same.
+        record.committed = Some(now);
         let size = put.bytes.len() as u64;
         match self.flat.put(&entry.name, put.bytes, record.metadata(), Condition::Match(entry.etag)) {
             Ok(_) => Ok(Some(record.stat(size, 1))),

@@ -1,0 +1,229 @@
+//! What happens to names in the model: made, linked, removed, renamed.
+
+use rustix::io::Errno;
+
+use super::history::{Histories, is_within};
+use super::ops::RenameHow;
+use super::sessions::{Mount, Session, Shared};
+use super::tree::{Id, Kind, Tree};
+
+/// The model: what is published, and what two mounts have open.
+#[derive(Debug)]
+pub struct Model {
+    pub shared: Shared,
+    pub mounts: [Mount; 2],
+}
+
+type Result<T = ()> = std::result::Result<T, Errno>;
+
+impl Model {
+    pub fn new() -> Self {
+        let shared = Shared {
+            tree: Tree::new(),
+            histories: Default::default(),
+            alternatives: Vec::new(),
+            conflicts: Vec::new(),
+            torn: Vec::new(),
+        };
+        Model { shared, mounts: Default::default() }
+    }
+
+    fn insert(&mut self, dir: Id, name: &str, id: Id) -> Id {
+        self.shared.tree.children_mut(dir).insert(name.to_owned(), id);
+        id
+    }
+
+    pub fn child(&self, dir: Id, name: &str) -> Option<Id> {
+        self.shared.tree.children(dir)?.get(name).copied()
+    }
+
+    fn check_free(&self, dir: Id, name: &str) -> Result {
+        if self.child(dir, name).is_some() { Err(Errno::EXIST) } else { Ok(()) }
+    }
+
+    pub fn make_dir(&mut self, dir: Id, name: &str, mode: u32) -> Result<Id> {
+        self.check_free(dir, name)?;
+        let id = self.shared.tree.add(Kind::Dir(Default::default()), mode);
+        Ok(self.insert(dir, name, id))
+    }
+
+    pub fn make_link(&mut self, dir: Id, name: &str, target: &str) -> Result<Id> {
+        self.check_free(dir, name)?;
+        let id = self.shared.tree.add(Kind::Link(target.to_owned()), 0o777);
+        Ok(self.insert(dir, name, id))
+    }
+
+    /// A file that was never written to.
+    pub fn make_file(&mut self, dir: Id, name: &str, mode: u32) -> Result<Id> {
+        self.check_free(dir, name)?;
+        let id = self.shared.tree.add_file(Vec::new(), mode, true);
+        Ok(self.insert(dir, name, id))
+    }
+
+    /// Makes and opens a file. Returns the number of its session.
+    pub fn create(&mut self, side: usize, dir: Id, name: &str, mode: u32) -> Result<(Id, u64)> {
+        let id = self.make_file(dir, name, mode)?;
+        let open = self.mounts[side].open.entry(id).or_default();
+        open.session = Some(Session::new(id, None, super::sessions::Expect::Reserved));
+        (open.handles, open.writers, open.number) = (1, 1, 1);
+        Ok((id, 1))
+    }
+
+    pub fn link(&mut self, side: usize, id: Id, dir: Id, name: &str) -> Result {
+        self.mounts[side].settle(&mut self.shared, id)?;
+        self.check_free(dir, name)?;
+        self.insert(dir, name, id);
+        Ok(())
+    }
+
+    pub fn unlink(&mut self, side: usize, dir: Id, name: &str) -> Result {
+        let id = self.child(dir, name).ok_or(Errno::NOENT)?;
+        self.meets_expectation(side, id)?;
+        if self.shared.tree.is_dir(id) {
+            return Err(Errno::ISDIR);
+        }
+        let path = self.path(dir, name);
+        self.shared.keep_removed(id, &path);
+        self.shared.tree.children_mut(dir).remove(name);
+        self.note_orphan(side, id);
+        Ok(())
+    }
+
+    pub fn rmdir(&mut self, dir: Id, name: &str) -> Result {
+        let id = self.child(dir, name).ok_or(Errno::NOENT)?;
+        match self.shared.tree.children(id) {
+            None => return Err(Errno::NOTDIR),
+            Some(children) if !children.is_empty() => return Err(Errno::NOTEMPTY),
+            Some(_) => {}
+        }
+        self.shared.tree.children_mut(dir).remove(name);
+        Ok(())
+    }
+
+    fn path(&self, dir: Id, name: &str) -> String {
+        super::tree::join(&self.shared.tree.path(dir).expect("a directory in the tree"), name)
+    }
+
+    /// What `user.sepia.expect` demands; it holds once.
+    fn meets_expectation(&mut self, side: usize, id: Id) -> Result {
+        let expect = self.mounts[side].expect.remove(&id);
+        let number = self.shared.tree.file(id).and_then(|file| file.number);
+        if expect.is_some() && expect != number { Err(Errno::STALE) } else { Ok(()) }
+    }
+
+    /// One that is open in the mount that removed its last name has none there; others find out by the name.
+    fn note_orphan(&mut self, side: usize, id: Id) {
+        if self.shared.tree.names(id).is_empty()
+            && let Some(open) = self.mounts[side].open.get_mut(&id)
+        {
+            open.orphan = true;
+        }
+    }
+
+    pub fn rename(&mut self, side: usize, from: (Id, &str), to: (Id, &str), how: RenameHow) -> Result {
+        let moved = self.child(from.0, from.1).ok_or(Errno::NOENT)?;
+        let replaced = self.child(to.0, to.1);
+        let exchange = how == RenameHow::Exchange;
+        self.mounts[side].settle(&mut self.shared, moved)?;
+        if let Some(other) = replaced.filter(|_| exchange) {
+            self.mounts[side].settle(&mut self.shared, other)?;
+        }
+        let (old, new) = (self.path(from.0, from.1), self.path(to.0, to.1));
+        let met = match replaced {
+            Some(other) if how != RenameHow::NoReplace => self.meets_expectation(side, other),
+            _ => Ok(()),
+        };
+        let is_dir = |id: Id| self.shared.tree.is_dir(id);
+        let into_itself = is_dir(moved) && is_within(&new, &old) && new != old;
+        if into_itself || (exchange && replaced.is_some_and(is_dir) && is_within(&old, &new) && old != new) {
+            return Err(Errno::INVAL);
+        }
+        if how == RenameHow::NoReplace {
+            self.check_free(to.0, to.1)?;
+        }
+        met?;
+        let Some(other) = replaced else {
+            if exchange {
+                return Err(Errno::NOENT);
+            }
+            if !is_dir(moved) && self.shared.histories.keeps_bytes(&new) {
+                self.may_leave_bytes(moved, &old);
+            }
+            // What nothing was saved to has no history of its own; that of its name may stay there.
+            let none = self.shared.tree.file(moved).is_none_or(|file| file.generation.is_none());
+            let ways = if none && !self.shared.tree.is_dir(moved) { self.ways() } else { Vec::new() };
+            self.move_histories(&old, &new, self.shared.tree.is_dir(moved));
+            self.shared.alternatives.extend(ways);
+            self.put(from, to, moved);
+            return Ok(());
+        };
+        if exchange {
+            if moved != other {
+                self.insert(from.0, from.1, other);
+                self.insert(to.0, to.1, moved);
+                self.shared.each_history(|histories| histories.exchange(&old, &new));
+            }
+            return Ok(());
+        }
+        // Two names of one file: both stay.
+        if moved == other {
+            return Ok(());
+        }
+        match (is_dir(moved), self.shared.tree.children(other)) {
+            (true, None) => return Err(Errno::NOTDIR),
+            (true, Some(children)) if !children.is_empty() => return Err(Errno::NOTEMPTY),
+            (true, Some(_)) => self.move_histories(&old, &new, true),
+            (false, Some(_)) => return Err(Errno::ISDIR),
+            (false, None) => {
+                self.may_leave_bytes(moved, &old);
+                // A name to which nothing was ever saved may count as free, or not.
+                if self.shared.tree.file(other).is_none_or(|file| file.generation.is_none()) {
+                    let ways = self.ways();
+                    self.move_histories(&old, &new, false);
+                    self.shared.alternatives.extend(ways);
+                }
+                self.shared.keep_removed(other, &new);
+            }
+        }
+        self.put(from, to, moved);
+        self.note_orphan(side, other);
+        Ok(())
+    }
+
+    fn put(&mut self, from: (Id, &str), to: (Id, &str), moved: Id) {
+        self.shared.tree.children_mut(from.0).remove(from.1);
+        self.insert(to.0, to.1, moved);
+    }
+
+    fn ways(&self) -> Vec<Histories> {
+        std::iter::once(&self.shared.histories).chain(&self.shared.alternatives).cloned().collect()
+    }
+
+    /// Where a history stays behind, a medium may also keep a copy of what has left.
+    fn may_leave_bytes(&mut self, moved: Id, path: &str) {
+        let Some(generation) = self.shared.tree.file(moved).and_then(|file| file.generation) else { return };
+        let bytes = self.shared.tree.current(moved).clone();
+        let mut ways = self.ways();
+        ways.iter_mut().for_each(|way| way.of(path).keep(generation, &bytes));
+        self.shared.alternatives.extend(ways);
+    }
+
+    /// A history comes along with its object, unless bytes are kept under the new name already.
+    fn move_histories(&mut self, from: &str, to: &str, all_below: bool) {
+        let mut left = if all_below { self.ways() } else { Vec::new() };
+        for way in &mut left {
+            // That of a file that once had the directory's name may stay there.
+            let own = std::mem::take(way.of(from));
+            way.move_below(from, to);
+            *way.of(from) = own;
+        }
+        self.shared.each_history(|histories| {
+            if all_below {
+                histories.move_below(from, to);
+            } else if !histories.keeps_bytes(to) {
+                histories.move_one(from, to);
+            }
+        });
+        self.shared.alternatives.extend(left);
+    }
+}

@@ -1,0 +1,414 @@
+//! What one mount has open: the handles of each file and the write session that they share.
+
+use std::collections::BTreeMap;
+
+use rustix::io::Errno;
+
+use super::history::Histories;
+use super::tree::{Id, Kind, Phys, Tree};
+
+/// What the handles of a file share in one mount.
+#[derive(Debug, Default)]
+pub struct Open {
+    pub handles: usize,
+    pub writers: usize,
+    /// What is read without a session: the bytes, and the state that they were.
+    pub current: Option<(Phys, u64)>,
+    pub session: Option<Session>,
+    pub number: u64,
+    /// This mount removed its last name.
+    pub orphan: bool,
+    /// What is read was written without a name.
+    pub unnamed: bool,
+    /// The last name that this mount saw: directory and name.
+    pub last_name: Option<(Id, String)>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Expect {
+    Version(u64),
+    Number(u64),
+    Reserved,
+}
+
+#[derive(Debug)]
+pub enum Staged {
+    None,
+    /// The base's bytes up to there, and these.
+    Tail(usize, Vec<u8>),
+    Whole(Vec<u8>),
+}
+
+#[derive(Debug)]
+pub struct Session {
+    /// The file that it was opened on.
+    pub id: Id,
+    pub base: Option<(Phys, usize)>,
+    pub expect: Expect,
+    pub staged: Staged,
+    pub dirty: bool,
+    pub wrote: bool,
+    pub append_only: bool,
+    pub published: bool,
+    pub lost: bool,
+    /// Its base was changed under it, as the bytes of an object with several names are: what it reads is open.
+    pub torn: bool,
+}
+
+/// What all mounts share.
+#[derive(Debug)]
+pub struct Shared {
+    pub tree: Tree,
+    pub histories: Histories,
+    /// Other ways in which the histories may have gone on: an object with several names may keep under any.
+    pub alternatives: Vec<Histories>,
+    /// What was set aside; `None` where the bytes are open.
+    pub conflicts: Vec<Option<Vec<u8>>>,
+    /// Bytes that a commit has replaced in place.
+    pub torn: Vec<Phys>,
+}
+
+impl Session {
+    pub fn new(id: Id, base: Option<(Phys, usize)>, expect: Expect) -> Self {
+        Session {
+            id,
+            base,
+            expect,
+            staged: Staged::None,
+            dirty: false,
+            wrote: false,
+            append_only: true,
+            published: false,
+            lost: false,
+            torn: false,
+        }
+    }
+
+    pub fn content(&self, tree: &Tree) -> Vec<u8> {
+        let base =
+            |end: usize| self.base.map_or(Vec::new(), |(phys, _)| tree.bytes[phys].iter().copied().take(end).collect());
+        match &self.staged {
+            Staged::None => base(self.base.map_or(0, |(_, size)| size)),
+            Staged::Tail(from, tail) => [base(*from), tail.clone()].concat(),
+            Staged::Whole(bytes) => bytes.clone(),
+        }
+    }
+
+    pub fn size(&self) -> usize {
+        match &self.staged {
+            Staged::None => self.base.map_or(0, |(_, size)| size),
+            Staged::Tail(from, tail) => from + tail.len(),
+            Staged::Whole(bytes) => bytes.len(),
+        }
+    }
+
+    fn stage_from(&mut self, tree: &Tree, offset: usize) {
+        let size = self.base.map_or(0, |(_, size)| size);
+        if matches!(self.staged, Staged::None) {
+            self.staged = if size > 0 { Staged::Tail(size, Vec::new()) } else { Staged::Whole(Vec::new()) };
+        }
+        if matches!(self.staged, Staged::Tail(from, _) if offset < from) {
+            self.staged = Staged::Whole(self.content(tree));
+        }
+    }
+
+    fn stage_whole(&mut self, tree: &Tree) {
+        self.staged = Staged::Whole(self.content(tree));
+    }
+
+    /// At an offset, or at the end.
+    pub fn write(&mut self, tree: &Tree, offset: Option<usize>, data: &[u8]) -> Result<(), Errno> {
+        self.append_only &= offset.is_none();
+        if self.lost {
+            return Err(Errno::STALE);
+        }
+        let offset = offset.unwrap_or_else(|| self.size());
+        self.stage_from(tree, offset);
+        let (bytes, at) = match &mut self.staged {
+            Staged::Tail(from, tail) => (tail, offset - *from),
+            Staged::Whole(bytes) => (bytes, offset),
+            Staged::None => unreachable!("staged above"),
+        };
+        bytes.resize(bytes.len().max(at + data.len()), 0);
+        bytes[at..at + data.len()].copy_from_slice(data);
+        self.dirty = true;
+        self.wrote = true;
+        Ok(())
+    }
+
+    /// Returns whether it had another size.
+    pub fn truncate(&mut self, tree: &Tree, size: usize) -> Result<bool, Errno> {
+        if self.lost {
+            return Err(Errno::STALE);
+        }
+        let old = self.size();
+        if size == old {
+            return Ok(false);
+        }
+        self.append_only = false;
+        if size == 0 {
+            self.base = None;
+            self.staged = Staged::Whole(Vec::new());
+        } else {
+            self.stage_from(tree, size.min(old));
+            match &mut self.staged {
+                Staged::Tail(from, tail) => tail.resize(size - *from, 0),
+                Staged::Whole(bytes) => bytes.resize(size, 0),
+                Staged::None => unreachable!("staged above"),
+            }
+        }
+        self.dirty = true;
+        Ok(true)
+    }
+
+    fn holds(&self, shared: &Shared, target: Option<Id>) -> bool {
+        let Some((id, file)) = target.and_then(|id| Some((id, shared.tree.file(id)?))) else { return false };
+        match self.expect {
+            Expect::Version(version) => file.version == version,
+            Expect::Number(number) => file.number == Some(number),
+            Expect::Reserved => id == self.id && file.generation.is_none(),
+        }
+    }
+
+    /// Only appended, to something that is the beginning of what is there now.
+    fn merges(&self, shared: &Shared, target: Option<Id>) -> bool {
+        let file = target.and_then(|id| shared.tree.file(id));
+        let tail = matches!(self.staged, Staged::Tail(..));
+        let begins =
+            |version| file.is_some_and(|file| file.beginnings.contains(&version) || file.amended.contains(&version));
+        tail && self.append_only && matches!(self.expect, Expect::Version(version) if begins(version))
+    }
+
+    fn lose(&mut self, shared: &mut Shared) -> Errno {
+        shared.conflicts.push((!self.torn).then(|| self.content(&shared.tree)));
+        self.staged = Staged::None;
+        self.lost = true;
+        self.dirty = false;
+        Errno::STALE
+    }
+
+    /// Makes what was written the current bytes of what is at the session's name. `None`: nothing to publish.
+    pub fn publish(&mut self, shared: &mut Shared, target: Option<Id>) -> Result<Option<u64>, Errno> {
+        if self.lost {
+            return Err(Errno::STALE);
+        }
+        if !self.dirty {
+            return Ok(None);
+        }
+        let same = self.holds(shared, target);
+        let (Some(id), true) = (target, same || self.merges(shared, target)) else { return Err(self.lose(shared)) };
+        let content = self.content(&shared.tree);
+        let amends = self.published && same;
+        shared.supersede(id, amends);
+        let linked = shared.tree.names(id).len() > 1;
+        let version = shared.tree.fresh();
+        let private = shared.tree.store(content.clone());
+        let file = shared.tree.file_mut(id);
+        let before = file.version;
+        match &self.staged {
+            Staged::Tail(..) if !amends => {}
+            _ if amends => file.amended.push(before),
+            _ => file.amended.clear(),
+        }
+        match &self.staged {
+            Staged::Tail(_, tail) => {
+                let phys = file.phys;
+                file.beginnings.push(version);
+                shared.tree.bytes[phys].extend(tail);
+                self.base = Some((phys, shared.tree.bytes[phys].len()));
+            }
+            // All names go on being the same file: whoever has it open sees the new bytes.
+            _ if linked => {
+                let phys = file.phys;
+                file.beginnings = vec![version];
+                shared.tree.bytes[phys] = content.clone();
+                shared.torn.push(phys);
+                self.base = Some((private, content.len()));
+            }
+            _ => {
+                file.phys = private;
+                file.beginnings = vec![version];
+                self.base = Some((private, content.len()));
+            }
+        }
+        let file = shared.tree.file_mut(id);
+        (file.version, file.stamp) = (version, version);
+        if !amends || file.generation.is_none() {
+            (file.generation, file.number) = (Some(version), None);
+        }
+        self.staged = Staged::None;
+        self.expect = Expect::Version(version);
+        (self.dirty, self.wrote, self.published) = (false, false, true);
+        Ok(Some(version))
+    }
+
+    /// As [`Session::publish`], durable: what was published before is only secured.
+    pub fn sync(&mut self, shared: &mut Shared, target: Option<Id>) -> Result<Option<u64>, Errno> {
+        if !self.dirty || !self.published || matches!(self.staged, Staged::Tail(..)) || self.lost {
+            return self.publish(shared, target);
+        }
+        if !self.holds(shared, target) {
+            return Err(self.lose(shared));
+        }
+        self.stage_whole(&shared.tree);
+        Ok(None)
+    }
+}
+
+impl Shared {
+    /// The current bytes of a file are about to be replaced: they belong to the history now.
+    fn supersede(&mut self, id: Id, amends: bool) {
+        let Some(generation) = self.tree.file(id).and_then(|file| file.generation) else { return };
+        if amends {
+            return;
+        }
+        let bytes = self.tree.current(id).clone();
+        let names = self.tree.names(id);
+        let ways = std::iter::once(&self.histories).chain(&self.alternatives);
+        let mut ways = ways.flat_map(|histories| {
+            names.iter().map(|name| {
+                let mut way = histories.clone();
+                way.of(name).keep(generation, &bytes);
+                way
+            })
+        });
+        let first = ways.next();
+        let rest = ways.collect();
+        if let Some(first) = first {
+            (self.histories, self.alternatives) = (first, rest);
+        }
+    }
+
+    /// A name of a file goes: the last one's bytes belong to the history of that name.
+    pub fn keep_removed(&mut self, id: Id, path: &str) {
+        let Kind::File(file) = &self.tree.nodes[id].kind else { return };
+        if let Some(generation) = file.generation
+            && self.tree.names(id).len() == 1
+        {
+            let bytes = self.tree.bytes[file.phys].clone();
+            for histories in std::iter::once(&mut self.histories).chain(&mut self.alternatives) {
+                histories.of(path).keep(generation, &bytes);
+            }
+        }
+    }
+
+    pub fn each_history(&mut self, change: impl Fn(&mut Histories)) {
+        std::iter::once(&mut self.histories).chain(&mut self.alternatives).for_each(change);
+    }
+}
+
+/// What one mount has open.
+#[derive(Debug, Default)]
+pub struct Mount {
+    pub open: BTreeMap<Id, Open>,
+    /// What `user.sepia.expect` was set to.
+    pub expect: BTreeMap<Id, u64>,
+}
+
+impl Mount {
+    pub fn open(&mut self, shared: &mut Shared, id: Id, (write, truncate): (bool, bool)) -> Result<u64, Errno> {
+        let expect = if write { self.expect.remove(&id) } else { None };
+        let open = self.open.entry(id).or_default();
+        let file = shared.tree.file(id).ok_or(Errno::INVAL)?.clone();
+        if !open.session.as_ref().is_some_and(|session| session.dirty && !session.lost) {
+            let opened = (file.phys, file.stamp);
+            let same = open.current.is_some_and(|(_, stamp)| stamp == file.stamp);
+            if !same {
+                open.current = Some(opened);
+            }
+            let had_session = open.session.is_some();
+            if let Some(old) = open.session.take_if(|old| write || !same || old.lost) {
+                open.number += u64::from(old.lost);
+            }
+            if open.session.is_none() && (write || open.writers > 0) {
+                open.number += u64::from(!had_session);
+                let found = match file.generation {
+                    Some(_) => Expect::Version(file.version),
+                    None => Expect::Reserved,
+                };
+                let base = file.generation.map(|_| (file.phys, shared.tree.bytes[file.phys].len()));
+                open.session = Some(Session::new(id, base, expect.map_or(found, Expect::Number)));
+            }
+        }
+        if truncate && let Some(session) = &mut open.session {
+            session.truncate(&shared.tree, 0)?;
+        }
+        open.handles += 1;
+        open.writers += usize::from(write);
+        Ok(open.number)
+    }
+
+    /// What is at the name by which this mount knows a file; the outer `None`: it has no name any more.
+    pub fn target(&self, tree: &Tree, id: Id) -> Option<Option<Id>> {
+        let open = self.open.get(&id)?;
+        if open.orphan {
+            return None;
+        }
+        if !tree.names(id).is_empty() {
+            return Some(Some(id));
+        }
+        let (dir, name) = open.last_name.as_ref()?;
+        Some(tree.path(*dir).and_then(|_| tree.children(*dir)?.get(name).copied()))
+    }
+
+    pub fn publish(&mut self, shared: &mut Shared, id: Id, durable: bool) -> Result<(), Errno> {
+        let Some(target) = self.target(&shared.tree, id) else { return Ok(()) };
+        let Some(open) = self.open.get_mut(&id) else { return Ok(()) };
+        let Some(session) = &mut open.session else { return Ok(()) };
+        let stamp = if durable { session.sync(shared, target)? } else { session.publish(shared, target)? };
+        if let (Some(stamp), Some((phys, _))) = (stamp, session.base) {
+            open.current = Some((phys, stamp));
+        }
+        Ok(())
+    }
+
+    /// Before a rename or a link.
+    pub fn settle(&mut self, shared: &mut Shared, id: Id) -> Result<(), Errno> {
+        let dirty = self.open.get(&id).and_then(|open| open.session.as_ref());
+        if dirty.is_some_and(|session| session.dirty && !session.lost) {
+            return self.publish(shared, id, false);
+        }
+        Ok(())
+    }
+
+    pub fn release(&mut self, shared: &mut Shared, id: Id, write: bool) {
+        let open = self.open.get_mut(&id).expect("an open file");
+        open.handles -= 1;
+        open.writers -= usize::from(write);
+        if write && open.writers == 0 {
+            self.end(shared, id);
+        }
+        if self.open[&id].handles == 0 {
+            self.open.remove(&id);
+        }
+    }
+
+    fn end(&mut self, shared: &mut Shared, id: Id) {
+        let unfinished = self.open[&id].session.as_ref().is_some_and(|s| !s.lost && s.dirty);
+        let orphan = self.open[&id].orphan;
+        if unfinished && !orphan {
+            // Nobody hears of it: release has no answer.
+            let _ = self.publish(shared, id, false);
+        }
+        let open = self.open.get_mut(&id).expect("an open file");
+        let Some(session) = open.session.take() else { return };
+        // Without a name, the remaining handles go on sharing what was written.
+        if orphan && !matches!(session.staged, Staged::None) {
+            let content = session.content(&shared.tree);
+            open.current = Some((shared.tree.store(content), 0));
+            open.unnamed = true;
+        } else if let (Some((phys, _)), Some(current)) = (session.base, &mut open.current) {
+            current.0 = phys;
+        }
+    }
+
+    /// What a handle of the file reads.
+    pub fn read(&self, tree: &Tree, id: Id) -> Vec<u8> {
+        let open = &self.open[&id];
+        match (&open.session, open.current) {
+            (Some(session), _) => session.content(tree),
+            (None, Some((phys, _))) => tree.bytes[phys].clone(),
+            (None, None) => Vec::new(),
+        }
+    }
+}
