@@ -12,7 +12,6 @@ use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use common::{LIMIT, Mount, Store, run, run_within, wait_for};
-use rig::conflicts;
 use rig::load::close;
 use rig::record::{self, Tag, read_object};
 use rustix::fs::{FlockOperation, XattrFlags, flock};
@@ -334,7 +333,7 @@ fn conflict(pair: &Pair, name: &str, lost: &[u8]) -> String {
     assert_eq!(of_this[0]["reason"], "stale");
     assert_eq!(of_this[0]["size"], lost.len());
     let id = of_this[0]["id"].as_str().unwrap().to_owned();
-    let kept = run(&mut conflicts(&pair.store, &["show", &id, "--bytes"])).stdout;
+    let kept = run(&mut rig::conflicts(&pair.store, &["show", &id, "--bytes"])).stdout;
     assert!(kept == lost, "the loser's bytes are whole");
     id
 }
@@ -344,7 +343,7 @@ fn a_conflict_keeps_the_loser_and_can_be_resolved() {
     let pair = pair();
     let lost = record::object(Tag { seq: 1, writer: 1 }, 200_000);
     let resolve = |id: &str, how: &[&str]| {
-        run(&mut conflicts(&pair.store, &[&["resolve", id], how].concat()));
+        run(&mut rig::conflicts(&pair.store, &[&["resolve", id], how].concat()));
     };
     let id = conflict(&pair, "Note/take", &lost);
     resolve(&id, &["--take"]);
@@ -362,7 +361,7 @@ fn a_conflict_keeps_the_loser_and_can_be_resolved() {
     assert!(fs::read(pair.b.join("Note/loser")).unwrap() == lost);
 
     let id = conflict(&pair, "Note/taken", &lost);
-    let output = run_within(&mut conflicts(&pair.store, &["resolve", &id, "--as", "as"]), LIMIT);
+    let output = run_within(&mut rig::conflicts(&pair.store, &["resolve", &id, "--as", "as"]), LIMIT);
     assert_eq!(output.status.code(), Some(4), "{}", output.stderr);
     assert_eq!(pair.store.conflicts().len(), 1, "it stays as it was");
     resolve(&id, &["--keep"]);
