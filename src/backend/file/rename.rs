@@ -79,6 +79,7 @@ impl FileBackend {
         let was = moved.clone();
         if replaced.is_none() {
             self.forget_moved(to, from)?;
+            self.close_history(to)?;
         }
         let highest = self.highest(to)?.max(replaced.as_ref().and_then(|other| other.stat.generation));
         // Where nothing is kept under the new name, the history comes along, and the count goes on.
