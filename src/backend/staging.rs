@@ -300,6 +300,10 @@ impl StagingArea {
             let instance = self.instance()?;
             let flags = OFlags::RDWR | OFlags::CLOEXEC | OFlags::NOFOLLOW | OFlags::LARGEFILE;
             let file = File::from(rustix::fs::open(&from, flags, Mode::empty())?);
+            // Shorter than where its bytes begin: it was given back to the pool, and the line is of its last session.
+            if intent.append_from.is_some_and(|start| stat.st_size.unsigned_abs() < start) {
+                continue;
+            }
             let slot = {
                 let mut journal = instance.journal.lock();
                 journal.next_slot += 1;
@@ -443,6 +447,10 @@ impl Staged {
     /// When the journal can't be written; the former intent then stands.
     pub fn note(&self, intent: &Intent) -> io::Result<()> {
         let inode = rustix::fs::fstat(&*self.file)?.st_ino;
+        if intent.acknowledged {
+            // Recovery finishes what the journal calls acknowledged, so this slot must never hold other bytes.
+            self.tainted.store(true, Ordering::Relaxed);
+        }
         let mut line = serde_json::to_string(&Line::new(self.slot, inode, intent))?;
         line.push('\n');
         self.instance.journal.lock().write(&self.instance.path, self.slot, line)

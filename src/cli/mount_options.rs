@@ -103,6 +103,8 @@ impl MountOptions {
                 self.source = Some(OsString::from_vec(value.to_vec()));
             }
             ("fsname", _) => return Err(Failure::usage("the mount option fsname needs a name: fsname=NAME")),
+            // What the kernel shows of a FUSE mount; mount(8) passes it back on a remount.
+            ("user_id" | "group_id" | "rootmode" | "fd" | "max_read" | "blksize" | "subtype", Some(_)) => {}
             (_, Some(_)) => return Ok(false),
             ("allow_other", None) => self.allow_other = true,
             ("noallow_other", None) => self.allow_other = false,

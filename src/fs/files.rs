@@ -287,7 +287,8 @@ impl Fs {
                 state.current = Some(Opened { file: opened.file.clone(), stat: opened.stat.clone() });
             }
             let had_session = state.session.is_some();
-            if let Some(old) = state.session.take_if(|old| write || !same || old.is_lost()) {
+            let begins_anew = |old: &mut Session| (write && old.is_published()) || !same || old.is_lost();
+            if let Some(old) = state.session.take_if(begins_anew) {
                 // The handles of a session that was lost must not write over what won.
                 state.session_number += u64::from(old.is_lost());
                 old.close(key);
@@ -367,8 +368,7 @@ impl Fs {
             creator: caller.creator(),
         };
         let session = Session::reserved(&self.store, &key, &stat, &options);
-        let mut entry = self.entry(parent, name, stat.clone());
-        entry.attr.ttl = std::time::Duration::ZERO;
+        let entry = self.entry(parent, name, stat.clone());
         let node = {
             let mut nodes = self.nodes.lock();
             let node = nodes.get_mut(ino).ok_or(Errno::STALE)?;
@@ -512,11 +512,15 @@ impl Fs {
     /// The kernel knows the bytes that were just published: it passed them on.
     pub(super) fn note_published(&self, ino: Ino, published: Option<&Stat>) {
         let Some(stat) = published else { return };
-        let mut nodes = self.nodes.lock();
-        if let Some(node) = nodes.get_mut(ino) {
-            node.cached = Some(stat.version());
-            node.seen = Some(stat.into());
+        {
+            let mut nodes = self.nodes.lock();
+            if let Some(node) = nodes.get_mut(ino) {
+                node.cached = Some(stat.version());
+                node.seen = Some(stat.into());
+            }
         }
+        // But not that the commit changed the status change time.
+        self.watching.invalidate_attributes(ino);
     }
 
     /// The last descriptor of a handle was closed.

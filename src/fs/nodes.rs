@@ -5,7 +5,7 @@
 //! A directory also stays as long as something in it is here, or what is open there would have no path to be saved at:
 //! the kernel keeps the directory in which it found a file, which isn't the one to which another mount has moved it.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::ffi::{OsStr, OsString};
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
@@ -59,12 +59,25 @@ pub struct Node {
 #[derive(Debug, Default)]
 struct Rare {
     /// Further names (hard links).
-    names: Vec<(Ino, Box<OsStr>)>,
+    names: BTreeMap<Ino, BTreeSet<Box<OsStr>>>,
     /// `user.sepia.expect`.
     expect: Option<Generation>,
     /// It has lost its last name; the descriptor keeps what the kernel may still ask about.
     orphan: Option<Option<Arc<OwnedFd>>>,
     watched: bool,
+}
+
+impl Rare {
+    fn take_name(&mut self) -> Option<(Ino, Box<OsStr>)> {
+        loop {
+            let mut first = self.names.first_entry()?;
+            let parent = *first.key();
+            match first.get_mut().pop_first() {
+                Some(name) => return Some((parent, name)),
+                None => drop(first.remove()),
+            }
+        }
+    }
 }
 
 impl Node {
@@ -103,7 +116,8 @@ impl Node {
     }
 
     fn names(&self) -> impl Iterator<Item = (Ino, &OsStr)> {
-        let more = self.rare.iter().flat_map(|rare| rare.names.iter().map(|(parent, name)| (*parent, &**name)));
+        let more = self.rare.iter().flat_map(|rare| &rare.names);
+        let more = more.flat_map(|(parent, names)| names.iter().map(|name| (*parent, &**name)));
         let named = !self.name.is_empty();
         named.then_some((self.parent, &*self.name)).into_iter().chain(more)
     }
@@ -112,11 +126,11 @@ impl Node {
     /// the others.
     fn prefer(&mut self, parent: Ino, name: &OsStr) {
         if let Some(rare) = &mut self.rare
-            && let Some(at) = rare.names.iter().position(|(p, n)| (*p, &**n) == (parent, name))
+            && let Some(names) = rare.names.get_mut(&parent)
+            && let Some(name) = names.take(name)
         {
-            let (parent, name) = rare.names.swap_remove(at);
             let before = (std::mem::replace(&mut self.parent, parent), std::mem::replace(&mut self.name, name));
-            rare.names.push(before);
+            rare.names.entry(before.0).or_default().insert(before.1);
         }
     }
 
@@ -124,12 +138,13 @@ impl Node {
         if self.name.is_empty() {
             (self.parent, self.name) = (parent, name.into());
         } else {
-            self.rare().names.push((parent, name.into()));
+            self.rare().names.entry(parent).or_default().insert(name.into());
         }
     }
 
     pub fn has_name(&self, parent: Ino, name: &OsStr) -> bool {
-        self.names().any(|known| known == (parent, name))
+        let further = |rare: &Rare| rare.names.get(&parent).is_some_and(|names| names.contains(name));
+        (self.parent == parent && &*self.name == name) || self.rare.as_deref().is_some_and(further)
     }
 }
 
@@ -290,12 +305,12 @@ impl Nodes {
         let Some(node) = self.map.get_mut(&ino) else { return false };
         let known = node.has_name(parent, name);
         if node.parent == parent && &*node.name == name {
-            match node.rare.as_mut().and_then(|rare| rare.names.pop()) {
+            match node.rare.as_mut().and_then(|rare| rare.take_name()) {
                 Some((parent, name)) => (node.parent, node.name) = (parent, name),
                 None => node.name = OsString::new().into(),
             }
-        } else if let Some(rare) = &mut node.rare {
-            rare.names.retain(|(p, n)| (*p, &**n) != (parent, name));
+        } else if let Some(names) = node.rare.as_mut().and_then(|rare| rare.names.get_mut(&parent)) {
+            names.remove(name);
         }
         let last = node.name.is_empty();
         if last {

@@ -73,6 +73,10 @@ impl Fs {
         let stat = self.store.backend().stat(&key).map_err(from_backend)?;
         let mut names = self.store.backend().list_xattrs(&key).map_err(from_backend)?;
         names.retain(|name| !is_own(name));
+        // The kernel lets nobody read user.* of anything else (xattr(7)).
+        if !matches!(stat.kind, FileKind::File | FileKind::Directory) {
+            return Ok(names);
+        }
         let own = SHOWN.iter().map(OsStr::new).filter(|name| own_value(&key, &stat, name).is_some());
         names.extend(own.map(OsString::from));
         if ino == ROOT {

@@ -187,6 +187,11 @@ impl Session {
         self.dirty
     }
 
+    /// Whether the current generation is this session's own.
+    pub fn is_published(&self) -> bool {
+        self.published
+    }
+
     /// Whether bytes were written, not just truncated, since the last publication.
     pub fn has_written(&self) -> bool {
         self.wrote

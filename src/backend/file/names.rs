@@ -6,7 +6,7 @@ use rustix::fs::{AtFlags, FileType, Gid, Mode, OFlags, Uid};
 use rustix::io::Errno;
 use rustix::process::umask;
 
-use super::entry::{Place, statx};
+use super::entry::{Place, convert, statx};
 use super::generations::kept_name;
 use super::*;
 
@@ -55,12 +55,16 @@ impl FileBackend {
         let failed = |error: Errno| Error::from_io(key, "create", error);
         // The kernel applies the umask, for only it knows whether a default ACL of the directory takes its place.
         with_umask(creator.umask, || make(&place, Mode::from_raw_mode(mode & 0o7777))).map_err(failed)?;
-        let found = self.find(key, &place)?;
+        // It is new: nothing was recorded of it yet.
+        let stat = convert(&statx(&place.dir, &place.name).map_err(failed)?, None);
         let (uid, gid) = (creator.uid, creator.gid);
+        if (uid, gid) == (stat.uid, stat.gid) {
+            return Ok(stat);
+        }
         let inherits = u32::from(statx(&place.dir, OsStr::new("")).map_err(failed)?.stx_mode) & 0o2000 != 0;
-        let chown_gid = !inherits && gid != found.stat.gid;
-        if uid == found.stat.uid && !chown_gid {
-            return Ok(found.stat);
+        let chown_gid = !inherits && gid != stat.gid;
+        if uid == stat.uid && !chown_gid {
+            return Ok(stat);
         }
         let gid = chown_gid.then(|| Gid::from_raw(gid));
         let owned =
@@ -71,11 +75,11 @@ impl FileBackend {
             Err(error) => return Err(failed(error)),
         }
         // A change of owner clears suid and sgid of files.
-        if found.stat.mode & 0o6000 != 0 && found.stat.kind == FileKind::File {
-            let mode = Mode::from_raw_mode(found.stat.mode);
+        if stat.mode & 0o6000 != 0 && stat.kind == FileKind::File {
+            let mode = Mode::from_raw_mode(stat.mode);
             rustix::fs::chmodat(&place.dir, &place.name, mode, AtFlags::empty()).map_err(failed)?;
         }
-        Ok(self.find(key, &place)?.stat)
+        Ok(convert(&statx(&place.dir, &place.name).map_err(failed)?, None))
     }
 
     pub(super) fn make_link(&self, from: &Key, to: &Key) -> Result<Stat> {

@@ -1,0 +1,167 @@
+//! A full disk: writes fail with ENOSPC, what was saved before stays whole, and with space again everything goes on.
+
+mod common;
+mod rig;
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Write};
+use std::os::unix::fs::FileExt;
+
+use common::{LoopFs, Mount, Scratch, Store};
+use rig::disk::{fill, use_all_inodes};
+use rig::load::close;
+use rig::record::{Tag, object, read_object};
+use rustix::io::Errno;
+
+struct Small {
+    mount: Mount,
+    store: Store,
+    disk: LoopFs,
+}
+
+fn small() -> Small {
+    let scratch = Scratch::new();
+    let disk = LoopFs::new(&scratch, "ext4", 48 << 20);
+    let store = Store::at(scratch, disk.path().join("store"));
+    let mount = store.mount();
+    fs::create_dir(mount.join("Note")).unwrap();
+    Small { mount, store, disk }
+}
+
+fn record(seq: u64, length: usize) -> Vec<u8> {
+    object(Tag { seq, writer: 0 }, length)
+}
+
+/// Writes as careful programs do, close included.
+fn save(file: File, bytes: &[u8]) -> io::Result<()> {
+    let written = (&file).write_all(bytes).and_then(|()| file.sync_all());
+    let closed = close(file);
+    written.and(closed)
+}
+
+#[track_caller]
+fn assert_no_space(result: io::Result<()>) {
+    let code = result.expect_err("there was no space for that").raw_os_error();
+    assert_eq!(code, Some(Errno::NOSPC.raw_os_error()));
+}
+
+#[track_caller]
+fn assert_holds(small: &Small, name: &str, seq: u64) {
+    for path in [small.mount.join(name), small.store.path().join(name)] {
+        let tag = read_object(&fs::read(path).unwrap()).unwrap_or_else(|e| panic!("{name}: {e}"));
+        assert_eq!(tag.seq, seq, "{name}");
+    }
+}
+
+#[test]
+fn as_root_a_full_disk_loses_nothing_and_goes_on() {
+    let small = small();
+    let dir = small.mount.join("Note");
+    for name in ["truncated", "overwritten", "appended", "replaced", "removed"] {
+        fs::write(dir.join(name), record(1, 100_000)).unwrap();
+    }
+    let ballast = fill(small.disk.path(), 64 << 10);
+    let big = record(2, 4 << 20);
+
+    // Over what is there, in every way.
+    let truncated = OpenOptions::new().write(true).truncate(true).open(dir.join("truncated")).unwrap();
+    assert_no_space(save(truncated, &big));
+    assert_holds(&small, "Note/truncated", 1);
+    let overwritten = OpenOptions::new().write(true).open(dir.join("overwritten")).unwrap();
+    assert_no_space(save(overwritten, &big));
+    assert_holds(&small, "Note/overwritten", 1);
+    let appended = OpenOptions::new().append(true).open(dir.join("appended")).unwrap();
+    assert_no_space(save(appended, &big));
+    assert_holds(&small, "Note/appended", 1);
+    // New, then over another: nobody renames what could not be written, but what is there must not suffer.
+    assert_no_space(File::create(dir.join("new")).and_then(|file| save(file, &big)));
+    assert_holds(&small, "Note/replaced", 1);
+    for name in ["truncated", "overwritten", "appended", "replaced"] {
+        assert_eq!(small.store.generations(format!("Note/{name}")), [1], "{name}");
+    }
+    // A removal needs no space worth speaking of.
+    fs::remove_file(dir.join("removed")).unwrap();
+
+    fs::remove_file(ballast).unwrap();
+    for name in ["truncated", "overwritten", "replaced", "new"] {
+        let file = OpenOptions::new().write(true).create(true).truncate(true).open(dir.join(name)).unwrap();
+        save(file, &record(3, 50_000)).unwrap();
+        assert_holds(&small, &format!("Note/{name}"), 3);
+    }
+    let mut appended = OpenOptions::new().append(true).open(dir.join("appended")).unwrap();
+    appended.write_all(b"more").unwrap();
+    close(appended).unwrap();
+    let whole = fs::read(dir.join("appended")).unwrap();
+    assert_eq!(whole, [record(1, 100_000), b"more".to_vec()].concat());
+    assert_eq!(small.store.generations("Note/truncated"), [1, 2]);
+    assert_eq!(small.store.cat("Note/truncated", Some(1)), record(1, 100_000));
+    small.mount.unmount();
+}
+
+/// A write that failed and was repeated when there was space again is a write that succeeded.
+#[test]
+fn as_root_a_failed_write_can_be_repeated() {
+    let small = small();
+    let path = small.mount.join("Note/n");
+    fs::write(&path, record(1, 1000)).unwrap();
+    let file = OpenOptions::new().write(true).truncate(true).open(&path).unwrap();
+    let bytes = record(2, 1 << 20);
+    let ballast = fill(small.disk.path(), 0);
+    let mut done = 0;
+    while done < bytes.len() {
+        match file.write_at(&bytes[done..], done as u64) {
+            Ok(n) => done += n,
+            Err(_) => break,
+        }
+    }
+    assert!(done < bytes.len(), "the disk was not full");
+    assert_holds_old(&small, 1);
+    fs::remove_file(ballast).unwrap();
+    file.write_all_at(&bytes[done..], done as u64).unwrap();
+    file.sync_all().unwrap();
+    close(file).unwrap();
+    assert_holds(&small, "Note/n", 2);
+    assert_eq!(small.store.generations("Note/n"), [1, 2]);
+    small.mount.unmount();
+}
+
+fn assert_holds_old(small: &Small, seq: u64) {
+    let bytes = fs::read(small.store.path().join("Note/n")).unwrap();
+    assert_eq!(read_object(&bytes).unwrap().seq, seq);
+}
+
+/// No inode and hardly a block left for directories and records.
+#[test]
+fn as_root_no_room_for_names_loses_nothing_and_goes_on() {
+    let small = small();
+    let dir = small.mount.join("Note");
+    for number in 0..20 {
+        fs::write(dir.join(format!("n{number}")), record(1, 3000)).unwrap();
+    }
+    let inodes = use_all_inodes(small.disk.path());
+    let ballast = fill(small.disk.path(), 0);
+    let mut failed = 0;
+    let new = File::create(dir.join("new")).and_then(|file| save(file, b"new"));
+    assert_no_space(new);
+    for number in 0..20 {
+        let opened = OpenOptions::new().write(true).truncate(true).open(dir.join(format!("n{number}")));
+        if opened.and_then(|file| save(file, &record(2, 3000))).is_err() {
+            failed += 1;
+            assert_holds(&small, &format!("Note/n{number}"), 1);
+        } else {
+            assert_holds(&small, &format!("Note/n{number}"), 2);
+        }
+    }
+    assert!(failed > 0, "nothing failed: the disk was not full");
+    assert_eq!(fs::read_dir(&dir).unwrap().count(), 20, "a name that could not be made is not there");
+    fs::remove_dir_all(inodes).unwrap();
+    fs::remove_file(ballast).unwrap();
+    for number in 0..20 {
+        fs::write(dir.join(format!("n{number}")), record(3, 3000)).unwrap();
+        assert_holds(&small, &format!("Note/n{number}"), 3);
+        let generations = small.store.generations(format!("Note/n{number}"));
+        assert!(generations.is_sorted_by(|a, b| a < b) && generations.len() <= 3, "{generations:?}");
+        assert_eq!(small.store.cat(&format!("Note/n{number}"), Some(1)), record(1, 3000));
+    }
+    small.mount.unmount();
+}

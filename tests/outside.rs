@@ -1,0 +1,117 @@
+//! Changes behind the mount's back: seen, recorded, and never overwritten unseen. Links never lead out.
+
+mod common;
+mod rig;
+
+use std::fs::{self, OpenOptions};
+use std::io::Write;
+use std::path::Path;
+
+use common::{Mount, Store, run_within, wait_for};
+use rig::load::close;
+use rustix::io::Errno;
+
+fn mounted() -> (Store, Mount) {
+    let store = Store::new();
+    let mount = store.mount();
+    fs::create_dir(mount.join("Note")).unwrap();
+    (store, mount)
+}
+
+#[test]
+fn what_changes_outside_is_seen_and_becomes_generations() {
+    let (store, mount) = mounted();
+    let (inside, outside) = (mount.join("Note"), store.path().join("Note"));
+    for name in ["edited", "appended", "replaced", "deleted"] {
+        fs::write(inside.join(name), "by the mount").unwrap();
+        assert_eq!(fs::read(inside.join(name)).unwrap(), b"by the mount");
+    }
+    assert!(fs::metadata(inside.join("added")).is_err());
+    fs::write(outside.join("edited"), "edited outside").unwrap();
+    OpenOptions::new().append(true).open(outside.join("appended")).unwrap().write_all(b", and outside").unwrap();
+    fs::write(outside.join(".new"), "replaced outside").unwrap();
+    fs::rename(outside.join(".new"), outside.join("replaced")).unwrap();
+    fs::remove_file(outside.join("deleted")).unwrap();
+    fs::write(outside.join("added"), "added outside").unwrap();
+    let shows = |name: &str, text: &str| {
+        wait_for(name, || (fs::read_to_string(inside.join(name)).ok()? == text).then_some(()));
+    };
+    shows("edited", "edited outside");
+    shows("appended", "by the mount, and outside");
+    shows("replaced", "replaced outside");
+    shows("added", "added outside");
+    wait_for("the deletion", || fs::metadata(inside.join("deleted")).is_err().then_some(()));
+    wait_for("the listing", || {
+        let names = fs::read_dir(&inside).unwrap().map(|entry| entry.unwrap().file_name());
+        let mut names: Vec<_> = names.collect();
+        names.sort();
+        (names == ["added", "appended", "edited", "replaced"]).then_some(())
+    });
+    for name in ["edited", "appended", "replaced"] {
+        assert_eq!(store.generations(format!("Note/{name}")), [1, 2], "{name}");
+    }
+    // What replaced the file left the old one to Sepia; what wrote over it did not, and then the history says so.
+    fs::write(inside.join("edited"), "by the mount again").unwrap();
+    assert_eq!(store.generations("Note/edited"), [1, 2, 3]);
+    assert_eq!(store.cat("Note/edited", Some(2)), b"edited outside");
+    mount.unmount();
+}
+
+fn edit(path: &Path) {
+    fs::write(path, "from outside").unwrap();
+}
+
+fn replace(path: &Path) {
+    let new = path.with_file_name(".new");
+    fs::write(&new, "from outside").unwrap();
+    fs::rename(new, path).unwrap();
+}
+
+fn delete(path: &Path) {
+    fs::remove_file(path).unwrap();
+}
+
+#[test]
+fn what_changed_outside_is_never_overwritten_unseen() {
+    let (store, mount) = mounted();
+    let changes = [("edited", edit as fn(&Path)), ("replaced", replace), ("deleted", delete)];
+    for (name, change) in changes {
+        let key = format!("Note/{name}");
+        fs::write(mount.join(&key), "first").unwrap();
+        let session = OpenOptions::new().write(true).truncate(true).open(mount.join(&key)).unwrap();
+        (&session).write_all(b"based on the first").unwrap();
+        change(&store.path().join(&key));
+        let error = close(session).expect_err(name);
+        assert_eq!(error.raw_os_error(), Some(Errno::STALE.raw_os_error()), "{name}: {error}");
+        match name {
+            "deleted" => assert!(fs::metadata(mount.join(&key)).is_err()),
+            _ => assert_eq!(fs::read(mount.join(&key)).unwrap(), b"from outside", "{name}"),
+        }
+        let conflicts = store.conflicts();
+        let kept: Vec<_> = conflicts.iter().filter(|conflict| conflict["key"] == key).collect();
+        assert_eq!(kept.len(), 1, "{name}: {conflicts:?}");
+        let id = kept[0]["id"].as_str().unwrap();
+        assert_eq!(store.sepia(&["conflicts", "show", id, "--bytes"]), b"based on the first", "{name}");
+    }
+    mount.unmount();
+}
+
+/// A directory that was swapped for a link must not lead the daemon, who may be root, out of the store.
+#[test]
+fn links_never_lead_the_daemon_out_of_the_store() {
+    let (store, mount) = mounted();
+    let elsewhere = store.scratch().dir("elsewhere");
+    fs::write(elsewhere.join("secret"), "secret").unwrap();
+    fs::write(mount.join("Note/n"), "inside").unwrap();
+    fs::rename(store.path().join("Note"), store.path().join("Moved")).unwrap();
+    std::os::unix::fs::symlink(&elsewhere, store.path().join("Note")).unwrap();
+    let through_link = run_within(&mut store.command(&["cat", "Note/secret"]), common::LIMIT);
+    assert!(!through_link.stdout.starts_with(b"secret"), "the command line followed a link out of the store");
+    let mut put = store.command(&["put", "Note/planted", "-"]);
+    let _ = run_within(&mut put, common::LIMIT);
+    assert!(!elsewhere.join("planted").exists(), "something was written outside of the store");
+    // The kernel follows links for its callers, as in every filesystem; a handle on the old directory may not.
+    let library = sepia::Store::open(store.path().to_str().unwrap()).unwrap();
+    assert!(library.get(&sepia::Key::parse("Note/secret").unwrap()).is_err());
+    mount.unmount();
+}
