@@ -103,7 +103,15 @@ impl Driver {
             }
         };
         let inos = BTreeMap::from([(ROOT, 1)]);
-        Driver { model: Model::new(), sides, handles: Vec::new(), outside, inos, renaming: None, _dir: dir }
+        Driver {
+            model: Model::new(medium == Medium::Memory),
+            sides,
+            handles: Vec::new(),
+            outside,
+            inos,
+            renaming: None,
+            _dir: dir,
+        }
     }
 
     pub fn run(mut self, ops: &[Op]) -> Result {

@@ -214,6 +214,9 @@ impl Session {
             Staged::Tail(_, tail) => {
                 let phys = file.phys;
                 file.beginnings.push(version);
+                if linked {
+                    file.beginnings = vec![version];
+                }
                 shared.tree.bytes[phys].extend(tail);
                 self.base = Some((phys, shared.tree.bytes[phys].len()));
             }

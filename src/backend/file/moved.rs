@@ -46,6 +46,10 @@ impl Departed {
         Departed(Mutex::new(LruCache::new(REMEMBERED)))
     }
 
+    pub fn knows(&self, key: &Key) -> bool {
+        self.0.lock().contains(key)
+    }
+
     pub fn clear(&self) {
         self.0.lock().clear();
     }

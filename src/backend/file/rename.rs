@@ -78,8 +78,9 @@ impl FileBackend {
             replaced = self.find_optional(to, target)?;
         }
         let was = moved.clone();
-        if replaced.is_none() {
+        if replaced.is_none() && (self.departed.knows(to) || self.history_dir(to)?.is_some()) {
             self.comes_back(to, from)?;
+            self.close_history(to)?;
             self.taken_again(to)?;
         }
         let highest = self.highest(to)?.max(replaced.as_ref().and_then(|other| other.stat.generation));
