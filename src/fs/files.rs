@@ -287,7 +287,9 @@ impl Fs {
                 state.current = Some(Opened { file: opened.file.clone(), stat: opened.stat.clone() });
             }
             let had_session = state.session.is_some();
-            let begins_anew = |old: &mut Session| (write && old.is_published()) || !same || old.is_lost();
+            // A precondition that somebody asked for must not be forgotten, either.
+            let anew = |old: &mut Session| write && (old.is_published() || expect.is_some());
+            let begins_anew = |old: &mut Session| anew(old) || !same || old.is_lost();
             if let Some(old) = state.session.take_if(begins_anew) {
                 // The handles of a session that was lost must not write over what won.
                 state.session_number += u64::from(old.is_lost());

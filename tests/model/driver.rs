@@ -215,7 +215,10 @@ impl Driver {
                 self.rename(side, (&path, dir), (&to_path, to_dir), how)
             }
             Op::Link { side, file, to } => {
-                let Some((path, _, id)) = pick(&tree.files(), file).cloned() else { return Ok(()) };
+                // What was never written to would be numbered by whichever of its names it is saved under first.
+                let written = |(_, _, id): &(String, Id, Id)| tree.file(*id).is_some_and(|f| f.generation.is_some());
+                let files: Vec<_> = tree.files().into_iter().filter(written).collect();
+                let Some((path, _, id)) = pick(&files, file).cloned() else { return Ok(()) };
                 let (to_path, dir, name) = self.place(to);
                 let ino = self.walk(side, &path).map_err(|e| e.to_string())?;
                 let parent = self.walk(side, &to_path).map_err(|e| e.to_string())?;

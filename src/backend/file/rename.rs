@@ -78,13 +78,16 @@ impl FileBackend {
         }
         let was = moved.clone();
         if replaced.is_none() {
-            self.forget_moved(to, from)?;
             self.close_history(to)?;
         }
-        let highest = self.highest(to)?.max(replaced.as_ref().and_then(|other| other.stat.generation));
+        let mut highest = self.highest(to)?.max(replaced.as_ref().and_then(|other| other.stat.generation));
         // Where nothing is kept under the new name, the history comes along, and the count goes on.
         let has_history = self.history_dir(from)?.is_some();
         let history_moves = has_history && replaced.is_none() && !self.keeps_bytes(to)?;
+        if history_moves {
+            self.forget_moved(to, from)?;
+            highest = self.highest(to)?;
+        }
         let note = if history_moves { Some(self.note_rename(from, to)?) } else { None };
         if has_history && !history_moves {
             // The bytes that the history which stays is read from are about to leave.
