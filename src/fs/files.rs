@@ -458,6 +458,16 @@ impl Fs {
         Ok(())
     }
 
+    /// Where what was written to an inode belongs; `None` when this mount has removed its last name. When somebody
+    /// else has, and the directory with it, the bytes are set aside under the name that it had.
+    fn key_to_save(&self, ino: Ino, state: &State) -> Option<Key> {
+        let nodes = self.nodes.lock();
+        nodes.key(ino).or_else(|| {
+            let removed = nodes.get(ino).is_some_and(Node::is_orphan);
+            if removed { None } else { state.session.as_ref().map(|session| session.key().clone()) }
+        })
+    }
+
     /// A descriptor was closed: what was written through it becomes a generation.
     ///
     /// # Errors
@@ -468,8 +478,8 @@ impl Fs {
             return Ok(());
         }
         let _names = self.namespace.read();
-        let key = self.nodes.lock().key(handle.ino);
         let mut state = handle.node.state.lock();
+        let key = self.key_to_save(handle.ino, &state);
         // One that was only truncated waits for the last close: `cmd > file` closes a copy of the descriptor before
         // cmd has written anything.
         let wrote = handle.session == state.session_number
@@ -493,8 +503,8 @@ impl Fs {
     pub fn fsync(&self, fh: Fh) -> Result<()> {
         let handle = self.handle(fh)?;
         let _names = self.namespace.read();
-        let key = self.nodes.lock().key(handle.ino);
         let mut state = handle.node.state.lock();
+        let key = self.key_to_save(handle.ino, &state);
         if handle.write && handle.session != state.session_number {
             return Err(Errno::STALE);
         }
@@ -529,8 +539,8 @@ impl Fs {
     pub fn release(&self, fh: Fh) {
         let Some(handle) = self.handles.lock().remove(&fh) else { return };
         let _names = self.namespace.read();
-        let key = self.nodes.lock().key(handle.ino);
         let mut state = handle.node.state.lock();
+        let key = self.key_to_save(handle.ino, &state);
         state.handles -= 1;
         let mut published = None;
         if handle.write {

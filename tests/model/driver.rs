@@ -478,10 +478,11 @@ impl Driver {
         let fs = &self.sides[handle.side].fs;
         let real = if durable { fs.fsync(handle.fh) } else { fs.flush(handle.fh) };
         let (side, id) = (handle.side, handle.id);
-        let gone = self.model.mounts[side].target(&self.model.shared.tree, id) == Some(None);
+        let target = self.model.mounts[side].target(&self.model.shared.tree, id);
+        let gone = target.is_some_and(|there| there != Some(id));
         let model = self.model.publish(side, id, (handle.write, handle.session), durable);
         // Nothing was at stake, and whether the name is still there is not what was asked.
-        if model == Ok(()) && gone && durable && real == Err(Errno::NOENT) {
+        if model == Ok(()) && gone && durable && real.is_err() {
             return Ok(());
         }
         same(if durable { "fsync" } else { "flush" }, model, real)
