@@ -46,6 +46,9 @@ impl FileBackend {
         }
         if how.exchange {
             let other = replaced.ok_or_else(|| Error::NotFound(to.clone()))?;
+            if other.stat.incarnation == moved.stat.incarnation {
+                return Ok(moved.stat);
+            }
             return self.exchange(from, to, (&source, &moved), (&target, &other));
         }
         match &replaced {
