@@ -187,6 +187,11 @@ impl Session {
         self.dirty
     }
 
+    /// Where the object was when the session last heard of it.
+    pub fn key(&self) -> &Key {
+        &self.key
+    }
+
     /// Whether the current generation is this session's own.
     pub fn is_published(&self) -> bool {
         self.published
@@ -443,9 +448,12 @@ impl Session {
         };
         if let Some(staged) = self.staged.take() {
             staged.discard();
-            // The bytes are in the object now, or in another file of it if somebody else appended too.
+            // The bytes are in the object now, or in another file than the base if somebody else appended too, or if
+            // the base was copied into an object with several names.
             match &mut self.base {
-                Some(base) if base.stat.incarnation == stat.incarnation => base.stat = stat.clone(),
+                Some(base) if base.stat.incarnation == stat.incarnation && holds(&base.file, stat.size) => {
+                    base.stat = stat.clone();
+                }
                 _ => self.base = Some(self.store.backend.open(key)?),
             }
         }
@@ -691,6 +699,10 @@ impl Session {
     fn broken(&self) -> Error {
         self.io("write without a staged file", rustix::io::Errno::IO)
     }
+}
+
+fn holds(file: &File, size: u64) -> bool {
+    file.metadata().is_ok_and(|meta| meta.len() >= size)
 }
 
 fn read_full(file: &File, buffer: &mut [u8], offset: u64) -> io::Result<usize> {

@@ -12,12 +12,14 @@ use super::tree::{Id, Kind, Tree};
 pub struct Model {
     pub shared: Shared,
     pub mounts: [Mount; 2],
+    /// The medium is a flat space of keys.
+    pub is_flat: bool,
 }
 
 type Result<T = ()> = std::result::Result<T, Errno>;
 
 impl Model {
-    pub fn new() -> Self {
+    pub fn new(is_flat: bool) -> Self {
         let shared = Shared {
             tree: Tree::new(),
             histories: Default::default(),
@@ -25,7 +27,7 @@ impl Model {
             conflicts: Vec::new(),
             torn: Vec::new(),
         };
-        Model { shared, mounts: Default::default() }
+        Model { shared, mounts: Default::default(), is_flat }
     }
 
     fn insert(&mut self, dir: Id, name: &str, id: Id) -> Id {
@@ -73,6 +75,9 @@ impl Model {
         self.mounts[side].settle(&mut self.shared, id)?;
         self.check_free(dir, name)?;
         self.insert(dir, name, id);
+        // What may be replaced in place is nobody's beginning.
+        let file = self.shared.tree.file_mut(id);
+        file.beginnings = vec![file.version];
         Ok(())
     }
 
@@ -149,9 +154,20 @@ impl Model {
             if !is_dir(moved) && self.shared.histories.keeps_bytes(&new) {
                 self.may_leave_bytes(moved, &old);
             }
-            // What nothing was saved to has no history of its own; that of its name may stay there.
+            // What nothing was saved to has no history of its own; that of its name may stay there. On a medium
+            // without renames, the history may stay where the new name was used before.
             let none = self.shared.tree.file(moved).is_none_or(|file| file.generation.is_none());
-            let ways = if none && !self.shared.tree.is_dir(moved) { self.ways() } else { Vec::new() };
+            let mut ways = Vec::new();
+            if (none || self.is_flat) && !self.shared.tree.is_dir(moved) {
+                ways = self.ways();
+                if let Some(generation) = self.shared.tree.file(moved).and_then(|file| file.generation) {
+                    let with_copies = ways.clone().into_iter().map(|mut way| {
+                        way.of(&old).keep(generation, self.shared.tree.current(moved));
+                        way
+                    });
+                    ways.extend(with_copies.collect::<Vec<_>>());
+                }
+            }
             self.move_histories(&old, &new, self.shared.tree.is_dir(moved));
             self.shared.alternatives.extend(ways);
             self.put(from, to, moved);
@@ -191,6 +207,13 @@ impl Model {
     }
 
     fn put(&mut self, from: (Id, &str), to: (Id, &str), moved: Id) {
+        let old = self.path(from.0, from.1);
+        self.shared.each_history(|histories| {
+            // Where nothing is kept, the store need not remember the numbers of what has left.
+            if histories.of(&old).kept.is_empty() {
+                histories.of(&old).used.clear();
+            }
+        });
         self.shared.tree.children_mut(from.0).remove(from.1);
         self.insert(to.0, to.1, moved);
     }
@@ -216,6 +239,15 @@ impl Model {
             let own = std::mem::take(way.of(from));
             way.move_below(from, to);
             *way.of(from) = own;
+        }
+        if all_below && self.is_flat {
+            // Or only those of the objects that are there.
+            for mut way in self.ways() {
+                for (path, ..) in self.shared.tree.files().into_iter().filter(|(path, ..)| is_within(path, from)) {
+                    way.move_one(&path, &format!("{to}{}", &path[from.len()..]));
+                }
+                left.push(way);
+            }
         }
         self.shared.each_history(|histories| {
             if all_below {

@@ -126,9 +126,7 @@ fn changed(model: &mut Model, id: Id, change: impl FnOnce(&mut Vec<u8>)) {
 /// What was current at a path is gone.
 fn rob(model: &mut Model, path: &str) {
     let Some(id) = model.shared.tree.find(path) else { return };
-    if let Kind::File(file) = &model.shared.tree.nodes[id].kind
-        && model.shared.tree.names(id).len() == 1
-    {
+    if let Kind::File(file) = &model.shared.tree.nodes[id].kind {
         let current = model.shared.tree.bytes[file.phys].clone();
         model.shared.each_history(|histories| histories.rob(path, &current));
     }

@@ -214,6 +214,9 @@ impl Session {
             Staged::Tail(_, tail) => {
                 let phys = file.phys;
                 file.beginnings.push(version);
+                if linked {
+                    file.beginnings = vec![version];
+                }
                 shared.tree.bytes[phys].extend(tail);
                 self.base = Some((phys, shared.tree.bytes[phys].len()));
             }
@@ -317,7 +320,9 @@ impl Mount {
                 open.current = Some(opened);
             }
             let had_session = open.session.is_some();
-            if let Some(old) = open.session.take_if(|old| write || !same || old.lost) {
+            if let Some(old) =
+                open.session.take_if(|old| (write && (old.published || expect.is_some())) || !same || old.lost)
+            {
                 open.number += u64::from(old.lost);
             }
             if open.session.is_none() && (write || open.writers > 0) {

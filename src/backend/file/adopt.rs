@@ -60,7 +60,7 @@ impl FileBackend {
                 superseded: self.now(),
                 deleted: false,
             };
-            self.keep_as_note(key, &lost, "the file was changed outside Sepia", stat.mtime)?;
+            self.keep_as_note(key, &lost, super::generations::CHANGED_OUTSIDE, stat.mtime)?;
             log::warn!("{key}: was changed outside Sepia; that is generation {generation} now");
         }
         let record =

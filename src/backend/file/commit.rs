@@ -48,7 +48,7 @@ impl FileBackend {
             return Err(Error::Invalid(key.clone(), "is no regular file"));
         }
         if found.as_ref().is_none_or(Found::is_reserved) {
-            self.taken_again(key)?;
+            self.taken_again(key, None)?;
         }
         let generation = match found.as_ref().and_then(|found| found.stat.generation) {
             Some(own) if how.amend => own,
@@ -210,7 +210,12 @@ impl FileBackend {
             staged.sync().map_err(failed)?;
         }
         if !amend && let Some(name) = kept_name(&found, now, false) {
-            self.keep_as_note(key, &name, &prefix_note(found.stat.size, generation), found.stat.mtime)?;
+            if is_shared(&found) {
+                // Under another name its bytes may be replaced in place, of which this history would not know.
+                self.keep_by_copy(key, &place, &name.to_string())?;
+            } else {
+                self.keep_as_note(key, &name, &prefix_note(found.stat.size, generation), found.stat.mtime)?;
+            }
         }
         let flags = OFlags::RDWR | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let fd = rustix::fs::openat(&place.dir, &place.name, flags, Mode::empty());

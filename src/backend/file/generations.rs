@@ -17,6 +17,9 @@ use crate::types::Timestamp;
 
 /// How many renames are followed to find a generation's bytes.
 const MOVES: u32 = 8;
+/// The note on a generation that was changed or removed from outside, and on what can be read only from it.
+pub const CHANGED_OUTSIDE: &str = "the file was changed outside Sepia";
+
 /// Where the bytes of a generation are, when they are not there themselves.
 const PREFIX: (&str, &str) = ("first ", " bytes of ");
 
@@ -76,10 +79,24 @@ impl FileBackend {
 
     /// The number that a commit makes over `found`.
     pub(super) fn next_generation(&self, key: &Key, found: Option<&Found>) -> Result<Generation> {
-        match found.and_then(|found| found.record.as_ref()) {
-            Some(record) => Ok(record.generation.next()),
-            None => Ok(self.highest(key)?.map_or(Generation::FIRST, Generation::next)),
+        if let Some(record) = found.and_then(|found| found.record.as_ref()) {
+            return Ok(record.generation.next());
         }
+        self.close_history(key)?;
+        Ok(self.highest(key)?.map_or(Generation::FIRST, Generation::next))
+    }
+
+    /// For a key where nothing recorded is current. If its last kept generation is the beginning of one that was
+    /// removed from outside, that is noted, or the bytes of the next one would be taken for it.
+    pub(super) fn close_history(&self, key: &Key) -> Result<()> {
+        let kept = self.kept(key)?;
+        let is_gone = |last: &&GenerationInfo| last.kept == Kept::Lost(CHANGED_OUTSIDE.into()) && last.size > 0;
+        let Some(last) = kept.last().filter(is_gone) else { return Ok(()) };
+        let superseded = last.superseded.unwrap_or(last.committed);
+        let number = last.generation.next().get();
+        let lost = GenerationName { number, committed: superseded, superseded: self.now(), deleted: true };
+        log::warn!("{key}: generation {number} was removed outside Sepia");
+        self.keep_as_note(key, &lost, CHANGED_OUTSIDE, last.mtime)
     }
 
     /// Keeps what is at a place as a superseded generation, by a further link to it.
@@ -161,6 +178,7 @@ impl FileBackend {
         };
         // Not look(), which would wait for the key's lock: the caller may hold it.
         let current = self.place(key).and_then(|place| self.find(key, &place)).ok();
+        let has_bytes = current.as_ref().is_some_and(|found| found.record.is_some());
         let current = current.and_then(|found| found.stat.generation);
         let mut kept: Vec<GenerationInfo> = Vec::with_capacity(names.len());
         for name in names {
@@ -196,6 +214,16 @@ impl FileBackend {
                 mtime: stat.mtime,
                 kept: form,
             });
+        }
+        if let Some(last) = kept.last_mut().filter(|last| !has_bytes && matches!(last.kept, Kept::Prefix(_))) {
+            last.kept = Kept::Lost(CHANGED_OUTSIDE.into());
+        }
+        for at in (1..kept.len()).rev() {
+            if matches!(&kept[at].kept, Kept::Lost(note) if note == CHANGED_OUTSIDE)
+                && matches!(kept[at - 1].kept, Kept::Prefix(_))
+            {
+                kept[at - 1].kept = Kept::Lost(CHANGED_OUTSIDE.into());
+            }
         }
         Ok(kept)
     }

@@ -94,6 +94,11 @@ impl FileBackend {
         if found.stat.kind == FileKind::File && found.stat.nlink > 1 {
             self.unkeep(from, &found)?;
         }
+        if self.find_optional(to, &target)?.is_none() {
+            self.close_history(to)?;
+            // From now on the bytes may be replaced in place under either name.
+            self.make_prefix_whole(from, &source)?;
+        }
         rustix::fs::linkat(&source.dir, &source.name, &target.dir, &target.name, AtFlags::empty())
             .map_err(|e| Error::from_io(to, "link", e))?;
         // The new name may have an older history, whose numbers must not come again.
