@@ -153,9 +153,10 @@ impl Fs {
         let key = self.child(parent, name)?;
         let stat = self.store.backend().stat(&key).map_err(from_backend)?;
         let ino = stat.id.get();
-        let expect = self.take_expect(ino);
+        let expect = self.expected(ino);
         let hold = self.hold_if_open(ino, &key);
         self.store.backend().remove(&key, &expect).map_err(from_backend)?;
+        self.expectation_met(ino);
         self.nodes.lock().remove_name(ino, parent, name, hold);
         Ok(())
     }
@@ -225,7 +226,7 @@ impl Fs {
             other => other,
         };
         let expect_to = match &replaced {
-            Some(other) if !flags.contains(RenameFlags::NOREPLACE) => self.take_expect(other.id.get()),
+            Some(other) if !flags.contains(RenameFlags::NOREPLACE) => self.expected(other.id.get()),
             _ if flags.contains(RenameFlags::NOREPLACE) => Precondition::Absent,
             _ => Precondition::Any,
         };
@@ -239,6 +240,9 @@ impl Fs {
         let stat = backend.rename(&from, &to, &how).map_err(from_backend)?;
 
         let (ino, other) = (moved.id.get(), replaced.as_ref().map(|stat| stat.id.get()));
+        if let Some(other) = other {
+            self.expectation_met(other);
+        }
         if other == Some(ino) {
             // Two names of one file: rename(2) leaves both.
             return Ok(());
@@ -308,13 +312,18 @@ impl Fs {
         }
     }
 
-    /// The precondition that `user.sepia.expect` set for the next change of an inode; it holds once.
-    fn take_expect(&self, ino: Ino) -> Precondition {
-        let mut nodes = self.nodes.lock();
-        let Some(node) = nodes.get_mut(ino) else { return Precondition::Any };
-        let expect = node.expect();
-        node.set_expect(None);
+    /// The precondition that `user.sepia.expect` set for the next change of an inode. It stays until that has
+    /// happened, for the kernel asks again when the answer is ESTALE (`retry_estale`).
+    fn expected(&self, ino: Ino) -> Precondition {
+        let nodes = self.nodes.lock();
+        let expect = nodes.get(ino).and_then(|node| node.expect());
         expect.map_or(Precondition::Any, Precondition::Generation)
+    }
+
+    fn expectation_met(&self, ino: Ino) {
+        if let Some(node) = self.nodes.lock().get_mut(ino) {
+            node.set_expect(None);
+        }
     }
 
     /// Records what was changed from outside, and returns the state.
