@@ -37,19 +37,18 @@ fn is_stale(error: &io::Error) -> bool {
 // Increments, each in a process of its own kind: the test runs itself again
 
 const PROCESSES: u64 = 4;
-const INCREMENTS: u64 = 1000;
 
 #[test]
 fn increments_by_write_and_retry_add_up() {
-    increments("in place");
+    increments("in place", 1000);
 }
 
 #[test]
 fn increments_by_rename_and_expectation_add_up() {
-    increments("rename");
+    increments("rename", 250);
 }
 
-fn increments(how: &str) {
+fn increments(how: &str, each: u64) {
     let pair = pair();
     fs::write(pair.a.join("Note/counter"), "0").unwrap();
     let mut children: Vec<Child> = (0..PROCESSES)
@@ -60,6 +59,7 @@ fn increments(how: &str) {
                 .env("SEPIA_TEST_COUNTER", mount.join("Note/counter"))
                 .env("SEPIA_TEST_NUMBER", number.to_string())
                 .env("SEPIA_TEST_HOW", how)
+                .env("SEPIA_TEST_INCREMENTS", each.to_string())
                 // Sepia detects conflicts between mounts; within a mount POSIX has its own locks.
                 .env("SEPIA_TEST_LOCK", pair.store.scratch().path().join(format!("lock{}", number % 2)))
                 .stdin(Stdio::null())
@@ -77,7 +77,7 @@ fn increments(how: &str) {
         let count = said.split("stale: ").nth(1).and_then(|rest| rest.split_whitespace().next());
         stale += count.unwrap_or_else(|| panic!("{said}")).parse::<u64>().unwrap();
     }
-    let total = PROCESSES * INCREMENTS;
+    let total = PROCESSES * each;
     for mount in [&pair.a, &pair.b] {
         assert_eq!(fs::read_to_string(mount.join("Note/counter")).unwrap(), total.to_string());
     }
@@ -102,7 +102,7 @@ fn helper_that_increments() {
         _ => increment_in_place,
     };
     let mut stale = 0;
-    for _ in 0..INCREMENTS {
+    for _ in 0..rig::number_from_env("SEPIA_TEST_INCREMENTS").unwrap() {
         loop {
             flock(&lock, FlockOperation::LockExclusive).unwrap();
             let result = step(&path, &number);
