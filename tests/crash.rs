@@ -7,11 +7,12 @@ mod common;
 mod rig;
 
 use std::fs;
+use std::io::Write;
 use std::time::Duration;
 
-use common::Mount;
+use common::{Mount, run};
 use rig::check::{Crash, Met, Seen, check, check_all_again, check_set_aside};
-use rig::load::{Fate, State, Style, Writer};
+use rig::load::{Fate, State, Style, Writer, close};
 use rig::{Dice, kill, number_from_env, record};
 
 const WRITERS: u64 = 4;
@@ -106,4 +107,33 @@ fn read_through(mount: &Mount, writers: &[Writer]) {
             }
         }
     }
+}
+
+/// What a session has left behind when it is done must not be done again: neither as an empty save nor twice.
+#[test]
+fn what_is_done_is_not_done_again_by_recovery() {
+    let store = common::Store::new();
+    let mount = store.mount();
+    // Several names, for then commits copy in place; and fsync in the middle, so that close amends.
+    fs::write(mount.join("linked"), "one").unwrap();
+    fs::hard_link(mount.join("linked"), mount.join("other")).unwrap();
+    fs::write(mount.join("log"), "one\n").unwrap();
+    let mut linked = fs::OpenOptions::new().write(true).truncate(true).open(mount.join("linked")).unwrap();
+    let mut log = fs::OpenOptions::new().append(true).open(mount.join("log")).unwrap();
+    for text in ["two\n", "three\n"] {
+        linked.write_all(text.as_bytes()).unwrap();
+        linked.sync_all().unwrap();
+        log.write_all(text.as_bytes()).unwrap();
+        log.sync_all().unwrap();
+    }
+    close(linked).unwrap();
+    close(log).unwrap();
+    kill(mount);
+    run(&mut store.command(&["recover"]));
+    for (name, text) in [("linked", "two\nthree\n"), ("other", "two\nthree\n"), ("log", "one\ntwo\nthree\n")] {
+        assert_eq!(String::from_utf8_lossy(&store.cat(name, None)), text, "{name}");
+    }
+    assert_eq!(store.generations("linked"), [1, 2]);
+    assert_eq!(store.generations("log"), [1, 2]);
+    assert!(store.conflicts().is_empty());
 }

@@ -97,10 +97,7 @@ fn abort(dir: &std::path::Path) {
 
 pub fn assert_all_could_be_killed() {
     let unkillable = UNKILLABLE.load(Ordering::SeqCst);
-    assert_eq!(
-        unkillable, 0,
-        "daemons outlived kill -9 and held everybody up until their connection was aborted"
-    );
+    assert_eq!(unkillable, 0, "daemons outlived kill -9 and held everybody up until their connection was aborted");
 }
 
 /// Runs `work` on a thread of its own, so that a request that never returns fails the test instead of hanging it.
