@@ -158,7 +158,8 @@ impl OpenNode {
 
     /// This mount has set the modification time: what is open is still the same if it was.
     pub fn touched(&self, stat: &Stat) {
-        let same = |old: &Stat| (old.incarnation, old.size, old.committed) == (stat.incarnation, stat.size, stat.committed);
+        let same =
+            |old: &Stat| (old.incarnation, old.size, old.committed) == (stat.incarnation, stat.size, stat.committed);
         if let Some(current) = &mut self.state.lock().current
             && same(&current.stat)
         {

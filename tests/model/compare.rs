@@ -207,7 +207,11 @@ impl Driver {
                 None => return Err(format!("a conflict too many: {bytes:?}; expected {left:?} of {real:?}")),
             }
         }
-        if left.is_empty() && open == 0 { Ok(()) } else { Err(format!("conflicts are missing: {left:?} ({open} unknown)")) }
+        if left.is_empty() && open == 0 {
+            Ok(())
+        } else {
+            Err(format!("conflicts are missing: {left:?} ({open} unknown)"))
+        }
     }
 
     fn compare_histories(&mut self) -> Result {
@@ -242,7 +246,11 @@ impl Driver {
     fn compare_versions(&mut self, store: &Store) -> Result {
         for (path, _, id) in self.model.shared.tree.files() {
             let opened = store.get(&key(&path)).map_err(|e| format!("{path}: {e}"))?;
-            equal(|| format!("stored bytes of {path}"), text(self.model.shared.tree.current(id)), text(&bytes_of(&opened)))?;
+            equal(
+                || format!("stored bytes of {path}"),
+                text(self.model.shared.tree.current(id)),
+                text(&bytes_of(&opened)),
+            )?;
             let precondition = opened.stat.precondition();
             let number = opened.stat.generation.map(|generation| generation.get());
             let tree = &mut self.model.shared.tree;
@@ -259,12 +267,15 @@ impl Driver {
                     file.amended.clear();
                     let open = self.model.mounts[side].open.get_mut(&id);
                     let session = open.and_then(|open| open.session.as_mut());
-                    if let Some(session) = session.filter(|session| session.expect == Expect::Version(file.seen.unwrap().0)) {
+                    if let Some(session) =
+                        session.filter(|session| session.expect == Expect::Version(file.seen.unwrap().0))
+                    {
                         session.expect = Expect::Version(version);
                     }
                 } else if version != file.version && seen == precondition {
                     return Err(format!("{path} still is {seen:?}, though it was changed"));
-                } else if self.renaming.is_some() && version != file.version && number > number_of(&seen).map(|n| n + 1) {
+                } else if self.renaming.is_some() && version != file.version && number > number_of(&seen).map(|n| n + 1)
+                {
                     // Published and then renumbered: what came before can't be told from what was replaced.
                     let now = tree.file_mut(id);
                     now.beginnings = vec![file.version];
@@ -305,11 +316,7 @@ fn generations(store: &Store, path: &str) -> Result<Generations> {
     Ok(found)
 }
 
-fn match_histories(
-    way: &mut Histories,
-    found: &BTreeMap<String, Generations>,
-    tree: &super::tree::Tree,
-) -> Result {
+fn match_histories(way: &mut Histories, found: &BTreeMap<String, Generations>, tree: &super::tree::Tree) -> Result {
     for (path, generations) in found {
         let history = way.of(path);
         let current = tree.find(path).and_then(|id| tree.file(id));

@@ -62,14 +62,12 @@ impl Model {
         let alone = open.writers == 1;
         let dirty = open.session.as_ref().is_some_and(|session| session.dirty);
         let result = match result {
-            Ok(changed) if alone && dirty => {
-                self.mounts[side].publish(&mut self.shared, id, false).map(|()| changed)
-            }
+            Ok(changed) if alone && dirty => self.mounts[side].publish(&mut self.shared, id, false).map(|()| changed),
             other => other,
         };
         self.mounts[side].release(&mut self.shared, id, true);
         self.tear();
-        if result? == false {
+        if !result? {
             self.set_mtime(side, id);
         }
         Ok(())
@@ -95,7 +93,8 @@ impl Model {
     /// What sessions of others read is open where bytes were replaced under them.
     pub fn tear(&mut self) {
         let torn = std::mem::take(&mut self.shared.torn);
-        for session in self.mounts.iter_mut().flat_map(|mount| mount.open.values_mut()).filter_map(|o| o.session.as_mut())
+        for session in
+            self.mounts.iter_mut().flat_map(|mount| mount.open.values_mut()).filter_map(|o| o.session.as_mut())
         {
             session.torn |= session.base.is_some_and(|(phys, _)| torn.contains(&phys));
         }

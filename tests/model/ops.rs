@@ -11,39 +11,149 @@ pub type At = (u8, u8);
 
 #[derive(Debug, Clone)]
 pub enum Op {
-    Create { side: Side, at: At, mode: u8, excl: bool, append: bool, trunc: bool },
-    Mknod { side: Side, at: At, mode: u8 },
-    Open { side: Side, file: u8, how: How, append: bool, trunc: bool },
-    Write { handle: u8, at: u8, length: u8, byte: u8 },
-    Truncate { handle: u8, size: u8 },
-    Flush { handle: u8 },
-    Fsync { handle: u8 },
-    Release { handle: u8 },
-    Unlink { side: Side, entry: u8 },
-    Mkdir { side: Side, at: At },
-    Rmdir { side: Side, dir: u8 },
-    Rename { side: Side, from: u8, to: At, how: RenameHow },
+    Create {
+        side: Side,
+        at: At,
+        mode: u8,
+        excl: bool,
+        append: bool,
+        trunc: bool,
+    },
+    Mknod {
+        side: Side,
+        at: At,
+        mode: u8,
+    },
+    Open {
+        side: Side,
+        file: u8,
+        how: How,
+        append: bool,
+        trunc: bool,
+    },
+    Write {
+        handle: u8,
+        at: u8,
+        length: u8,
+        byte: u8,
+    },
+    Truncate {
+        handle: u8,
+        size: u8,
+    },
+    Flush {
+        handle: u8,
+    },
+    Fsync {
+        handle: u8,
+    },
+    Release {
+        handle: u8,
+    },
+    Unlink {
+        side: Side,
+        entry: u8,
+    },
+    Mkdir {
+        side: Side,
+        at: At,
+    },
+    Rmdir {
+        side: Side,
+        dir: u8,
+    },
+    Rename {
+        side: Side,
+        from: u8,
+        to: At,
+        how: RenameHow,
+    },
     /// Onto something that exists.
-    Replace { side: Side, from: u8, to: u8, how: RenameHow },
-    Link { side: Side, file: u8, to: At },
-    Symlink { side: Side, at: At, target: u8 },
-    SetMode { side: Side, entry: u8, mode: u8 },
-    SetSize { side: Side, file: u8, size: u8 },
-    SetMtime { side: Side, file: u8 },
-    SetXattr { side: Side, entry: u8, name: u8, value: u8, flags: u8 },
-    RemoveXattr { side: Side, entry: u8, name: u8 },
+    Replace {
+        side: Side,
+        from: u8,
+        to: u8,
+        how: RenameHow,
+    },
+    Link {
+        side: Side,
+        file: u8,
+        to: At,
+    },
+    Symlink {
+        side: Side,
+        at: At,
+        target: u8,
+    },
+    SetMode {
+        side: Side,
+        entry: u8,
+        mode: u8,
+    },
+    SetSize {
+        side: Side,
+        file: u8,
+        size: u8,
+    },
+    SetMtime {
+        side: Side,
+        file: u8,
+    },
+    SetXattr {
+        side: Side,
+        entry: u8,
+        name: u8,
+        value: u8,
+        flags: u8,
+    },
+    RemoveXattr {
+        side: Side,
+        entry: u8,
+        name: u8,
+    },
     /// `user.sepia.expect`: the current generation, or another one.
-    Expect { side: Side, file: u8, right: bool },
+    Expect {
+        side: Side,
+        file: u8,
+        right: bool,
+    },
     /// The kernel looks up and remembers, or forgets.
-    Remember { side: Side, entry: u8 },
-    Forget { side: Side, which: u8 },
+    Remember {
+        side: Side,
+        entry: u8,
+    },
+    Forget {
+        side: Side,
+        which: u8,
+    },
     /// From outside. `quiet`: nobody looks before the next operation.
-    Overwrite { file: u8, length: u8, byte: u8, quiet: bool },
-    Extend { file: u8, length: u8, byte: u8 },
-    PutOver { at: At, length: u8, byte: u8, quiet: bool },
-    Delete { entry: u8 },
-    MkdirOutside { at: At },
-    Touch { file: u8, quiet: bool },
+    Overwrite {
+        file: u8,
+        length: u8,
+        byte: u8,
+        quiet: bool,
+    },
+    Extend {
+        file: u8,
+        length: u8,
+        byte: u8,
+    },
+    PutOver {
+        at: At,
+        length: u8,
+        byte: u8,
+        quiet: bool,
+    },
+    Delete {
+        entry: u8,
+    },
+    MkdirOutside {
+        at: At,
+    },
+    Touch {
+        file: u8,
+        quiet: bool,
+    },
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -87,7 +197,10 @@ fn op(shared: bool) -> BoxedStrategy<Op> {
     let at = || (0u8..4, 0u8..4);
     let how = prop_oneof![1 => Just(How::Read), 2 => Just(How::Write), 2 => Just(How::Both)];
     let rename = move || match shared {
-        true => prop_oneof![3 => Just(RenameHow::Plain), 1 => Just(RenameHow::NoReplace), 1 => Just(RenameHow::Exchange)].boxed(),
+        true => {
+            prop_oneof![3 => Just(RenameHow::Plain), 1 => Just(RenameHow::NoReplace), 1 => Just(RenameHow::Exchange)]
+                .boxed()
+        }
         false => prop_oneof![3 => Just(RenameHow::Plain), 1 => Just(RenameHow::NoReplace)].boxed(),
     };
     let rarely = || prop::bool::weighted(0.25);

@@ -85,7 +85,8 @@ impl Session {
     }
 
     pub fn content(&self, tree: &Tree) -> Vec<u8> {
-        let base = |end: usize| self.base.map_or(Vec::new(), |(phys, _)| tree.bytes[phys].iter().copied().take(end).collect());
+        let base =
+            |end: usize| self.base.map_or(Vec::new(), |(phys, _)| tree.bytes[phys].iter().copied().take(end).collect());
         match &self.staged {
             Staged::None => base(self.base.map_or(0, |(_, size)| size)),
             Staged::Tail(from, tail) => [base(*from), tail.clone()].concat(),
@@ -308,12 +309,7 @@ pub struct Mount {
 }
 
 impl Mount {
-    pub fn open(
-        &mut self,
-        shared: &mut Shared,
-        id: Id,
-        (write, truncate): (bool, bool),
-    ) -> Result<u64, Errno> {
+    pub fn open(&mut self, shared: &mut Shared, id: Id, (write, truncate): (bool, bool)) -> Result<u64, Errno> {
         let expect = if write { self.expect.remove(&id) } else { None };
         let open = self.open.entry(id).or_default();
         let file = shared.tree.file(id).ok_or(Errno::INVAL)?.clone();
@@ -324,9 +320,9 @@ impl Mount {
                 open.current = Some(opened);
             }
             let had_session = open.session.is_some();
-            if let Some(old) = open.session.take_if(|old| {
-                (write && (old.published || expect.is_some())) || !same || old.lost
-            }) {
+            if let Some(old) =
+                open.session.take_if(|old| (write && (old.published || expect.is_some())) || !same || old.lost)
+            {
                 open.number += u64::from(old.lost);
             }
             if open.session.is_none() && (write || open.writers > 0) {
@@ -393,8 +389,7 @@ impl Mount {
     }
 
     fn end(&mut self, shared: &mut Shared, id: Id) {
-        let unfinished =
-            self.open[&id].session.as_ref().is_some_and(|s| !s.lost && s.dirty);
+        let unfinished = self.open[&id].session.as_ref().is_some_and(|s| !s.lost && s.dirty);
         let orphan = self.open[&id].orphan;
         if unfinished && !orphan {
             // Nobody hears of it: release has no answer.

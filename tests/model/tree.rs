@@ -81,7 +81,16 @@ impl Tree {
         let (phys, version) = (self.store(bytes), self.fresh());
         let generation = (!reserved).then_some(version);
         let beginnings = vec![version];
-        let file = File { phys, version, stamp: version, generation, beginnings, amended: Vec::new(), number: None, seen: None };
+        let file = File {
+            phys,
+            version,
+            stamp: version,
+            generation,
+            beginnings,
+            amended: Vec::new(),
+            number: None,
+            seen: None,
+        };
         self.add(Kind::File(file), mode)
     }
 

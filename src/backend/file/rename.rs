@@ -45,6 +45,10 @@ impl FileBackend {
         }
         if how.exchange {
             let other = replaced.ok_or_else(|| Error::NotFound(to.clone()))?;
+            // Two names of one file, which are that afterwards too.
+            if other.stat.incarnation == moved.stat.incarnation {
+                return Ok(moved.stat);
+            }
             return self.exchange(from, to, (&source, &moved), (&target, &other));
         }
         match &replaced {
