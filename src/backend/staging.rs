@@ -533,14 +533,14 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let (a, b) = (StagingArea::new(dir.path()), StagingArea::new(dir.path()));
         let staged = a.stage(&intent("Note/1")).unwrap();
-        staged.file().write_all_at(b"bytes", 0).unwrap();
+        staged.file().write_all_at(b"bytes", 7).unwrap();
         assert!(b.take_abandoned().unwrap().is_empty());
         drop((staged, a));
         let taken = b.take_abandoned().unwrap();
         assert_eq!(taken.len(), 1);
         assert_eq!(taken[0].intent.key, Key::parse("Note/1").unwrap());
         assert_eq!(taken[0].intent.append_from, Some(7));
-        assert_eq!(std::fs::read(taken[0].staged.path()).unwrap(), b"bytes");
+        assert_eq!(std::fs::read(taken[0].staged.path()).unwrap(), b"\0\0\0\0\0\0\0bytes");
         assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 1);
     }
 

@@ -204,7 +204,7 @@ mod tests {
     #[test]
     fn unknown_ones_are_refused() {
         let mut options = MountOptions::defaults(true);
-        for wrong in ["rox", "allow_root", "ro=1", "fsname=", "fsname", "fd=3"] {
+        for wrong in ["rox", "allow_root", "ro=1", "fsname=", "fsname", "bogus=3"] {
             let failure = options.parse(wrong.as_ref(), false).unwrap_err();
             assert_eq!(failure.code, super::super::ExitCode::Usage, "{wrong}");
         }

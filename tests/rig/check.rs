@@ -177,10 +177,7 @@ fn read_history(
         assert!(number > newest_known, "{key}: generation {number} is new, but {newest_known} was there before");
         let seq = read_generation(store, key, info.generation, &read);
         if let Some((before, last)) = known.last_key_value() {
-            assert!(
-                *last < seq,
-                "{key}: generation {number} holds turn {seq}, but {before} held {last}: {history:#?}"
-            );
+            assert!(*last < seq, "{key}: generation {number} holds turn {seq}, but {before} held {last}: {history:#?}");
         }
         known.insert(number, seq);
         met.generations += 1;

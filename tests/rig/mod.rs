@@ -83,7 +83,10 @@ pub fn kill(mount: Mount) -> String {
 
 pub fn assert_all_could_be_killed() {
     let unkillable = UNKILLABLE.load(Ordering::SeqCst);
-    assert_eq!(unkillable, 0, "daemons outlived kill -9 and held everybody up until their mount was unmounted by force");
+    assert_eq!(
+        unkillable, 0,
+        "daemons outlived kill -9 and held everybody up until their mount was unmounted by force"
+    );
 }
 
 /// Runs `work` on a thread of its own, so that a request that never returns fails the test instead of hanging it.

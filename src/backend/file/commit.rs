@@ -6,7 +6,7 @@ use std::os::unix::fs::{FileExt, MetadataExt};
 use rustix::fs::{AtFlags, Mode, OFlags};
 use rustix::io::Errno;
 
-use super::entry::{Found, Place, write_record};
+use super::entry::{Found, Place, convert, statx, write_record};
 use super::generations::{create_in_history, kept_name, prefix_note};
 use super::record::Record;
 use super::*;
@@ -47,6 +47,9 @@ impl FileBackend {
         if found.as_ref().is_some_and(|found| found.stat.kind != FileKind::File) {
             return Err(Error::Invalid(key.clone(), "is no regular file"));
         }
+        if found.as_ref().is_none_or(Found::is_reserved) {
+            self.taken_again(key, None)?;
+        }
         let generation = match found.as_ref().and_then(|found| found.stat.generation) {
             Some(own) if how.amend => own,
             _ => self.next_generation(key, found.as_ref())?,
@@ -64,21 +67,21 @@ impl FileBackend {
                 (self.find(key, &place)?, true)
             }
         };
-        let result = self.replace(key, &place, &found, staged, generation, how.amend, now);
-        match result {
+        let replaced = self.replace(key, &place, &found, staged, generation, how.amend, now);
+        let record = match replaced {
             Err(error) if made => {
                 let _ = rustix::fs::unlinkat(&place.dir, &place.name, AtFlags::empty());
                 return Err(error);
             }
             other => other?,
-        }
+        };
         if how.durable {
             rustix::fs::fsync(place.dir.reopen().map_err(failed)?).map_err(failed)?;
         }
-        let in_place = is_shared(&found);
-        Ok((self.find(key, &place)?.stat, in_place))
+        Ok((just_recorded(key, &place, &record)?, record.inode == found.stat.incarnation))
     }
 
+    /// Returns what was recorded of the file that is current now.
     #[allow(clippy::too_many_arguments, reason = "the steps of one commit; each is used once")]
     fn replace(
         &self,
@@ -89,7 +92,7 @@ impl FileBackend {
         generation: Generation,
         amend: bool,
         now: Timestamp,
-    ) -> Result<()> {
+    ) -> Result<Record> {
         let mut found = found.clone();
         if is_shared(&found) && self.unkeep(key, &found)? {
             found = self.find(key, place)?;
@@ -114,7 +117,8 @@ impl FileBackend {
             self.keep_by_link(key, place, &found, now)?;
         }
         let (dir, name) = staged.location();
-        rustix::fs::renameat(dir, name, &place.dir, &place.name).map_err(|e| Error::from_io(key, "save", e))
+        rustix::fs::renameat(dir, name, &place.dir, &place.name).map_err(|e| Error::from_io(key, "save", e))?;
+        Ok(record)
     }
 
     /// Commits into the object's own file, since it has several names that must all go on being the same file. A
@@ -129,7 +133,7 @@ impl FileBackend {
         generation: Generation,
         amend: bool,
         now: Timestamp,
-    ) -> Result<()> {
+    ) -> Result<Record> {
         let failed = |error: std::io::Error| Error::from_io(key, "save into an object with several names", error);
         let expect = found.stat.precondition();
         let intent = Intent { key: key.clone(), expect, append_from: None, acknowledged: true, in_place: true };
@@ -155,7 +159,8 @@ impl FileBackend {
             inode: found.stat.incarnation,
         };
         write_record(key, place, &record)?;
-        into.sync_all().map_err(failed)
+        into.sync_all().map_err(failed)?;
+        Ok(record)
     }
 
     fn keep_by_copy(&self, key: &Key, place: &Place, name: &str) -> Result<()> {
@@ -242,7 +247,7 @@ impl FileBackend {
             into.sync_all().map_err(failed)?;
             rustix::fs::fsync(place.dir.reopen().map_err(|e| failed(e.into()))?).map_err(|e| failed(e.into()))?;
         }
-        Ok(self.find(key, &place)?.stat)
+        just_recorded(key, &place, &record)
     }
 
     /// What is current, if it has the expected generation's bytes as its beginning.
@@ -285,6 +290,12 @@ impl FileBackend {
             Err(Error::Stale { key: key.clone(), current: stat.and_then(|stat| stat.generation) })
         }
     }
+}
+
+/// The state of a file of which this was just recorded, under the key's lock.
+fn just_recorded(key: &Key, place: &Place, record: &Record) -> Result<Stat> {
+    let statx = statx(&place.dir, &place.name).map_err(|e| Error::from_io(key, "stat", e))?;
+    Ok(convert(&statx, Some(record)))
 }
 
 /// Whether the file has further names.

@@ -97,6 +97,7 @@ impl FileBackend {
             history: Dirs::new(part("generations")?).map_err(|e| unusable(e.into()))?,
             locks: Locks::open(part("lock")?).map_err(unusable)?,
             staging: StagingArea::new(meta.join("staging")),
+            departed: Departed::new(),
             meta,
             path,
         })

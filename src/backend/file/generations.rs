@@ -9,11 +9,14 @@ use rustix::fs::{AtFlags, FileType, Mode, OFlags, RawDir, Timespec, Timestamps};
 use rustix::io::Errno;
 
 use super::entry::{Found, Place, convert, statx};
+use super::moved::Note;
 use super::open::open_place;
 use super::*;
 use crate::backend::{GenerationName, Kept, copy_range};
 use crate::types::Timestamp;
 
+/// How many renames are followed to find a generation's bytes.
+const MOVES: u32 = 8;
 /// The note on a generation that was changed or removed from outside, and on what can be read only from it.
 pub const CHANGED_OUTSIDE: &str = "the file was changed outside Sepia";
 
@@ -87,7 +90,8 @@ impl FileBackend {
     /// removed from outside, that is noted, or the bytes of the next one would be taken for it.
     pub(super) fn close_history(&self, key: &Key) -> Result<()> {
         let kept = self.kept(key)?;
-        let Some(last) = kept.last().filter(|last| matches!(last.kept, Kept::Prefix(_))) else { return Ok(()) };
+        let is_gone = |last: &&GenerationInfo| last.kept == Kept::Lost(CHANGED_OUTSIDE.into()) && last.size > 0;
+        let Some(last) = kept.last().filter(is_gone) else { return Ok(()) };
         let superseded = last.superseded.unwrap_or(last.committed);
         let number = last.generation.next().get();
         let lost = GenerationName { number, committed: superseded, superseded: self.now(), deleted: true };
@@ -167,19 +171,6 @@ impl FileBackend {
         Ok(!members.is_empty() || self.kept(key)?.iter().any(|info| !matches!(info.kept, Kept::Lost(_))))
     }
 
-    /// Removes the notes at `key` that its object moved to `to`, for it is about to come back.
-    pub(super) fn forget_moved(&self, key: &Key, to: &Key) -> Result<()> {
-        for info in self.kept(key)? {
-            if info.kept == Kept::Lost(moved_note(to))
-                && let Some(dir) = self.history_dir(key)?
-            {
-                rustix::fs::unlinkat(&dir, name_of(&info), AtFlags::empty())
-                    .map_err(|e| Error::from_io(key, "mend its history", e))?;
-            }
-        }
-        Ok(())
-    }
-
     pub(super) fn kept(&self, key: &Key) -> Result<Vec<GenerationInfo>> {
         let (names, _) = self.history_entries(key)?;
         let Some(dir) = self.history_dir(key)? else {
@@ -187,6 +178,7 @@ impl FileBackend {
         };
         // Not look(), which would wait for the key's lock: the caller may hold it.
         let current = self.place(key).and_then(|place| self.find(key, &place)).ok();
+        let has_bytes = current.as_ref().is_some_and(|found| found.record.is_some());
         let current = current.and_then(|found| found.stat.generation);
         let mut kept: Vec<GenerationInfo> = Vec::with_capacity(names.len());
         for name in names {
@@ -223,6 +215,9 @@ impl FileBackend {
                 kept: form,
             });
         }
+        if let Some(last) = kept.last_mut().filter(|last| !has_bytes && matches!(last.kept, Kept::Prefix(_))) {
+            last.kept = Kept::Lost(CHANGED_OUTSIDE.into());
+        }
         for at in (1..kept.len()).rev() {
             if matches!(&kept[at].kept, Kept::Lost(note) if note == CHANGED_OUTSIDE)
                 && matches!(kept[at - 1].kept, Kept::Prefix(_))
@@ -250,6 +245,10 @@ impl FileBackend {
     }
 
     pub(super) fn open_kept(&self, key: &Key, generation: Generation) -> Result<Opened> {
+        self.open_moved(key, generation, MOVES)
+    }
+
+    fn open_moved(&self, key: &Key, generation: Generation, follow: u32) -> Result<Opened> {
         let missing = || Error::NoGeneration(key.clone(), generation);
         let current = match self.open_current(key) {
             Ok(opened) => Some(opened),
@@ -265,7 +264,13 @@ impl FileBackend {
         let info = kept.iter().find(|info| info.generation == generation).ok_or_else(missing)?;
         let mut opened = match &info.kept {
             Kept::Whole => self.open_whole(key, info)?,
-            Kept::Lost(_) => return Err(missing()),
+            // Its object has another name now. Numbers there go on counting, so this ends.
+            Kept::Lost(text) => match Note::parse(text) {
+                Some(note) if (&note.to, note.generation) != (key, generation) && follow > 0 => {
+                    self.open_moved(&note.to, note.generation, follow - 1)?
+                }
+                _ => return Err(missing()),
+            },
             Kept::Prefix(_) => {
                 // Its bytes are the beginning of every later one up to the next that was not appended to.
                 let whole = kept.iter().find(|later| later.generation > generation && later.kept == Kept::Whole);
@@ -276,6 +281,10 @@ impl FileBackend {
                 }
             }
         };
+        if matches!(info.kept, Kept::Lost(_)) {
+            opened.stat.generation = Some(generation);
+            return Ok(opened);
+        }
         if opened.stat.size < info.size {
             return Err(Error::Invalid(key.clone(), "the generation is shorter than recorded; run: sepia recover"));
         }
@@ -337,11 +346,6 @@ pub fn prefix_note(size: u64, of: Generation) -> String {
     format!("{}{size}{}{of}", PREFIX.0, PREFIX.1)
 }
 
-/// The text of a note on a generation whose object has another name now.
-pub fn moved_note(to: &Key) -> String {
-    format!("moved to {}", to.escaped())
-}
-
 fn parse_prefix(note: &str) -> Option<u64> {
     let (size, _) = note.strip_prefix(PREFIX.0)?.split_once(PREFIX.1)?;
     size.parse().ok()
@@ -362,7 +366,8 @@ fn name_parts(info: &GenerationInfo) -> GenerationName {
     }
 }
 
-fn name_of(info: &GenerationInfo) -> String {
+/// The name under which a generation is kept.
+pub fn name_of(info: &GenerationInfo) -> String {
     name_parts(info).to_string()
 }
 

@@ -13,6 +13,7 @@ mod format;
 mod generations;
 mod lock;
 mod metadata;
+mod moved;
 mod names;
 mod open;
 mod record;
@@ -31,6 +32,7 @@ use dirs::{Dir, Dirs};
 use format::Format;
 pub use format::VERSION as FORMAT_VERSION;
 use lock::Locks;
+use moved::Departed;
 
 use super::{
     Abandoned, Backend, Capabilities, Change, ChangeSink, Commit, Creator, DirEntry, Error, FileKind, FsStat,
@@ -50,6 +52,7 @@ pub struct FileBackend {
     meta: PathBuf,
     locks: Locks,
     staging: StagingArea,
+    departed: Departed,
 }
 
 impl Backend for FileBackend {

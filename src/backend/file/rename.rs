@@ -7,7 +7,8 @@ use rustix::fs::{AtFlags, RenameFlags};
 use rustix::io::Errno;
 
 use super::entry::{Found, Place, write_record};
-use super::generations::{kept_name, moved_note};
+use super::generations::kept_name;
+use super::moved::Note;
 use super::record::Record;
 use super::*;
 use crate::types::Timestamp;
@@ -81,15 +82,17 @@ impl FileBackend {
             replaced = self.find_optional(to, target)?;
         }
         let was = moved.clone();
-        if replaced.is_none() {
+        if replaced.is_none() && (self.departed.knows(to) || self.history_dir(to)?.is_some()) {
             self.close_history(to)?;
+            self.departed.came_back(to, from);
+            self.taken_again(to, Some(from))?;
         }
         let mut highest = self.highest(to)?.max(replaced.as_ref().and_then(|other| other.stat.generation));
         // Where nothing is kept under the new name, the history comes along, and the count goes on.
         let has_history = self.history_dir(from)?.is_some();
         let history_moves = has_history && replaced.is_none() && !self.keeps_bytes(to)?;
         if history_moves {
-            self.forget_moved(to, from)?;
+            self.comes_back(to, from)?;
             highest = self.highest(to)?;
         }
         let note = if history_moves { Some(self.note_rename(from, to)?) } else { None };
@@ -125,19 +128,12 @@ impl FileBackend {
             self.move_history(from, to)?;
             self.forget_rename(&note);
         }
-        self.mark_moved(from, to, &was, history_moves, now)?;
-        Ok(self.find(to, target)?.stat)
-    }
-
-    /// Keeps the numbers of the old name from being used again, if anybody could remember them.
-    fn mark_moved(&self, from: &Key, to: &Key, was: &Found, had_history: bool, now: Timestamp) -> Result<()> {
-        if !had_history && self.history_dir(from)?.is_none() {
-            return Ok(());
+        let arrived = self.find(to, target)?.stat;
+        if let (Some(name), Some(generation)) = (kept_name(&was, now, true), arrived.generation) {
+            // A note stands at once where anybody could remember the number.
+            self.left(from, name, was.stat.mtime, Note { to: to.clone(), generation }, has_history)?;
         }
-        match kept_name(was, now, true) {
-            Some(name) => self.keep_as_note(from, &name, &moved_note(to), was.stat.mtime),
-            None => Ok(()),
-        }
+        Ok(arrived)
     }
 
     pub(super) fn renumber(
@@ -197,6 +193,7 @@ impl FileBackend {
     }
 
     fn rename_dir(&self, from: &Key, to: &Key, how: &Rename) -> Result<Stat> {
+        self.departed.clear();
         let (source, target) = (self.place(from)?, self.place(to)?);
         self.find(from, &source)?;
         let flags = match how.expect_to {

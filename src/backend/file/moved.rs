@@ -1,0 +1,147 @@
+//! What an old name remembers of an object that has moved away.
+//!
+//! Editors save by renaming the old file away and writing a new one under its name; the history of the name must go
+//! on then. Where a name with a history was left, a note stands in it at once. Where nothing was kept yet, a note for
+//! every temporary file would be litter: it is written only if the name is taken again, by the process that
+//! remembers the rename. Either way the new file counts on, and what was kept of the old one is shown here too.
+
+use std::num::NonZeroUsize;
+
+use lru::LruCache;
+use parking_lot::Mutex;
+use rustix::fs::AtFlags;
+use rustix::io::Errno;
+
+use super::*;
+use crate::backend::{GenerationName, Kept};
+use crate::types::Timestamp;
+
+/// Renames that a process remembers. Editors take the name again within milliseconds.
+const REMEMBERED: NonZeroUsize = NonZeroUsize::new(256).expect("not zero");
+
+/// Recent renames, by the old name: the generation that left, its modification time, and the note on it.
+#[derive(Debug)]
+pub struct Departed(Mutex<LruCache<Key, (GenerationName, Timestamp, Note)>>);
+
+/// Where a generation is that has moved away.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Note {
+    pub to: Key,
+    pub generation: Generation,
+}
+
+impl Note {
+    pub fn text(&self) -> String {
+        format!("moved to {}@{}", self.to.escaped(), self.generation)
+    }
+
+    pub fn parse(text: &str) -> Option<Self> {
+        let (to, generation) = text.strip_prefix("moved to ")?.rsplit_once('@')?;
+        Some(Note { to: Key::unescape(to).ok()?, generation: generation.parse().ok()? })
+    }
+}
+
+impl Departed {
+    pub fn new() -> Self {
+        Departed(Mutex::new(LruCache::new(REMEMBERED)))
+    }
+
+    pub fn knows(&self, key: &Key) -> bool {
+        self.0.lock().contains(key)
+    }
+
+    /// The object that left `key` for `from` is about to come back.
+    pub fn came_back(&self, key: &Key, from: &Key) {
+        let mut departed = self.0.lock();
+        if departed.peek(key).is_some_and(|(_, _, note)| note.to == *from) {
+            departed.pop(key);
+        }
+    }
+
+    pub fn clear(&self) {
+        self.0.lock().clear();
+    }
+}
+
+impl FileBackend {
+    /// An object has left `from`, where it was generation `name`, and is generation `generation` at `to`.
+    pub(super) fn left(
+        &self,
+        from: &Key,
+        name: GenerationName,
+        mtime: Timestamp,
+        note: Note,
+        noted: bool,
+    ) -> Result<()> {
+        if noted {
+            return self.keep_as_note(from, &name, &note.text(), mtime);
+        }
+        self.departed.0.lock().put(from.clone(), (name, mtime, note));
+        Ok(())
+    }
+
+    /// Another object is about to take the name `key`, by a rename `from` somewhere or as a new one: the history
+    /// goes on from what left.
+    pub(super) fn taken_again(&self, key: &Key, from: Option<&Key>) -> Result<()> {
+        if let Some((name, mtime, note)) = self.departed.0.lock().pop(key) {
+            self.keep_as_note(key, &name, &note.text(), mtime)?;
+        } else if self.history_dir(key)?.is_none() {
+            return Ok(());
+        }
+        let kept = self.kept(key)?;
+        match kept.last().map(|info| (&info.kept, info.generation)) {
+            Some((Kept::Lost(text), left)) if kept.iter().all(|info| matches!(info.kept, Kept::Lost(_))) => {
+                match Note::parse(text) {
+                    Some(note) if Some(&note.to) != from => self.share_history(&note.to, key, left),
+                    _ => Ok(()),
+                }
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// The object that left `key` for `to` comes back with its history: what was noted of its leaving no longer
+    /// holds.
+    pub(super) fn comes_back(&self, key: &Key, to: &Key) -> Result<()> {
+        for info in self.kept(key)? {
+            if let Kept::Lost(text) = &info.kept
+                && Note::parse(text).is_some_and(|note| note.to == *to)
+                && let Some(dir) = self.history_dir(key)?
+            {
+                rustix::fs::unlinkat(&dir, super::generations::name_of(&info), AtFlags::empty())
+                    .map_err(|e| Error::from_io(key, "mend its history", e))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Links what is kept of generations before `upto` at `from` to `to` too.
+    fn share_history(&self, from: &Key, to: &Key, upto: Generation) -> Result<()> {
+        if let Ok(place) = self.place(from)
+            && self.find_optional(from, &place)?.is_some_and(|found| found.stat.kind == FileKind::File)
+        {
+            self.make_prefix_whole(from, &place)?;
+        }
+        let (Some(source), Some(target)) = (self.history_dir(from)?, self.history_dir(to)?) else { return Ok(()) };
+        for info in self.kept(from)?.iter().filter(|info| info.generation < upto) {
+            let name = super::generations::name_of(info);
+            match rustix::fs::linkat(&source, &name, &target, &name, AtFlags::empty()) {
+                Ok(()) | Err(Errno::EXIST) => {}
+                Err(error) => return Err(Error::from_io(to, "keep the history of the name", error)),
+            }
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn notes_come_back() {
+        let note = Note { to: Key::parse("a@b/c d@9").unwrap(), generation: Generation::FIRST };
+        assert_eq!(Note::parse(&note.text()), Some(note));
+        assert_eq!(Note::parse("kept under its other names"), None);
+    }
+}
