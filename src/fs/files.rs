@@ -226,7 +226,7 @@ impl Fs {
             let mut nodes = self.nodes.lock();
             let key = nodes.key(ino);
             let node = nodes.get_mut(ino).ok_or(Errno::STALE)?;
-            let expect = node.expect();
+            let expect = node.expect().filter(|_| write);
             if write {
                 node.set_expect(None);
             }

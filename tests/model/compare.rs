@@ -326,6 +326,9 @@ fn match_histories(way: &mut Histories, found: &BTreeMap<String, Generations>, t
             return Err(format!("the numbers of {path} don't increase: {numbers:?}"));
         }
         let kept: Vec<_> = generations.iter().filter_map(|(number, bytes)| Some((*number, bytes.as_ref()?))).collect();
+        if kept.len() == history.kept.len() + history.former.len() {
+            history.kept.splice(0..0, std::mem::take(&mut history.former));
+        }
         let missing = history.kept.len().saturating_sub(kept.len());
         let mut may_go = missing;
         let mut at = 0;

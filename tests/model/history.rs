@@ -8,6 +8,9 @@ use std::collections::BTreeMap;
 pub struct History {
     /// The generations whose bytes must be there, oldest first.
     pub kept: Vec<Kept>,
+    /// What was kept here before it went along with a rename: it may be shown again once the name is taken again, so
+    /// that the history goes on when an editor renames the old file away.
+    pub former: Vec<Kept>,
     /// Which generation each number was seen to mean.
     pub used: BTreeMap<u64, u64>,
 }
@@ -51,14 +54,15 @@ impl Histories {
     /// unless the store keeps a note of them.
     pub fn move_one(&mut self, from: &str, to: &str) {
         let moved = self.keys.remove(from).unwrap_or_default();
-        self.keys.insert(to.to_owned(), moved);
+        self.of(from).former = moved.kept.clone();
+        self.keys.insert(to.to_owned(), History { former: Vec::new(), ..moved });
     }
 
     /// The bytes that were current at a key are lost, and what was kept as their beginning with them.
     pub fn rob(&mut self, key: &str, current: &[u8]) {
         let history = self.of(key);
         // Of what is gone with its record, the number may come again.
-        let History { kept, used } = history;
+        let History { kept, used, .. } = history;
         used.retain(|_, generation| kept.iter().any(|kept| kept.generation == *generation));
         for kept in history.kept.iter_mut().filter(|kept| current.starts_with(&kept.bytes)) {
             kept.may_be_lost = true;
