@@ -196,6 +196,11 @@ impl FileBackend {
         self.departed.clear();
         let (source, target) = (self.place(from)?, self.place(to)?);
         self.find(from, &source)?;
+        if how.exchange {
+            // One of them may be a file, of which a generation is expected.
+            self.check(from, &source, &how.expect_from)?;
+            self.check(to, &target, &how.expect_to)?;
+        }
         let flags = match how.expect_to {
             _ if how.exchange => RenameFlags::EXCHANGE,
             Precondition::Absent => RenameFlags::NOREPLACE,
