@@ -55,7 +55,9 @@ impl Histories {
     pub fn move_one(&mut self, from: &str, to: &str) {
         let moved = self.keys.remove(from).unwrap_or_default();
         self.of(from).former = moved.kept.clone();
-        self.keys.insert(to.to_owned(), History { former: Vec::new(), ..moved });
+        // Where the new name had numbers of its own, those that join may have to count on from them.
+        let used = self.keys.remove(to).map_or(moved.used, |target| target.used);
+        self.keys.insert(to.to_owned(), History { former: Vec::new(), used, ..moved });
     }
 
     /// The bytes that were current at a key are lost, and what was kept as their beginning with them.
