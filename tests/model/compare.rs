@@ -4,12 +4,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsStr;
 use std::os::unix::fs::PermissionsExt;
 
-use sepia::backend::{FileKind, Kept, Opened};
+use sepia::backend::{FileKind, Kept as Form, Opened};
 use sepia::fs::DirItem;
 use sepia::{Key, Precondition, Store};
 
 use super::driver::{Driver, Result, read_all, read_once};
-use super::history::Histories;
+use super::history::{Histories, Kept};
 use super::sessions::{Expect, Staged};
 use super::tree::{Id, Kind, ROOT, base, join};
 
@@ -308,7 +308,7 @@ fn generations(store: &Store, path: &str) -> Result<Generations> {
     let mut found = Vec::new();
     for info in backend.generations(&key).map_err(failed)? {
         let bytes = match info.kept {
-            Kept::Lost(_) => None,
+            Form::Lost(_) => None,
             _ => Some(bytes_of(&backend.open_generation(&key, info.generation).map_err(failed)?)),
         };
         found.push((info.generation.get(), bytes));
@@ -326,8 +326,10 @@ fn match_histories(way: &mut Histories, found: &BTreeMap<String, Generations>, t
             return Err(format!("the numbers of {path} don't increase: {numbers:?}"));
         }
         let kept: Vec<_> = generations.iter().filter_map(|(number, bytes)| Some((*number, bytes.as_ref()?))).collect();
-        if kept.len() == history.kept.len() + history.former.len() {
-            history.kept.splice(0..0, std::mem::take(&mut history.former));
+        if history.passed && kept.len() > history.kept.len() {
+            let more = kept.iter().take(kept.len() - history.kept.len());
+            let more = more.map(|(_, bytes)| Kept { generation: 0, bytes: bytes.to_vec(), may_be_lost: true });
+            history.kept.splice(0..0, more.collect::<Vec<_>>());
         }
         let missing = history.kept.len().saturating_sub(kept.len());
         let mut may_go = missing;
@@ -348,7 +350,7 @@ fn match_histories(way: &mut Histories, found: &BTreeMap<String, Generations>, t
         let mut meanings: Vec<(u64, u64)> =
             kept.iter().zip(&history.kept).map(|((number, _), kept)| (*number, kept.generation)).collect();
         meanings.extend(current.and_then(|file| Some((file.number?, file.generation?))));
-        for (number, generation) in meanings {
+        for (number, generation) in meanings.into_iter().filter(|(_, generation)| *generation > 0) {
             let first = *history.used.entry(number).or_insert(generation);
             if first != generation {
                 return Err(format!("the number {number} of {path} was used again"));
