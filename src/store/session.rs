@@ -648,7 +648,9 @@ impl Session {
     fn stale(&self, key: &Key) -> Result<Option<backend::Error>> {
         let current = match self.store.backend.open(key) {
             Ok(opened) => Some(opened.stat),
+            // Gone, or something else has the name.
             Err(error) if error.is_not_found() => None,
+            Err(backend::Error::Invalid(..) | backend::Error::NotDirectory(_)) => None,
             Err(error) => return Err(error.into()),
         };
         let same = match (self.expect, &current) {
