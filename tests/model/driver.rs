@@ -32,6 +32,8 @@ pub struct Side {
     pub store: Store,
     /// Paths that the kernel remembers beside those of open files. It never forgets a directory before what is in it.
     pub held: Vec<Vec<Ino>>,
+    /// Paths with a precondition, which would be lost with the inode.
+    pub expecting: Vec<Vec<Ino>>,
     /// Those of the operation under way.
     pub loose: Vec<Ino>,
 }
@@ -88,8 +90,13 @@ pub fn same<T: PartialEq + std::fmt::Debug>(
 impl Driver {
     pub fn new(medium: Medium) -> Self {
         let options = || FsOptions { read_only: false, ttl: Duration::ZERO };
-        let side =
-            |store: Store| Side { fs: Fs::new(store.clone(), options()), store, held: Vec::new(), loose: Vec::new() };
+        let side = |store: Store| Side {
+            fs: Fs::new(store.clone(), options()),
+            store,
+            held: Vec::new(),
+            expecting: Vec::new(),
+            loose: Vec::new(),
+        };
         let (sides, outside, dir) = match medium {
             Medium::Memory => (vec![side(Store::open("memory:").unwrap())], None, None),
             Medium::File => {

@@ -69,7 +69,7 @@ impl Driver {
                 let ino = self.walk(side, &path).map_err(|e| e.to_string())?;
                 let side_state = &mut self.sides[side];
                 // It lives as long as the kernel knows the inode.
-                side_state.held.push(std::mem::take(&mut side_state.loose));
+                side_state.expecting.push(std::mem::take(&mut side_state.loose));
                 self.model.mounts[side].expect.insert(id, number);
                 let text = number.to_string();
                 let real = self.sides[side].fs.setxattr(ino, OsStr::new("user.sepia.expect"), text.as_bytes(), 0);
