@@ -161,6 +161,7 @@ impl OpenNode {
         let same =
             |old: &Stat| (old.incarnation, old.size, old.committed) == (stat.incarnation, stat.size, stat.committed);
         if let Some(current) = &mut self.state.lock().current
+            && stat.recorded
             && same(&current.stat)
         {
             current.stat = stat.clone();
