@@ -503,7 +503,8 @@ impl Session {
 
     /// Whether this state is what the session would replace.
     pub fn is_based_on(&self, stat: &Stat) -> bool {
-        self.expect == stat.precondition()
+        // What somebody changed from outside still bears the record of the generation before.
+        self.expect == stat.precondition() && (stat.recorded || stat.generation.is_none())
     }
 
     /// The object was renamed, or changed by its own mount: the session is now based on `stat` at `key`.
