@@ -271,8 +271,13 @@ impl Driver {
                     };
                     let version = tree.fresh();
                     let file = tree.file_mut(id);
-                    (file.version, file.beginnings) = (version, vec![version]);
-                    file.amended.clear();
+                    let before = std::mem::replace(&mut file.version, version);
+                    file.beginnings = vec![version];
+                    // Stamped anew under the same number, it is like an amended one to who appends.
+                    match number == number_of(&seen) {
+                        true => file.amended.push(before),
+                        false => file.amended.clear(),
+                    }
                     let open = self.model.mounts[side].open.get_mut(&id);
                     let session = open.and_then(|open| open.session.as_mut());
                     if let Some(session) =
