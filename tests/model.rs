@@ -12,6 +12,8 @@ mod driver;
 mod files;
 #[path = "model/history.rs"]
 mod history;
+#[path = "model/metadata.rs"]
+mod metadata;
 #[path = "model/names.rs"]
 mod names;
 #[path = "model/ops.rs"]

@@ -161,6 +161,7 @@ impl OpenNode {
         let same =
             |old: &Stat| (old.incarnation, old.size, old.committed) == (stat.incarnation, stat.size, stat.committed);
         if let Some(current) = &mut self.state.lock().current
+            && stat.recorded
             && same(&current.stat)
         {
             current.stat = stat.clone();
@@ -226,7 +227,7 @@ impl Fs {
             let mut nodes = self.nodes.lock();
             let key = nodes.key(ino);
             let node = nodes.get_mut(ino).ok_or(Errno::STALE)?;
-            let expect = node.expect();
+            let expect = node.expect().filter(|_| write);
             if write {
                 node.set_expect(None);
             }

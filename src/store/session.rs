@@ -503,7 +503,8 @@ impl Session {
 
     /// Whether this state is what the session would replace.
     pub fn is_based_on(&self, stat: &Stat) -> bool {
-        self.expect == stat.precondition()
+        // What somebody changed from outside still bears the record of the generation before.
+        self.expect == stat.precondition() && (stat.recorded || stat.generation.is_none())
     }
 
     /// The object was renamed, or changed by its own mount: the session is now based on `stat` at `key`.
@@ -648,7 +649,9 @@ impl Session {
     fn stale(&self, key: &Key) -> Result<Option<backend::Error>> {
         let current = match self.store.backend.open(key) {
             Ok(opened) => Some(opened.stat),
+            // Gone, or something else has the name.
             Err(error) if error.is_not_found() => None,
+            Err(backend::Error::Invalid(..) | backend::Error::NotDirectory(_)) => None,
             Err(error) => return Err(error.into()),
         };
         let same = match (self.expect, &current) {

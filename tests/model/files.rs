@@ -67,7 +67,7 @@ impl Model {
         };
         self.mounts[side].release(&mut self.shared, id, true);
         self.tear();
-        if result? == false {
+        if !result? {
             self.set_mtime(side, id);
         }
         Ok(())

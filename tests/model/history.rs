@@ -8,6 +8,9 @@ use std::collections::BTreeMap;
 pub struct History {
     /// The generations whose bytes must be there, oldest first.
     pub kept: Vec<Kept>,
+    /// An object with a history has left this name, or came to it: what was kept of it may be shown too, before the
+    /// name's own, so that the history goes on when an editor renames the old file away.
+    pub passed: bool,
     /// Which generation each number was seen to mean.
     pub used: BTreeMap<u64, u64>,
 }
@@ -15,6 +18,7 @@ pub struct History {
 /// A superseded generation.
 #[derive(Debug, Clone)]
 pub struct Kept {
+    /// 0 where that is open.
     pub generation: u64,
     pub bytes: Vec<u8>,
     /// It may have been kept as the beginning of bytes that were changed from outside.
@@ -51,14 +55,17 @@ impl Histories {
     /// unless the store keeps a note of them.
     pub fn move_one(&mut self, from: &str, to: &str) {
         let moved = self.keys.remove(from).unwrap_or_default();
-        self.keys.insert(to.to_owned(), moved);
+        self.of(from).passed = true;
+        // Where the new name had numbers of its own, those that join may have to count on from them.
+        let used = self.keys.remove(to).map_or(moved.used, |target| target.used);
+        self.keys.insert(to.to_owned(), History { kept: moved.kept, passed: true, used });
     }
 
     /// The bytes that were current at a key are lost, and what was kept as their beginning with them.
     pub fn rob(&mut self, key: &str, current: &[u8]) {
         let history = self.of(key);
         // Of what is gone with its record, the number may come again.
-        let History { kept, used } = history;
+        let History { kept, used, .. } = history;
         used.retain(|_, generation| kept.iter().any(|kept| kept.generation == *generation));
         for kept in history.kept.iter_mut().filter(|kept| current.starts_with(&kept.bytes)) {
             kept.may_be_lost = true;
@@ -72,6 +79,7 @@ impl Histories {
             let history = self.keys.remove(&at).unwrap_or_default();
             let target = self.of(&format!("{to}{}", &at[from.len()..]));
             target.kept.extend(history.kept);
+            target.passed |= history.passed;
             if target.used.is_empty() {
                 target.used = history.used;
             }

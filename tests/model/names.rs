@@ -146,7 +146,6 @@ impl Model {
         if how == RenameHow::NoReplace {
             self.check_free(to.0, to.1)?;
         }
-        met?;
         let Some(other) = replaced else {
             if exchange {
                 return Err(Errno::NOENT);
@@ -174,6 +173,7 @@ impl Model {
             return Ok(());
         };
         if exchange {
+            met?;
             if moved != other {
                 self.insert(from.0, from.1, other);
                 self.insert(to.0, to.1, moved);
@@ -181,14 +181,17 @@ impl Model {
             }
             return Ok(());
         }
+        if is_dir(moved) && !is_dir(other) {
+            return Err(Errno::NOTDIR);
+        }
+        met?;
         // Two names of one file: both stay.
         if moved == other {
             return Ok(());
         }
         match (is_dir(moved), self.shared.tree.children(other)) {
-            (true, None) => return Err(Errno::NOTDIR),
             (true, Some(children)) if !children.is_empty() => return Err(Errno::NOTEMPTY),
-            (true, Some(_)) => self.move_histories(&old, &new, true),
+            (true, _) => self.move_histories(&old, &new, true),
             (false, Some(_)) => return Err(Errno::ISDIR),
             (false, None) => {
                 self.may_leave_bytes(moved, &old);

@@ -103,7 +103,13 @@ impl FileBackend {
     /// The object that left `key` for `to` comes back with its history: what was noted of its leaving no longer
     /// holds.
     pub(super) fn comes_back(&self, key: &Key, to: &Key) -> Result<()> {
-        for info in self.kept(key)? {
+        let kept = self.kept(key)?;
+        let is_note = |info: &GenerationInfo| matches!(&info.kept, Kept::Lost(text) if Note::parse(text).is_some_and(|note| note.to == *to));
+        // Where other numbers are remembered too, it counts on from all of them.
+        if !kept.iter().all(is_note) {
+            return Ok(());
+        }
+        for info in kept {
             if let Kept::Lost(text) = &info.kept
                 && Note::parse(text).is_some_and(|note| note.to == *to)
                 && let Some(dir) = self.history_dir(key)?

@@ -11,6 +11,7 @@ use super::generations::kept_name;
 use super::moved::Note;
 use super::record::Record;
 use super::*;
+use crate::backend::GenerationName;
 use crate::types::Timestamp;
 
 impl FileBackend {
@@ -46,6 +47,7 @@ impl FileBackend {
         }
         if how.exchange {
             let other = replaced.ok_or_else(|| Error::NotFound(to.clone()))?;
+            // Two names of one file, which are that afterwards too.
             if other.stat.incarnation == moved.stat.incarnation {
                 return Ok(moved.stat);
             }
@@ -101,7 +103,8 @@ impl FileBackend {
         }
         if let Some(highest) = highest
             && moved.stat.kind == FileKind::File
-            && moved.stat.generation.is_some_and(|own| own <= highest || !history_moves)
+            // Under its other names, it must not get a number that was used there.
+            && moved.stat.generation.is_some_and(|own| own <= highest || (!history_moves && moved.stat.nlink == 1))
         {
             self.renumber(from, source, &moved, highest.next(), now)?;
         }
@@ -195,6 +198,11 @@ impl FileBackend {
         self.departed.clear();
         let (source, target) = (self.place(from)?, self.place(to)?);
         self.find(from, &source)?;
+        if how.exchange {
+            // One of them may be a file, of which a generation is expected.
+            self.check(from, &source, &how.expect_from)?;
+            self.check(to, &target, &how.expect_to)?;
+        }
         let flags = match how.expect_to {
             _ if how.exchange => RenameFlags::EXCHANGE,
             Precondition::Absent => RenameFlags::NOREPLACE,
@@ -235,9 +243,15 @@ impl FileBackend {
         }
         let (names, members) = self.history_entries(from)?;
         let (Some(source), Some(target)) = (self.history_dir(from)?, self.history_dir(to)?) else { return Ok(()) };
-        for name in names {
-            let name = name.to_string();
-            match rustix::fs::renameat_with(&source, &name, &target, &name, RenameFlags::NOREPLACE) {
+        // Numbers that were used here already must not come again: those that join count on from them.
+        let highest = self.highest(to)?.map_or(0, Generation::get);
+        let lowest = names.iter().map(|name| name.number).find(|number| *number > 0);
+        let count_from = if lowest.is_some_and(|lowest| lowest <= highest) { highest } else { 0 };
+        for old in names {
+            let number = if old.number > 0 { old.number + count_from } else { 0 };
+            let new = GenerationName { number, ..old };
+            match rustix::fs::renameat_with(&source, old.to_string(), &target, new.to_string(), RenameFlags::NOREPLACE)
+            {
                 // The same number at the same nanoseconds: then the older one stays where it is.
                 Ok(()) | Err(Errno::EXIST) => {}
                 Err(error) => return Err(Error::from_io(to, "move its history", error)),
