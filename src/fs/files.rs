@@ -288,7 +288,9 @@ impl Fs {
                 state.current = Some(Opened { file: opened.file.clone(), stat: opened.stat.clone() });
             }
             let had_session = state.session.is_some();
-            let begins_anew = |old: &mut Session| (write && old.is_published()) || !same || old.is_lost();
+            // A precondition that somebody asked for must not be forgotten, either.
+            let anew = |old: &mut Session| write && (old.is_published() || expect.is_some());
+            let begins_anew = |old: &mut Session| anew(old) || !same || old.is_lost();
             if let Some(old) = state.session.take_if(begins_anew) {
                 // The handles of a session that was lost must not write over what won.
                 state.session_number += u64::from(old.is_lost());
@@ -457,6 +459,16 @@ impl Fs {
         Ok(())
     }
 
+    /// Where what was written to an inode belongs; `None` when this mount has removed its last name. When somebody
+    /// else has, and the directory with it, the bytes are set aside under the name that it had.
+    fn key_to_save(&self, ino: Ino, state: &State) -> Option<Key> {
+        let nodes = self.nodes.lock();
+        nodes.key(ino).or_else(|| {
+            let removed = nodes.get(ino).is_some_and(Node::is_orphan);
+            if removed { None } else { state.session.as_ref().map(|session| session.key().clone()) }
+        })
+    }
+
     /// A descriptor was closed: what was written through it becomes a generation.
     ///
     /// # Errors
@@ -467,8 +479,8 @@ impl Fs {
             return Ok(());
         }
         let _names = self.namespace.read();
-        let key = self.nodes.lock().key(handle.ino);
         let mut state = handle.node.state.lock();
+        let key = self.key_to_save(handle.ino, &state);
         // One that was only truncated waits for the last close: `cmd > file` closes a copy of the descriptor before
         // cmd has written anything.
         let wrote = handle.session == state.session_number
@@ -492,8 +504,8 @@ impl Fs {
     pub fn fsync(&self, fh: Fh) -> Result<()> {
         let handle = self.handle(fh)?;
         let _names = self.namespace.read();
-        let key = self.nodes.lock().key(handle.ino);
         let mut state = handle.node.state.lock();
+        let key = self.key_to_save(handle.ino, &state);
         if handle.write && handle.session != state.session_number {
             return Err(Errno::STALE);
         }
@@ -528,8 +540,8 @@ impl Fs {
     pub fn release(&self, fh: Fh) {
         let Some(handle) = self.handles.lock().remove(&fh) else { return };
         let _names = self.namespace.read();
-        let key = self.nodes.lock().key(handle.ino);
         let mut state = handle.node.state.lock();
+        let key = self.key_to_save(handle.ino, &state);
         state.handles -= 1;
         let mut published = None;
         if handle.write {

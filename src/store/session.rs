@@ -187,6 +187,11 @@ impl Session {
         self.dirty
     }
 
+    /// Where the object was when the session last heard of it.
+    pub fn key(&self) -> &Key {
+        &self.key
+    }
+
     /// Whether the current generation is this session's own.
     pub fn is_published(&self) -> bool {
         self.published

@@ -223,7 +223,10 @@ impl Driver {
                 self.rename(side, (&path, dir), (&to_path, to_dir), how)
             }
             Op::Link { side, file, to } => {
-                let Some((path, _, id)) = pick(&tree.files(), file).cloned() else { return Ok(()) };
+                // What was never written to would be numbered by whichever of its names it is saved under first.
+                let written = |(_, _, id): &(String, Id, Id)| tree.file(*id).is_some_and(|f| f.generation.is_some());
+                let files: Vec<_> = tree.files().into_iter().filter(written).collect();
+                let Some((path, _, id)) = pick(&files, file).cloned() else { return Ok(()) };
                 let (to_path, dir, name) = self.place(to);
                 let ino = self.walk(side, &path).map_err(|e| e.to_string())?;
                 let parent = self.walk(side, &to_path).map_err(|e| e.to_string())?;
@@ -491,10 +494,11 @@ impl Driver {
         let fs = &self.sides[handle.side].fs;
         let real = if durable { fs.fsync(handle.fh) } else { fs.flush(handle.fh) };
         let (side, id) = (handle.side, handle.id);
-        let gone = self.model.mounts[side].target(&self.model.shared.tree, id) == Some(None);
+        let target = self.model.mounts[side].target(&self.model.shared.tree, id);
+        let gone = target.is_some_and(|there| there != Some(id));
         let model = self.model.publish(side, id, (handle.write, handle.session), durable);
         // Nothing was at stake, and whether the name is still there is not what was asked.
-        if model == Ok(()) && gone && durable && real == Err(Errno::NOENT) {
+        if model == Ok(()) && gone && durable && real.is_err() {
             return Ok(());
         }
         same(if durable { "fsync" } else { "flush" }, model, real)

@@ -320,7 +320,9 @@ impl Mount {
                 open.current = Some(opened);
             }
             let had_session = open.session.is_some();
-            if let Some(old) = open.session.take_if(|old| write || !same || old.lost) {
+            if let Some(old) =
+                open.session.take_if(|old| (write && (old.published || expect.is_some())) || !same || old.lost)
+            {
                 open.number += u64::from(old.lost);
             }
             if open.session.is_none() && (write || open.writers > 0) {

@@ -48,7 +48,7 @@ impl FileBackend {
             return Err(Error::Invalid(key.clone(), "is no regular file"));
         }
         if found.as_ref().is_none_or(Found::is_reserved) {
-            self.taken_again(key)?;
+            self.taken_again(key, None)?;
         }
         let generation = match found.as_ref().and_then(|found| found.stat.generation) {
             Some(own) if how.amend => own,

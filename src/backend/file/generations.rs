@@ -90,7 +90,8 @@ impl FileBackend {
     /// removed from outside, that is noted, or the bytes of the next one would be taken for it.
     pub(super) fn close_history(&self, key: &Key) -> Result<()> {
         let kept = self.kept(key)?;
-        let Some(last) = kept.last().filter(|last| matches!(last.kept, Kept::Prefix(_))) else { return Ok(()) };
+        let is_gone = |last: &&GenerationInfo| last.kept == Kept::Lost(CHANGED_OUTSIDE.into()) && last.size > 0;
+        let Some(last) = kept.last().filter(is_gone) else { return Ok(()) };
         let superseded = last.superseded.unwrap_or(last.committed);
         let number = last.generation.next().get();
         let lost = GenerationName { number, committed: superseded, superseded: self.now(), deleted: true };
@@ -177,6 +178,7 @@ impl FileBackend {
         };
         // Not look(), which would wait for the key's lock: the caller may hold it.
         let current = self.place(key).and_then(|place| self.find(key, &place)).ok();
+        let has_bytes = current.as_ref().is_some_and(|found| found.record.is_some());
         let current = current.and_then(|found| found.stat.generation);
         let mut kept: Vec<GenerationInfo> = Vec::with_capacity(names.len());
         for name in names {
@@ -212,6 +214,9 @@ impl FileBackend {
                 mtime: stat.mtime,
                 kept: form,
             });
+        }
+        if let Some(last) = kept.last_mut().filter(|last| !has_bytes && matches!(last.kept, Kept::Prefix(_))) {
+            last.kept = Kept::Lost(CHANGED_OUTSIDE.into());
         }
         for at in (1..kept.len()).rev() {
             if matches!(&kept[at].kept, Kept::Lost(note) if note == CHANGED_OUTSIDE)

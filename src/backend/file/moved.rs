@@ -50,6 +50,14 @@ impl Departed {
         self.0.lock().contains(key)
     }
 
+    /// The object that left `key` for `from` is about to come back.
+    pub fn came_back(&self, key: &Key, from: &Key) {
+        let mut departed = self.0.lock();
+        if departed.peek(key).is_some_and(|(_, _, note)| note.to == *from) {
+            departed.pop(key);
+        }
+    }
+
     pub fn clear(&self) {
         self.0.lock().clear();
     }
@@ -72,8 +80,9 @@ impl FileBackend {
         Ok(())
     }
 
-    /// A new object is about to take the name `key`: its history goes on from what left.
-    pub(super) fn taken_again(&self, key: &Key) -> Result<()> {
+    /// Another object is about to take the name `key`, by a rename `from` somewhere or as a new one: the history
+    /// goes on from what left.
+    pub(super) fn taken_again(&self, key: &Key, from: Option<&Key>) -> Result<()> {
         if let Some((name, mtime, note)) = self.departed.0.lock().pop(key) {
             self.keep_as_note(key, &name, &note.text(), mtime)?;
         } else if self.history_dir(key)?.is_none() {
@@ -83,19 +92,17 @@ impl FileBackend {
         match kept.last().map(|info| (&info.kept, info.generation)) {
             Some((Kept::Lost(text), left)) if kept.iter().all(|info| matches!(info.kept, Kept::Lost(_))) => {
                 match Note::parse(text) {
-                    Some(note) => self.share_history(&note.to, key, left),
-                    None => Ok(()),
+                    Some(note) if Some(&note.to) != from => self.share_history(&note.to, key, left),
+                    _ => Ok(()),
                 }
             }
             _ => Ok(()),
         }
     }
 
-    /// The object that left `key` for `to` is about to come back: what was noted of its leaving no longer holds.
+    /// The object that left `key` for `to` comes back with its history: what was noted of its leaving no longer
+    /// holds.
     pub(super) fn comes_back(&self, key: &Key, to: &Key) -> Result<()> {
-        if self.departed.0.lock().peek(key).is_some_and(|(_, _, note)| note.to == *to) {
-            self.departed.0.lock().pop(key);
-        }
         for info in self.kept(key)? {
             if let Kept::Lost(text) = &info.kept
                 && Note::parse(text).is_some_and(|note| note.to == *to)

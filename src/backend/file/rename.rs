@@ -46,6 +46,9 @@ impl FileBackend {
         }
         if how.exchange {
             let other = replaced.ok_or_else(|| Error::NotFound(to.clone()))?;
+            if other.stat.incarnation == moved.stat.incarnation {
+                return Ok(moved.stat);
+            }
             return self.exchange(from, to, (&source, &moved), (&target, &other));
         }
         match &replaced {
@@ -79,14 +82,18 @@ impl FileBackend {
         }
         let was = moved.clone();
         if replaced.is_none() && (self.departed.knows(to) || self.history_dir(to)?.is_some()) {
-            self.comes_back(to, from)?;
             self.close_history(to)?;
-            self.taken_again(to)?;
+            self.departed.came_back(to, from);
+            self.taken_again(to, Some(from))?;
         }
-        let highest = self.highest(to)?.max(replaced.as_ref().and_then(|other| other.stat.generation));
+        let mut highest = self.highest(to)?.max(replaced.as_ref().and_then(|other| other.stat.generation));
         // Where nothing is kept under the new name, the history comes along, and the count goes on.
         let has_history = self.history_dir(from)?.is_some();
         let history_moves = has_history && replaced.is_none() && !self.keeps_bytes(to)?;
+        if history_moves {
+            self.comes_back(to, from)?;
+            highest = self.highest(to)?;
+        }
         let note = if history_moves { Some(self.note_rename(from, to)?) } else { None };
         if has_history && !history_moves {
             // The bytes that the history which stays is read from are about to leave.
