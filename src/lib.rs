@@ -13,3 +13,8 @@ mod types;
 
 pub use store::{Error, Result, Store};
 pub use types::{Class, Generation, Key, KeyError, NAME_MAX, ObjectId, Precondition, RESERVED_NAME, Timestamp};
+
+/// The example in the README is compiled and run with the other ones.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;
