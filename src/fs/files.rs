@@ -119,6 +119,11 @@ impl OpenNode {
         self.state.lock().unnamed.clone()
     }
 
+    /// Whether a session is under way, or something else is being done with it at this moment.
+    pub fn is_written(&self) -> bool {
+        self.state.try_lock().is_none_or(|state| state.session.is_some())
+    }
+
     /// Sets times on what a session has staged. Returns whether there is something.
     pub fn set_times(&self, attr: &SetAttr) -> Result<bool> {
         match &mut self.state.lock().session {

@@ -85,10 +85,9 @@ pub struct DirItem {
     pub entry: Option<Entry>,
 }
 
-/// Tells the kernel that what it has cached is no longer true. Called without any lock held.
+/// Tells the kernel that what it has cached of an inode is no longer true. Names expire by themselves. Called without
+/// any lock held.
 pub trait Invalidate: Send + Sync {
-    /// The entry `name` of the directory `parent`.
-    fn entry(&self, parent: Ino, name: &std::ffi::OsStr);
     /// The attributes of an inode, and with `data` its pages too.
     fn inode(&self, ino: Ino, data: bool);
 }

@@ -1,6 +1,5 @@
 //! Keeping the kernel's caches true: changes from outside, and other mounts of the same store.
 
-use std::ffi::OsStr;
 use std::sync::{Arc, OnceLock, Weak};
 use std::time::Duration;
 
@@ -50,12 +49,6 @@ impl Watching {
 
     pub fn invalidate_attributes(&self, ino: Ino) {
         self.invalidate(ino, false);
-    }
-
-    fn invalidate_entry(&self, parent: Ino, name: &OsStr) {
-        if let Some(kernel) = self.invalidate.get() {
-            kernel.entry(parent, name);
-        }
     }
 
     pub fn stop(&self) {
@@ -123,27 +116,23 @@ impl Fs {
         };
         let Ok(key) = self.child(*parent, name) else { return };
         let stat = self.store.backend().stat(&key);
-        let (entry, inode) = {
-            let nodes = self.nodes.lock();
-            match &stat {
-                Err(_) => (true, None),
-                Ok(stat) => {
-                    let ino = stat.id.get();
-                    let now = Seen::from(stat);
-                    match nodes.get(ino) {
-                        Some(node) if node.has_name(*parent, name) => match &node.seen {
-                            Some(seen) if *seen == now => return,
-                            Some(seen) => (false, Some((ino, !seen.same_bytes(&now)))),
-                            None => (false, Some((ino, true))),
-                        },
-                        Some(_) => (true, Some((ino, true))),
-                        None => (true, None),
-                    }
-                }
+        let nodes = self.nodes.lock();
+        let known =
+            stat.as_ref().ok().and_then(|stat| Some((stat.id.get(), nodes.get(stat.id.get())?, Seen::from(stat))));
+        let (inode, of_name) = match known {
+            // What we have told the kernel ourselves.
+            Some((_, node, now)) if node.has_name(*parent, name) && node.seen == Some(now) => return,
+            Some((ino, node, now)) => {
+                let same = node.seen.is_some_and(|seen| seen.same_bytes(&now));
+                // The pages of what isn't open are looked at when it is opened, and those of what is being written
+                // came through us.
+                let read = super::files::open_of(Some(node)).is_some_and(|open| !open.is_written());
+                (Some((ino, !same && read)), node.has_name(*parent, name))
             }
+            None => (None, false),
         };
-        if entry {
-            self.watching.invalidate_entry(*parent, name);
+        drop(nodes);
+        if !of_name {
             self.watching.invalidate_attributes(*parent);
         }
         if let Some((ino, data)) = inode {
