@@ -12,7 +12,7 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::{Arc, Weak};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rustix::io::Errno;
 use rustix::mount::MountFlags;
@@ -31,6 +31,9 @@ const THREADS: usize = 2;
 
 /// How long a mount that ended at the same place may take to save what was under way.
 const PREDECESSOR_LIMIT: Duration = Duration::from_secs(60);
+
+/// A second signal that comes sooner is the same wish said twice: timeout(1), for one, signals the process and its group.
+const IMPATIENCE: Duration = Duration::from_secs(1);
 
 /// Mount a store as a directory
 ///
@@ -193,10 +196,14 @@ fn serve(args: &MountArgs, options: &MountOptions) -> Result<(), Failure> {
     };
     let mounted = fuse::mount(fs.clone(), &dir, &config).map_err(|error| {
         let failure = cant(io::Error::new(error.kind(), error.to_string()));
-        if error.to_string().contains("user_allow_other") {
-            return failure.hint("root can allow it there, or mount without allow_other");
+        let text = error.to_string();
+        if text.contains("user_allow_other") {
+            failure.hint("root can allow it there, or mount without allow_other")
+        } else if text.contains("/dev/fuse: Permission denied") {
+            failure.hint("root can let everybody use it with: chmod 0666 /dev/fuse")
+        } else {
+            failure
         }
-        failure
     })?;
     let unmounter = mounted.unmounter();
     let (for_signals, weak, shown) = (unmounter.clone(), Arc::downgrade(&fs), dir.clone());
@@ -204,10 +211,14 @@ fn serve(args: &MountArgs, options: &MountOptions) -> Result<(), Failure> {
     std::thread::Builder::new()
         .name("sepia-signals".into())
         .spawn(move || {
-            let mut asked = false;
+            let mut asked: Option<Instant> = None;
             for _ in signals.forever() {
-                end_by_signal(&for_signals, &weak, &shown, asked);
-                asked = true;
+                match asked {
+                    None => end(&for_signals, &shown),
+                    Some(first) if first.elapsed() < IMPATIENCE => continue,
+                    Some(_) => end_at_once(&weak, &shown),
+                }
+                asked = Some(Instant::now());
             }
         })
         .map_err(cant)?;
@@ -222,16 +233,19 @@ fn serve(args: &MountArgs, options: &MountOptions) -> Result<(), Failure> {
 /// The directory to mount on, by its one true name.
 fn mount_point(dir: &Path) -> Result<PathBuf, Failure> {
     let shown = dir.display();
-    let canonical = dir.canonicalize().map_err(|error| match Errno::from_io_error(&error) {
+    let fail = |error: io::Error| match Errno::from_io_error(&error) {
         Some(Errno::NOENT) => Failure::error(format!("{shown}: there is no such directory to mount on")),
         Some(Errno::NOTCONN) => Failure::error(format!("{shown}: a mount whose process has died is still there"))
             .hint(format!("take it away with: sepia umount {shown}")),
         _ => Failure::error(format!("{shown}: {error}")),
-    })?;
-    match canonical.is_dir() {
-        true => Ok(canonical),
-        false => Err(Failure::error(format!("{shown}: not a directory, so nothing can be mounted there"))),
+    };
+    let canonical = dir.canonicalize().map_err(fail)?;
+    // The kernel may remember the attributes of a mount that is dead; the answer to this one it never does.
+    rustix::fs::statfs(&canonical).map_err(|error| fail(error.into()))?;
+    if !canonical.metadata().map_err(fail)?.is_dir() {
+        return Err(Failure::error(format!("{shown}: not a directory, so nothing can be mounted there")));
     }
+    Ok(canonical)
 }
 
 /// Where the store is, independent of the current directory.
@@ -335,15 +349,9 @@ fn detach(log: &File) -> io::Result<()> {
     Ok(rustix::stdio::dup2_stdin(&null)?)
 }
 
-fn end_by_signal(unmounter: &Unmounter, fs: &Weak<Fs>, dir: &Path, again: bool) {
+/// A signal asks the mount to end: it is unmounted, and [`serve`] returns when that is done.
+fn end(unmounter: &Unmounter, dir: &Path) {
     let shown = dir.display();
-    if again {
-        log::warn!("{shown}: asked to end a second time, so files that are still open are saved as they are now");
-        if let Some(fs) = fs.upgrade() {
-            fs.shutdown();
-        }
-        std::process::exit(ExitCode::Error as i32);
-    }
     let ended = unmounter.unmount(false).or_else(|error| {
         log::warn!(
             "{shown}: can't unmount at once ({error}); it is taken out of the tree, and ends when the last program \
@@ -354,4 +362,13 @@ fn end_by_signal(unmounter: &Unmounter, fs: &Weak<Fs>, dir: &Path, again: bool) 
     if let Err(error) = ended {
         log::error!("{shown}: can't unmount: {error}");
     }
+}
+
+/// A further signal, while programs have files open still.
+fn end_at_once(fs: &Weak<Fs>, dir: &Path) {
+    log::warn!("{}: asked to end again, so files that are still open are saved as they are now", dir.display());
+    if let Some(fs) = fs.upgrade() {
+        fs.shutdown();
+    }
+    std::process::exit(ExitCode::Error as i32);
 }

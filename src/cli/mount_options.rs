@@ -32,19 +32,22 @@ const FLAGS: [(&str, &str, MountFlags); 8] = [
     ("dirsync", "", MountFlags::DIRSYNC),
 ];
 
-/// Options for mount(8), systemd and other tools, or for what is so anyway. Of those with a value only the name.
-const MEANINGLESS: [&str; 30] = [
+/// Options for mount(8), systemd and other tools, or for what is so anyway; and those that the kernel lists for a
+/// mount, which mount(8) repeats when it is to be changed. Of those with a value only the name.
+const MEANINGLESS: [&str; 34] = [
     "_netdev",
     "auto",
     "comment",
     "default_permissions",
     "defaults",
     "group",
+    "group_id",
     "helper",
     "iversion",
     "lazytime",
     "loud",
     "mand",
+    "max_read",
     "noauto",
     "nofail",
     "nogroup",
@@ -57,13 +60,15 @@ const MEANINGLESS: [&str; 30] = [
     "nousers",
     "owner",
     "relatime",
+    "rootmode",
     "silent",
     "nostrictatime",
     "strictatime",
+    "subtype",
     "uhelper",
     "user",
+    "user_id",
     "users",
-    "subtype",
 ];
 
 impl MountOptions {
@@ -103,8 +108,6 @@ impl MountOptions {
                 self.source = Some(OsString::from_vec(value.to_vec()));
             }
             ("fsname", _) => return Err(Failure::usage("the mount option fsname needs a name: fsname=NAME")),
-            // What the kernel shows of a FUSE mount; mount(8) passes it back on a remount.
-            ("user_id" | "group_id" | "rootmode" | "fd" | "max_read" | "blksize" | "subtype", Some(_)) => {}
             (_, Some(_)) => return Ok(false),
             ("allow_other", None) => self.allow_other = true,
             ("noallow_other", None) => self.allow_other = false,
@@ -204,7 +207,7 @@ mod tests {
     #[test]
     fn unknown_ones_are_refused() {
         let mut options = MountOptions::defaults(true);
-        for wrong in ["rox", "allow_root", "ro=1", "fsname=", "fsname", "bogus=3"] {
+        for wrong in ["rox", "allow_root", "ro=1", "blksize=1", "fsname=", "fsname", "fd=3"] {
             let failure = options.parse(wrong.as_ref(), false).unwrap_err();
             assert_eq!(failure.code, super::super::ExitCode::Usage, "{wrong}");
         }
