@@ -151,7 +151,8 @@ impl Node {
 /// All inodes that the kernel knows.
 #[derive(Debug)]
 pub struct Nodes {
-    map: HashMap<Ino, Node>,
+    /// Boxed, or a table that grows would hold every inode twice.
+    map: HashMap<Ino, Box<Node>>,
     /// Gone without a call of forget, which says so next time.
     gone: Vec<(Ino, Node)>,
 }
@@ -169,19 +170,19 @@ impl Nodes {
             open: None,
             rare: None,
         };
-        Nodes { map: HashMap::from([(ROOT, root)]), gone: Vec::new() }
+        Nodes { map: HashMap::from([(ROOT, Box::new(root))]), gone: Vec::new() }
     }
 
     pub fn get(&self, ino: Ino) -> Option<&Node> {
-        self.map.get(&ino)
+        self.map.get(&ino).map(|node| &**node)
     }
 
     pub fn get_mut(&mut self, ino: Ino) -> Option<&mut Node> {
-        self.map.get_mut(&ino)
+        self.map.get_mut(&ino).map(|node| &mut **node)
     }
 
     pub fn iter(&self) -> impl Iterator<Item = (Ino, &Node)> {
-        self.map.iter().map(|(ino, node)| (*ino, node))
+        self.map.iter().map(|(ino, node)| (*ino, &**node))
     }
 
     /// The path of an inode; `None` for one that has no name any more, or that the kernel doesn't know.
@@ -202,16 +203,18 @@ impl Nodes {
     /// The kernel is told that `name` in `parent` is this: counts one lookup.
     pub fn remember(&mut self, parent: Ino, name: &OsStr, stat: &Stat) -> &mut Node {
         let ino = stat.id.get();
-        let node = self.map.entry(ino).or_insert_with(|| Node {
-            kind: stat.kind,
-            lookups: 0,
-            members: 0,
-            parent,
-            name: OsString::new().into(),
-            seen: None,
-            cached: None,
-            open: None,
-            rare: None,
+        let node = self.map.entry(ino).or_insert_with(|| {
+            Box::new(Node {
+                kind: stat.kind,
+                lookups: 0,
+                members: 0,
+                parent,
+                name: OsString::new().into(),
+                seen: None,
+                cached: None,
+                open: None,
+                rare: None,
+            })
         });
         node.lookups += 1;
         node.seen = Some(stat.into());
@@ -266,7 +269,7 @@ impl Nodes {
                         pending.push(parent);
                     }
                 }
-                gone.push((ino, node));
+                gone.push((ino, *node));
             }
             match pending.pop() {
                 Some(next) => ino = next,

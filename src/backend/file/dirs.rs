@@ -16,8 +16,6 @@ use rustix::io::Errno;
 use super::super::{Error, Result};
 use crate::types::Key;
 
-/// Descriptors that the cache holds at most; the usual limit of a process is 1,024.
-const CACHED: NonZeroUsize = NonZeroUsize::new(256).expect("not zero");
 /// The kernel takes no longer path in one call (PATH_MAX is 4,096 with the final NUL).
 const PATH_MAX: usize = 4000;
 
@@ -44,9 +42,9 @@ impl AsFd for Dir {
 }
 
 impl Dirs {
-    /// The tree below an open directory.
-    pub fn new(root: OwnedFd) -> rustix::io::Result<Self> {
-        Ok(Dirs { root: Arc::new(Dir::new(root)?), cache: Mutex::new(LruCache::new(CACHED)), moves: AtomicU64::new(0) })
+    /// The tree below an open directory, of which so many directories are held open at most.
+    pub fn new(root: OwnedFd, cached: NonZeroUsize) -> rustix::io::Result<Self> {
+        Ok(Dirs { root: Arc::new(Dir::new(root)?), cache: Mutex::new(LruCache::new(cached)), moves: AtomicU64::new(0) })
     }
 
     /// The root itself.

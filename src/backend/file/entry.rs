@@ -1,6 +1,7 @@
 //! Opening a store, and looking at what is at a key.
 
 use std::ffi::OsStr;
+use std::num::NonZeroUsize;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 
@@ -11,6 +12,11 @@ use super::dirs::open_root;
 use super::record::{self, Record};
 use super::*;
 use crate::types::{RESERVED_NAME, Timestamp};
+
+/// Directories that are held open at most; the usual limit of a process is 1,024 descriptors. Many objects are in
+/// one directory, but each history is in one of its own.
+const OBJECT_DIRS: NonZeroUsize = NonZeroUsize::new(256).expect("not zero");
+const HISTORY_DIRS: NonZeroUsize = NonZeroUsize::new(32).expect("not zero");
 
 /// A key's directory, held open, and its name in it: what every operation works on.
 #[derive(Debug, Clone)]
@@ -93,8 +99,9 @@ impl FileBackend {
         };
         Ok(FileBackend {
             format,
-            objects: Dirs::new(open_root(&path).map_err(|e| unusable(e.into()))?).map_err(|e| unusable(e.into()))?,
-            history: Dirs::new(part("generations")?).map_err(|e| unusable(e.into()))?,
+            objects: Dirs::new(open_root(&path).map_err(|e| unusable(e.into()))?, OBJECT_DIRS)
+                .map_err(|e| unusable(e.into()))?,
+            history: Dirs::new(part("generations")?, HISTORY_DIRS).map_err(|e| unusable(e.into()))?,
             locks: Locks::open(part("lock")?).map_err(unusable)?,
             staging: StagingArea::new(meta.join("staging")),
             departed: Departed::new(),
