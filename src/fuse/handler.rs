@@ -455,7 +455,7 @@ impl Filesystem for Handler {
 
     fn fallocate(
         &self,
-        _request: &Request,
+        request: &Request,
         _ino: INodeNo,
         fh: FileHandle,
         offset: u64,
@@ -464,7 +464,7 @@ impl Filesystem for Handler {
         reply: ReplyEmpty,
     ) {
         let mode = FallocateFlags::from_bits_retain(mode as u32);
-        empty(reply, self.call("fallocate", |fs| fs.fallocate(fh.0, mode, offset, length)));
+        empty(reply, self.call("fallocate", |fs| fs.fallocate(&caller(request, 0), fh.0, mode, offset, length)));
     }
 
     fn lseek(&self, _request: &Request, _ino: INodeNo, fh: FileHandle, offset: i64, whence: i32, reply: ReplyLseek) {

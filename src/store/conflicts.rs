@@ -34,6 +34,8 @@ pub enum Reason {
     Interrupted,
     /// The save failed for another reason than a conflict, such as a full disk.
     Failed,
+    /// What was known of it can't be read any more; the bytes are there, and the key is given as the root.
+    Damaged,
 }
 
 /// Bytes that were set aside.
@@ -124,17 +126,20 @@ impl Store {
             Err(error) if error.is_not_found() => Err(missing()),
             other => Ok(other?),
         };
-        let what = "a conflict's record";
-        let mut text = String::new();
-        read(&record_path)?.read_to_string(&mut text).map_err(|source| Error::Records { what, source })?;
-        let size = read(&bytes_path)?
-            .metadata()
-            .map_err(|source| Error::Records { what: "a conflict's bytes", source })?
-            .len();
-        let record: Record = serde_json::from_str(&text).map_err(|e| Error::Records { what, source: e.into() })?;
+        let access = |what, source| Error::Records { what, source };
+        let mut text = Vec::new();
+        read(&record_path)?.read_to_end(&mut text).map_err(|source| access("a conflict's record", source))?;
+        let size = read(&bytes_path)?.metadata().map_err(|source| access("a conflict's bytes", source))?.len();
+        let id = ConflictId(id.to_owned());
+        let record = serde_json::from_slice::<Record>(&text).ok();
+        let Some((record, key)) = record.and_then(|record| Key::unescape(&record.key).ok().map(|key| (record, key)))
+        else {
+            let (key, reason, time) = (Key::root(), Reason::Damaged, Timestamp::from_nanos(0));
+            return Ok(Conflict { id, key, reason, base: None, current: None, time, size });
+        };
         Ok(Conflict {
-            id: ConflictId(id.to_owned()),
-            key: Key::unescape(&record.key)?,
+            id,
+            key,
             reason: record.reason,
             base: record.base,
             current: record.current,

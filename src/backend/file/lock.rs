@@ -179,8 +179,12 @@ impl Drop for TreeExclusive<'_> {
 }
 
 fn open_lock(dir: &OwnedFd, name: &str) -> rustix::io::Result<OwnedFd> {
-    let flags = OFlags::RDWR | OFlags::CREATE | OFlags::CLOEXEC | OFlags::NOFOLLOW;
-    rustix::fs::openat(dir, name, flags, Mode::RUSR | Mode::WUSR)
+    let flags = OFlags::CLOEXEC | OFlags::NOFOLLOW;
+    match rustix::fs::openat(dir, name, flags | OFlags::RDWR | OFlags::CREATE, Mode::RUSR | Mode::WUSR) {
+        // On a medium that can only be read, what is there can be locked all the same.
+        Err(Errno::ROFS) => rustix::fs::openat(dir, name, flags | OFlags::RDONLY, Mode::empty()),
+        other => other,
+    }
 }
 
 fn wait(file: &OwnedFd, how: FlockOperation, key: &Key) -> Result<()> {
@@ -214,39 +218,41 @@ fn shard_of(key: &Key) -> usize {
 
 /// A number in a file that all processes have mapped.
 #[derive(Debug)]
-struct Counter(&'static AtomicU64);
+struct Counter {
+    number: &'static AtomicU64,
+    /// The medium can be written; otherwise nobody here renames anything.
+    writable: bool,
+}
 
 impl Counter {
     fn map(file: &OwnedFd) -> io::Result<Self> {
+        let writable = rustix::fs::fcntl_getfl(file)?.contains(OFlags::RDWR);
+        let protection = if writable { ProtFlags::READ | ProtFlags::WRITE } else { ProtFlags::READ };
         // SAFETY: a fresh shared mapping of 8 bytes at an address that the kernel chooses (so page-aligned); the
-        // file is at least that long and never shortened, and the mapping is only taken away by drop below.
+        // file is at least that long and never shortened, and the mapping is only taken away by drop below. Without
+        // write access it is only ever loaded from.
         let number = unsafe {
-            let at = rustix::mm::mmap(
-                std::ptr::null_mut(),
-                8,
-                ProtFlags::READ | ProtFlags::WRITE,
-                MapFlags::SHARED,
-                file,
-                0,
-            )?;
+            let at = rustix::mm::mmap(std::ptr::null_mut(), 8, protection, MapFlags::SHARED, file, 0)?;
             AtomicU64::from_ptr(at.cast())
         };
-        Ok(Counter(number))
+        Ok(Counter { number, writable })
     }
 
     fn get(&self) -> u64 {
-        self.0.load(Ordering::Acquire)
+        self.number.load(Ordering::Acquire)
     }
 
     fn increase(&self) {
-        self.0.fetch_add(1, Ordering::AcqRel);
+        if self.writable {
+            self.number.fetch_add(1, Ordering::AcqRel);
+        }
     }
 }
 
 impl Drop for Counter {
     fn drop(&mut self) {
         // SAFETY: the mapping that map() made; nothing else refers to it, for the reference never leaves self.
-        let _ = unsafe { rustix::mm::munmap(self.0.as_ptr().cast(), 8) };
+        let _ = unsafe { rustix::mm::munmap(self.number.as_ptr().cast(), 8) };
     }
 }
 

@@ -80,5 +80,6 @@ fn reason_text(reason: Reason) -> &'static str {
         Reason::Stale => "came too late",
         Reason::Interrupted => "interrupted by a crash",
         Reason::Failed => "could not be saved",
+        Reason::Damaged => "its record is damaged, see --bytes",
     }
 }
