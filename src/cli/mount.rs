@@ -179,6 +179,8 @@ fn serve(args: &MountArgs, options: &MountOptions) -> Result<(), Failure> {
     let read_only = options.flags.contains(MountFlags::RDONLY);
     if let Err(error) = store.backend().staging().announce(&activity(&dir), true)
         && !read_only
+        // Every change will be refused by the medium itself.
+        && error.kind() != io::ErrorKind::ReadOnlyFilesystem
     {
         return Err(Failure::error(format!("{location}: can't write to the store: {error}"))
             .hint("to only read it, mount it with --read-only"));

@@ -25,10 +25,14 @@ impl Fs {
             let stat = match key {
                 Some(key) => {
                     let stat = self.store.backend().stat(&key).map_err(from_backend)?;
-                    if stat.id.get() != ino {
+                    if stat.id.get() == ino {
+                        stat
+                    } else if open.as_deref().and_then(OpenNode::file).is_some() {
+                        // Replaced by another mount: who has it open goes on with what it is.
+                        self.orphan_stat(ino, open.as_deref(), orphan.as_deref())?
+                    } else {
                         return Err(Errno::STALE);
                     }
-                    stat
                 }
                 None => self.orphan_stat(ino, open.as_deref(), orphan.as_deref())?,
             };

@@ -441,7 +441,10 @@ impl Session {
                     }
                     Err((error, staged)) => {
                         self.staged = Some(staged);
-                        return Err(self.not_committed(key, error));
+                        match self.append_to_new(key, &error, durable)? {
+                            Some(stat) => stat,
+                            None => return Err(self.not_committed(key, error)),
+                        }
                     }
                 }
             }
@@ -459,6 +462,21 @@ impl Session {
         }
         self.follow(key, &stat);
         self.published = true;
+        Ok(Some(stat))
+    }
+
+    /// Somebody else was the first to commit to an empty file to which this session only appended: then both
+    /// appends end up in it.
+    fn append_to_new(&mut self, key: &Key, error: &backend::Error, durable: bool) -> Result<Option<Stat>> {
+        let Precondition::Reserved(id) = self.expect else { return Ok(None) };
+        if !self.append_only || !matches!(error, backend::Error::Stale { current: Some(_), .. }) {
+            return Ok(None);
+        }
+        let opened = self.store.backend.open(key)?;
+        let Some(staged) = self.staged.as_ref().filter(|_| opened.stat.id == id) else { return Ok(None) };
+        let commit = Commit { expect: opened.stat.precondition(), durable, amend: false, merge: true };
+        let stat = self.store.backend.append(key, staged, 0, &commit)?;
+        self.base = Some(opened);
         Ok(Some(stat))
     }
 
