@@ -90,6 +90,7 @@ impl Model {
         let path = self.path(dir, name);
         self.shared.keep_removed(id, &path);
         self.shared.tree.children_mut(dir).remove(name);
+        self.mounts[side].expect.remove(&id);
         self.note_orphan(side, id);
         Ok(())
     }
@@ -109,9 +110,9 @@ impl Model {
         super::tree::join(&self.shared.tree.path(dir).expect("a directory in the tree"), name)
     }
 
-    /// What `user.sepia.expect` demands; it holds once.
-    fn meets_expectation(&mut self, side: usize, id: Id) -> Result {
-        let expect = self.mounts[side].expect.remove(&id);
+    /// What `user.sepia.expect` demands, until that has happened.
+    fn meets_expectation(&self, side: usize, id: Id) -> Result {
+        let expect = self.mounts[side].expect.get(&id).copied();
         let number = self.shared.tree.file(id).and_then(|file| file.number);
         if expect.is_some() && expect != number { Err(Errno::STALE) } else { Ok(()) }
     }
@@ -126,6 +127,15 @@ impl Model {
     }
 
     pub fn rename(&mut self, side: usize, from: (Id, &str), to: (Id, &str), how: RenameHow) -> Result {
+        let replaced = self.child(to.0, to.1);
+        self.try_rename(side, from, to, how)?;
+        if let Some(other) = replaced {
+            self.mounts[side].expect.remove(&other);
+        }
+        Ok(())
+    }
+
+    fn try_rename(&mut self, side: usize, from: (Id, &str), to: (Id, &str), how: RenameHow) -> Result {
         let moved = self.child(from.0, from.1).ok_or(Errno::NOENT)?;
         let replaced = self.child(to.0, to.1);
         let exchange = how == RenameHow::Exchange;
