@@ -288,22 +288,27 @@ impl StagingArea {
 
     fn take_from(&self, path: &Path, taken: &mut Vec<Abandoned>) -> io::Result<()> {
         let journal = match std::fs::read(path.join("journal")) {
-            Ok(bytes) => bytes,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+            Ok(bytes) => read_journal(&bytes),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => HashMap::new(),
             Err(error) => return Err(error),
         };
-        for (slot, line) in read_journal(&journal) {
-            let from = path.join(slot.to_string());
-            let Ok(stat) = rustix::fs::lstat(&from) else { continue };
+        for entry in std::fs::read_dir(path)? {
+            let entry = entry?;
+            let Some(slot) = entry.file_name().to_str().and_then(|name| name.parse::<u64>().ok()) else { continue };
+            let stat = rustix::fs::lstat(entry.path())?;
             // The name is used again after a commit has renamed the file away: then it is another inode.
-            let Some(intent) = line.intent().filter(|_| stat.st_ino == line.inode) else { continue };
+            let noted = journal.get(&slot).filter(|line| stat.st_ino == line.inode).and_then(Line::intent);
+            let intent = match noted {
+                // Shorter than where its bytes begin: given back to the pool, and the line is of its last session.
+                Some(intent) if intent.append_from.is_some_and(|start| stat.st_size.unsigned_abs() < start) => continue,
+                Some(intent) => intent,
+                None if stat.st_size == 0 => continue,
+                // The journal is damaged. The bytes are kept all the same, under a name that says where they were.
+                None => self.unknown(slot)?,
+            };
             let instance = self.instance()?;
             let flags = OFlags::RDWR | OFlags::CLOEXEC | OFlags::NOFOLLOW | OFlags::LARGEFILE;
-            let file = File::from(rustix::fs::open(&from, flags, Mode::empty())?);
-            // Shorter than where its bytes begin: it was given back to the pool, and the line is of its last session.
-            if intent.append_from.is_some_and(|start| stat.st_size.unsigned_abs() < start) {
-                continue;
-            }
+            let file = File::from(rustix::fs::open(entry.path(), flags, Mode::empty())?);
             let slot = {
                 let mut journal = instance.journal.lock();
                 journal.next_slot += 1;
@@ -311,10 +316,16 @@ impl StagingArea {
             };
             let staged = Staged { file: Arc::new(file), slot, instance, tainted: AtomicBool::new(true) };
             staged.note(&intent)?;
-            rustix::fs::rename(&from, staged.path())?;
+            rustix::fs::rename(entry.path(), staged.path())?;
             taken.push(Abandoned { intent, staged });
         }
         Ok(())
+    }
+
+    fn unknown(&self, slot: u64) -> io::Result<Intent> {
+        let key = Key::object("lost+found", &slot.to_string()).map_err(io::Error::other)?;
+        let expect = Precondition::Any;
+        Ok(Intent { key, expect, append_from: None, acknowledged: false, in_place: false })
     }
 
     fn instances(&self) -> io::Result<Vec<PathBuf>> {
