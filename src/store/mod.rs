@@ -52,7 +52,7 @@ impl Store {
     /// they are the store's first objects.
     ///
     /// # Errors
-    /// [`Error::Exists`] when there is a store already, and what the backend says.
+    /// [`crate::backend::Error::Unusable`] when there is a store already, or the filesystem can't hold one.
     ///
     /// ```
     /// # let dir = tempfile::tempdir().unwrap();

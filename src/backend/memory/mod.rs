@@ -1,9 +1,9 @@
 //! A store in memory: for tests, and the model of the backends over object stores.
 //!
-//! Two layers. [`flat`] is a space of named byte strings that can do what S3 can and nothing else; it is the only
+//! Two layers. `flat` is a space of named byte strings that can do what S3 can and nothing else; it is the only
 //! shared state. Above it the [`Backend`], as if every call came from another host: no lock, every change is a
-//! write under a condition on the state it was based on. [`names`] does lookup, making and removing, [`commit`] the
-//! bytes, [`history`] the superseded generations, [`rename`] what a flat space has no word for.
+//! write under a condition on the state it was based on. `names` does lookup, making and removing, `commit` the
+//! bytes, `history` the superseded generations, `rename` what a flat space has no word for.
 //!
 //! ```text
 //! Note/note-1                     the current generation; everything else of a Stat is in its metadata
@@ -14,7 +14,7 @@
 //! ```
 //!
 //! A file and a directory are different objects, so one name can be both for the moment in which two hosts race for
-//! it; [`names`] says how that ends. Real object stores limit metadata to some 2 KiB; this one doesn't.
+//! it; `names` says how that ends. Real object stores limit metadata to some 2 KiB; this one doesn't.
 
 mod commit;
 mod flat;
