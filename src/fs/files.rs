@@ -228,21 +228,13 @@ impl Fs {
             self.check_writable()?;
         }
         let _names = self.namespace.read();
-        let (key, node, orphan, expect) = {
+        let (key, node, orphan) = {
             let mut nodes = self.nodes.lock();
             let key = nodes.key(ino);
             let node = nodes.get_mut(ino).ok_or(Errno::STALE)?;
-            let expect = node.expect().filter(|_| write);
-            if write {
-                node.set_expect(None);
-            }
-            (
-                key,
-                node.open.get_or_insert_with(|| OpenNode::new(self.publications.clone())).clone(),
-                node.is_orphan(),
-                expect,
-            )
+            (key, node.open.get_or_insert_with(|| OpenNode::new(self.publications.clone())).clone(), node.is_orphan())
         };
+        let expect = key.as_ref().filter(|_| write).and_then(|key| self.expects.lock().remove(key));
         let mut state = node.state.lock();
         let result = match key {
             Some(key) => self.open_state(&mut state, &key, ino, caller, flags, write, expect),

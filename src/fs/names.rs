@@ -153,10 +153,10 @@ impl Fs {
         let key = self.child(parent, name)?;
         let stat = self.store.backend().stat(&key).map_err(from_backend)?;
         let ino = stat.id.get();
-        let expect = self.expected(ino);
+        let expect = self.expected(&key);
         let hold = self.hold_if_open(ino, &key);
         self.store.backend().remove(&key, &expect).map_err(from_backend)?;
-        self.expectation_met(ino);
+        self.expectation_met(&key);
         self.nodes.lock().remove_name(ino, parent, name, hold);
         Ok(())
     }
@@ -226,9 +226,8 @@ impl Fs {
             other => other,
         };
         let expect_to = match &replaced {
-            Some(other) if !flags.contains(RenameFlags::NOREPLACE) => self.expected(other.id.get()),
             _ if flags.contains(RenameFlags::NOREPLACE) => Precondition::Absent,
-            _ => Precondition::Any,
+            _ => self.expected(&to),
         };
         let hold = match &replaced {
             Some(other) if exchange || other.id == moved.id => None,
@@ -240,9 +239,7 @@ impl Fs {
         let stat = backend.rename(&from, &to, &how).map_err(from_backend)?;
 
         let (ino, other) = (moved.id.get(), replaced.as_ref().map(|stat| stat.id.get()));
-        if let Some(other) = other {
-            self.expectation_met(other);
-        }
+        self.expectation_met(&to);
         if other == Some(ino) {
             // Two names of one file: rename(2) leaves both.
             return Ok(());
@@ -312,18 +309,14 @@ impl Fs {
         }
     }
 
-    /// The precondition that `user.sepia.expect` set for the next change of an inode. It stays until that has
-    /// happened, for the kernel asks again when the answer is ESTALE (`retry_estale`).
-    fn expected(&self, ino: Ino) -> Precondition {
-        let nodes = self.nodes.lock();
-        let expect = nodes.get(ino).and_then(|node| node.expect());
-        expect.map_or(Precondition::Any, Precondition::Generation)
+    /// The precondition that `user.sepia.expect` set for the next change of a name: whatever object has the name by
+    /// then. It stays until that has happened, for the kernel asks again when the answer is ESTALE (`retry_estale`).
+    fn expected(&self, key: &Key) -> Precondition {
+        self.expects.lock().get(key).map_or(Precondition::Any, |generation| Precondition::Generation(*generation))
     }
 
-    fn expectation_met(&self, ino: Ino) {
-        if let Some(node) = self.nodes.lock().get_mut(ino) {
-            node.set_expect(None);
-        }
+    fn expectation_met(&self, key: &Key) {
+        self.expects.lock().remove(key);
     }
 
     /// Records what was changed from outside, and returns the state.

@@ -13,7 +13,7 @@ use std::sync::Arc;
 use super::files::OpenNode;
 use super::types::Ino;
 use crate::backend::{FileKind, Stat};
-use crate::types::{Generation, Key, Timestamp};
+use crate::types::{Key, Timestamp};
 
 /// The root directory's inode number.
 pub const ROOT: Ino = 1;
@@ -60,8 +60,6 @@ pub struct Node {
 struct Rare {
     /// Further names (hard links).
     names: BTreeMap<Ino, BTreeSet<Box<OsStr>>>,
-    /// `user.sepia.expect`.
-    expect: Option<Generation>,
     /// It has lost its last name; the descriptor keeps what the kernel may still ask about.
     orphan: Option<Option<Arc<OwnedFd>>>,
     watched: bool,
@@ -83,17 +81,6 @@ impl Rare {
 impl Node {
     fn rare(&mut self) -> &mut Rare {
         self.rare.get_or_insert_default()
-    }
-
-    /// The generation that the next write session, rename over or removal must find.
-    pub fn expect(&self) -> Option<Generation> {
-        self.rare.as_ref().and_then(|rare| rare.expect)
-    }
-
-    pub fn set_expect(&mut self, expect: Option<Generation>) {
-        if expect.is_some() || self.rare.is_some() {
-            self.rare().expect = expect;
-        }
     }
 
     /// Whether it has lost its last name.

@@ -45,7 +45,7 @@ impl Fs {
             return self.store.backend().get_xattr(&key, name).map_err(from_backend);
         }
         if name == EXPECT {
-            let expect = self.nodes.lock().get(ino).and_then(|node| node.expect());
+            let expect = self.expects.lock().get(&key).copied();
             return expect.map(|generation| generation.to_string().into_bytes()).ok_or(Errno::NODATA);
         }
         if ino == ROOT && name == "user.sepia.store" {
@@ -95,7 +95,7 @@ impl Fs {
         if name == EXPECT {
             let generation = std::str::from_utf8(value).ok().and_then(|text| text.trim().parse::<Generation>().ok());
             let generation = generation.ok_or(Errno::INVAL)?;
-            self.nodes.lock().get_mut(ino).ok_or(Errno::STALE)?.set_expect(Some(generation));
+            self.expects.lock().insert(self.key(ino)?, generation);
             return Ok(());
         }
         if is_own(name) {
@@ -113,10 +113,8 @@ impl Fs {
         self.check_writable()?;
         let _names = self.namespace.read();
         if is_own(name) {
-            if name == EXPECT
-                && let Some(node) = self.nodes.lock().get_mut(ino)
-            {
-                node.set_expect(None);
+            if name == EXPECT {
+                self.expects.lock().remove(&self.key(ino)?);
             }
             return Ok(());
         }

@@ -179,6 +179,18 @@ impl Session {
         tail && self.append_only && matches!(self.expect, Expect::Version(version) if begins(version))
     }
 
+    /// Only appended to an empty file, to which somebody else was the first to commit: appends to that.
+    fn join_new(&mut self, shared: &Shared, target: Option<Id>) {
+        let Some(file) = target.filter(|id| *id == self.id).and_then(|id| shared.tree.file(id)) else { return };
+        if matches!(self.expect, Expect::Reserved) && self.append_only && file.generation.is_some() {
+            let tail = self.content(&shared.tree);
+            let length = shared.tree.bytes[file.phys].len();
+            self.base = Some((file.phys, length));
+            self.staged = Staged::Tail(length, tail);
+            self.expect = Expect::Version(file.version);
+        }
+    }
+
     fn lose(&mut self, shared: &mut Shared) -> Errno {
         shared.conflicts.push((!self.torn).then(|| self.content(&shared.tree)));
         self.staged = Staged::None;
@@ -195,6 +207,7 @@ impl Session {
         if !self.dirty {
             return Ok(None);
         }
+        self.join_new(shared, target);
         let same = self.holds(shared, target);
         let (Some(id), true) = (target, same || self.merges(shared, target)) else { return Err(self.lose(shared)) };
         let content = self.content(&shared.tree);
