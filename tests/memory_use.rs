@@ -12,6 +12,8 @@ use rig::{descriptors, proc_status};
 
 const FILES: usize = 200_000;
 const PARTS: usize = 4;
+/// In each part: far more than the daemon may keep open.
+const DIRS: usize = 500;
 const MEBIBYTE: u64 = 1 << 20;
 
 /// Has the kernel forget all it knows of names and inodes, which tells the daemon so.
@@ -34,10 +36,10 @@ fn as_root_a_walk_through_a_large_tree_takes_little_and_keeps_nothing() {
     let disk = LoopFs::new(&scratch, "xfs", 2 << 30);
     let path = disk.path().join("store");
     for part in 0..PARTS {
-        for dir in 0..50 {
+        for dir in 0..DIRS {
             let dir = path.join(format!("Part{part}/d{dir}"));
             fs::create_dir_all(&dir).unwrap();
-            for number in 0..FILES / PARTS / 50 {
+            for number in 0..FILES / PARTS / DIRS {
                 File::create(dir.join(format!("object-{number}"))).unwrap();
             }
         }
@@ -71,7 +73,8 @@ fn as_root_a_walk_through_a_large_tree_takes_little_and_keeps_nothing() {
         "what the kernel has forgotten is still there: grown by {grown:?} bytes, part by part"
     );
     let still_open = descriptors(&mount);
-    assert!(still_open <= open + 4, "{open} descriptors before the walk, {still_open} after it");
+    // Some directories are kept open for what comes next; a descriptor for each would be two thousand.
+    assert!(still_open <= open + 600, "{open} descriptors before the walk, {still_open} after it");
     mount.unmount();
 }
 

@@ -182,11 +182,13 @@ fn appends_from_both_sides_lose_no_line() {
             });
         }
     });
-    for mount in [&pair.a, &pair.b] {
-        let lines = record::read_lines(&fs::read(mount.join(log)).unwrap()).unwrap();
+    // The store first: it tells bytes that are wrong from bytes that a mount shows wrongly.
+    for path in [pair.store.path().join(log), pair.a.join(log), pair.b.join(log)] {
+        let wrong = |e| panic!("{}: {e}", path.display());
+        let lines = record::read_lines(&fs::read(&path).unwrap()).unwrap_or_else(wrong);
         for writer in 0..4 {
             let of_one: Vec<u64> = lines.iter().filter(|tag| tag.writer == writer).map(|tag| tag.seq).collect();
-            assert_eq!(of_one, (0..250).collect::<Vec<_>>(), "writer {writer}");
+            assert_eq!(of_one, (0..250).collect::<Vec<_>>(), "{}: writer {writer}", path.display());
         }
     }
     assert_eq!(pair.store.conflicts(), Vec::<serde_json::Value>::new());
