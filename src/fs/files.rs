@@ -15,6 +15,7 @@ use rustix::io::Errno;
 use super::errno::from_io;
 use super::nodes::Node;
 use super::types::{Caller, Entry, Fh, Ino, OpenReply};
+use super::writers::Writers;
 use super::{Fs, Result, errno, from_backend};
 use crate::backend::{FileKind, Opened, SetAttr, Stat};
 use crate::store::{Session, SessionOptions};
@@ -29,6 +30,8 @@ pub struct Handle {
     append: bool,
     /// Which of the inode's sessions it writes to.
     session: u64,
+    /// Whose close(2) saves.
+    writers: Writers,
 }
 
 /// What the handles of one inode share.
@@ -255,7 +258,8 @@ impl Fs {
         state.writers += usize::from(write);
         drop(state);
         let append = flags.contains(OFlags::APPEND);
-        let fh = self.add_handle(Handle { ino, node, write, append, session });
+        let writers = Writers::new(caller.thread);
+        let fh = self.add_handle(Handle { ino, node, write, append, session, writers });
         Ok(OpenReply { fh, keep_cache, no_flush: !write })
     }
 
@@ -385,7 +389,8 @@ impl Fs {
         state.writers += 1;
         drop(state);
         let append = open_flags.contains(OFlags::APPEND);
-        let fh = self.add_handle(Handle { ino, node, write, append, session });
+        let writers = Writers::new(caller.thread);
+        let fh = self.add_handle(Handle { ino, node, write, append, session, writers });
         Ok((entry, OpenReply { fh, keep_cache: false, no_flush: false }))
     }
 
@@ -420,8 +425,17 @@ impl Fs {
     ///
     /// # Errors
     /// ENOSPC and the like; ESTALE when the session has lost to somebody else's generation.
-    pub fn write(&self, fh: Fh, offset: u64, data: &[u8], kill_priv: bool, cached: bool) -> Result<usize> {
+    pub fn write(
+        &self,
+        caller: &Caller,
+        fh: Fh,
+        offset: u64,
+        data: &[u8],
+        kill_priv: bool,
+        cached: bool,
+    ) -> Result<usize> {
         let handle = self.handle(fh)?;
+        handle.writers.wrote(caller.thread, cached);
         let mut state = handle.node.state.lock();
         let session = state.session(&handle)?;
         if handle.append && !cached {
@@ -467,11 +481,12 @@ impl Fs {
         })
     }
 
-    /// A descriptor was closed: what was written through it becomes a generation.
+    /// A descriptor was closed: what the caller's process has written through it becomes a generation. A process
+    /// that has written nothing only drops its copy of the descriptor ([`Writers`]).
     ///
     /// # Errors
     /// ESTALE when somebody else's generation came first; ENOSPC and the like.
-    pub fn flush(&self, fh: Fh) -> Result<()> {
+    pub fn flush(&self, caller: &Caller, fh: Fh) -> Result<()> {
         let handle = self.handle(fh)?;
         if !handle.write {
             return Ok(());
@@ -482,7 +497,8 @@ impl Fs {
         // One that was only truncated waits for the last close: `cmd > file` closes a copy of the descriptor before
         // cmd has written anything.
         let wrote = handle.session == state.session_number
-            && state.session.as_ref().is_some_and(|s| s.has_written() || s.is_lost());
+            && state.session.as_ref().is_some_and(|s| s.is_lost() || s.has_written())
+            && handle.writers.include_process_of(caller.thread);
         match key {
             Some(key) if wrote => {
                 let published = handle.node.publish(&mut state, &key, false)?;
@@ -575,6 +591,7 @@ impl Fs {
     /// ENOSPC, EOPNOTSUPP for what the filesystem below can't do.
     pub fn fallocate(&self, caller: &Caller, fh: Fh, mode: FallocateFlags, offset: u64, length: u64) -> Result<()> {
         let handle = self.handle(fh)?;
+        handle.writers.wrote(caller.thread, false);
         handle.node.state.lock().session(&handle)?.allocate(mode, offset, length).map_err(errno)?;
         // The kernel leaves that to us (HANDLE_KILLPRIV_V2), and root may keep them.
         if caller.uid == 0 { Ok(()) } else { self.clear_suid(handle.ino) }
@@ -598,8 +615,15 @@ impl Fs {
     ///
     /// # Errors
     /// As [`Fs::write`].
-    pub fn copy_file_range(&self, from: Fh, from_offset: u64, to: Fh, to_offset: u64, length: u64) -> Result<usize> {
+    pub fn copy_file_range(
+        &self,
+        caller: &Caller,
+        (from, from_offset): (Fh, u64),
+        (to, to_offset): (Fh, u64),
+        length: u64,
+    ) -> Result<usize> {
         let (source, target) = (self.handle(from)?, self.handle(to)?);
+        target.writers.wrote(caller.thread, false);
         let length = usize::try_from(length).unwrap_or(usize::MAX).min(1 << 30);
         let unwritten = {
             let state = source.node.state.lock();

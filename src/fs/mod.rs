@@ -15,6 +15,7 @@ mod names;
 mod nodes;
 mod types;
 mod watch;
+mod writers;
 mod xattr;
 
 use std::collections::HashMap;

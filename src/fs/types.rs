@@ -20,6 +20,8 @@ pub struct Caller {
     pub gid: u32,
     /// The umask, where the request has one; otherwise 0.
     pub umask: u32,
+    /// The thread that asks, in the daemon's PID namespace; 0 if that is unknown.
+    pub thread: u32,
 }
 
 /// An inode's attributes as the kernel wants them.

@@ -20,7 +20,7 @@ pub(super) fn errno(errno: Errno) -> fuser::Errno {
 }
 
 pub(super) fn caller(request: &Request, umask: u32) -> Caller {
-    Caller { uid: request.uid(), gid: request.gid(), umask }
+    Caller { uid: request.uid(), gid: request.gid(), umask, thread: request.pid() }
 }
 
 pub(super) fn file_attr(attr: &Attr) -> FileAttr {

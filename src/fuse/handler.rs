@@ -291,7 +291,7 @@ impl Filesystem for Handler {
 
     fn write(
         &self,
-        _request: &Request,
+        request: &Request,
         _ino: INodeNo,
         fh: FileHandle,
         offset: u64,
@@ -303,11 +303,11 @@ impl Filesystem for Handler {
     ) {
         let kill_priv = how.contains(WriteFlags::FUSE_WRITE_KILL_SUIDGID);
         let cached = how.contains(WriteFlags::FUSE_WRITE_CACHE);
-        written(reply, self.call("write", |fs| fs.write(fh.0, offset, data, kill_priv, cached)));
+        written(reply, self.call("write", |fs| fs.write(&caller(request, 0), fh.0, offset, data, kill_priv, cached)));
     }
 
-    fn flush(&self, _request: &Request, _ino: INodeNo, fh: FileHandle, _lock_owner: LockOwner, reply: ReplyEmpty) {
-        empty(reply, self.call("flush", |fs| fs.flush(fh.0)));
+    fn flush(&self, request: &Request, _ino: INodeNo, fh: FileHandle, _lock_owner: LockOwner, reply: ReplyEmpty) {
+        empty(reply, self.call("flush", |fs| fs.flush(&caller(request, 0), fh.0)));
     }
 
     fn release(
@@ -486,7 +486,7 @@ impl Filesystem for Handler {
 
     fn copy_file_range(
         &self,
-        _request: &Request,
+        request: &Request,
         _ino_in: INodeNo,
         from: FileHandle,
         from_offset: u64,
@@ -498,8 +498,9 @@ impl Filesystem for Handler {
         reply: ReplyWrite,
     ) {
         let length = length.min(MAX_COPY);
-        let copied =
-            self.call("copy_file_range", |fs| fs.copy_file_range(from.0, from_offset, to.0, to_offset, length));
+        let copied = self.call("copy_file_range", |fs| {
+            fs.copy_file_range(&caller(request, 0), (from.0, from_offset), (to.0, to_offset), length)
+        });
         written(reply, copied);
     }
 }

@@ -235,7 +235,8 @@ impl Scratch {
     pub fn new() -> Arc<Self> {
         let base = std::env::var_os("SEPIA_TEST_DIR").map_or_else(|| PathBuf::from("/var/tmp"), PathBuf::from);
         let path = tempfile::Builder::new()
-            .prefix("sepia-test-")
+            // Short, for the address of a socket has 108 bytes at most, and pjdfstest's names are long.
+            .prefix("s")
             .tempdir_in(&base)
             .unwrap_or_else(|error| panic!("can't make a directory in {}: {error}", base.display()))
             .keep();

@@ -71,7 +71,7 @@ const MAX_HANDLES: usize = 6;
 
 pub fn caller() -> Caller {
     let (uid, gid) = (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw());
-    Caller { uid, gid, umask: UMASK }
+    Caller { uid, gid, umask: UMASK, thread: std::process::id() }
 }
 
 pub fn pick<T>(from: &[T], index: u8) -> Option<&T> {
@@ -390,7 +390,7 @@ impl Driver {
         let Some(handle) = pick(&self.handles, handle) else { return Ok(()) };
         let offset = if handle.append { None } else { Some(usize::from(at)) };
         let fs = &self.sides[handle.side].fs;
-        let real = fs.write(handle.fh, at.into(), data, false, false).map(drop);
+        let real = fs.write(&caller(), handle.fh, at.into(), data, false, false).map(drop);
         let model = self.model.session(handle.side, handle.id, handle.write, handle.session);
         let model = model.and_then(|(session, tree)| session.write(tree, offset, data));
         same("write", model, real)
@@ -419,7 +419,7 @@ impl Driver {
     fn publish(&mut self, handle: u8, durable: bool) -> Result {
         let Some(handle) = pick(&self.handles, handle) else { return Ok(()) };
         let fs = &self.sides[handle.side].fs;
-        let real = if durable { fs.fsync(handle.fh) } else { fs.flush(handle.fh) };
+        let real = if durable { fs.fsync(handle.fh) } else { fs.flush(&caller(), handle.fh) };
         let (side, id) = (handle.side, handle.id);
         let target = self.model.mounts[side].target(&self.model.shared.tree, id);
         let gone = target.is_some_and(|there| there != Some(id));

@@ -375,3 +375,32 @@ fn one_of_many_creates_exclusively() {
         assert_eq!(won, 1, "of four that created {name} with O_EXCL");
     }
 }
+
+#[test]
+fn a_forked_child_that_drops_its_copy_of_the_descriptor_saves_nothing() {
+    let store = Store::new();
+    let mount = store.mount();
+    fs::write(mount.join("f"), "whole\n").unwrap();
+    let mut file = OpenOptions::new().write(true).truncate(true).open(mount.join("f")).unwrap();
+    file.write_all(b"ha").unwrap();
+    // It closes its copy by execve(2), since Rust opens files with O_CLOEXEC.
+    common::run(&mut std::process::Command::new("true"));
+    assert_eq!(store.cat("f", None), b"whole\n", "half of it was saved");
+    // Another thread writes and closes, as any of a process may.
+    thread::spawn(move || {
+        file.write_all(b"lf\n").unwrap();
+        drop(file);
+    })
+    .join()
+    .unwrap();
+    assert_eq!(store.cat("f", None), b"half\n");
+    assert_eq!(store.generations("f"), [1, 2]);
+    // A child that writes saves, too, by ending.
+    let file = File::create(mount.join("by-child")).unwrap();
+    let status = std::process::Command::new("echo").arg("text").stdout(file.try_clone().unwrap()).status().unwrap();
+    assert!(status.success());
+    assert_eq!(store.cat("by-child", None), b"text\n");
+    drop(file);
+    assert_eq!(store.generations("by-child"), [1]);
+    mount.unmount();
+}
