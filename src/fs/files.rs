@@ -1,8 +1,12 @@
 //! Open files: handles, and the write session that the handles of one inode share.
 //!
-//! All handles of an inode read the same bytes: those of the session, if there is one, else those of the current
-//! generation. The session begins with the first handle that is open for writing, is published when a handle that
-//! wrote is closed or synced, and ends with the last.
+//! Handles of an inode read the same bytes: those of the session, if there is one, else those of the generation that
+//! was current when the first of them was opened. The session begins with the first handle that is open for writing,
+//! is published when a handle that wrote is closed or synced, and ends with the last.
+//!
+//! Who opens the object after somebody else (another mount, a command) has saved it gets the new generation; the
+//! handles that are open stay with theirs, so that nobody reads the half of one and the half of the other, and what
+//! they write meets the precondition of what they have read.
 
 use std::fs::File;
 use std::sync::Arc;
@@ -19,7 +23,7 @@ use super::writers::Writers;
 use super::{Fs, Result, errno, from_backend};
 use crate::backend::{FileKind, Opened, SetAttr, Stat};
 use crate::store::{Session, SessionOptions};
-use crate::types::{Key, Precondition};
+use crate::types::{Generation, Key, Precondition};
 
 /// An open file description.
 #[derive(Debug)]
@@ -34,7 +38,19 @@ pub struct Handle {
     writers: Writers,
 }
 
-/// What the handles of one inode share.
+impl Handle {
+    pub fn ino(&self) -> Ino {
+        self.ino
+    }
+
+    /// The mount ends: publishes what was written, or sets it aside. Without a name it is given up.
+    pub fn end(&self, key: Option<&Key>) {
+        let mut state = self.node.state.lock();
+        self.node.end_session(&mut state, key);
+    }
+}
+
+/// What the handles of one inode share that were opened on the same generation, or on what this mount made of it.
 #[derive(Debug)]
 pub struct OpenNode {
     state: Mutex<State>,
@@ -55,7 +71,20 @@ struct State {
     session_number: u64,
 }
 
+/// What an open has come to.
+enum Joined {
+    /// It shares what the others have open.
+    Shared { keep_cache: bool },
+    /// They have an older generation open.
+    Newer,
+}
+
 impl State {
+    fn add_handle(&mut self, write: bool) {
+        self.handles += 1;
+        self.writers += usize::from(write);
+    }
+
     fn read(&self, buffer: &mut [u8], offset: u64) -> std::io::Result<usize> {
         match (&self.session, self.file()) {
             (Some(session), _) => session.read_at(buffer, offset),
@@ -188,12 +217,6 @@ impl OpenNode {
         self.state.lock().file().cloned()
     }
 
-    /// The mount ends: publishes what was written, or sets it aside. Without a name it is given up.
-    pub fn end(&self, key: Option<&Key>) {
-        let mut state = self.state.lock();
-        self.end_session(&mut state, key);
-    }
-
     fn end_session(&self, state: &mut State, key: Option<&Key>) -> Option<Stat> {
         let mut published = None;
         if let Some(key) = key {
@@ -238,29 +261,67 @@ impl Fs {
             (key, node.open.get_or_insert_with(|| OpenNode::new(self.publications.clone())).clone(), node.is_orphan())
         };
         let expect = key.as_ref().filter(|_| write).and_then(|key| self.expects.lock().remove(key));
-        let mut state = node.state.lock();
-        let result = match key {
-            Some(key) => self.open_state(&mut state, &key, ino, caller, flags, write, expect),
+        let (node, session, keep_cache) = match key {
+            Some(key) => self.open_named(node, &key, ino, caller, flags, write, expect)?,
             // Opened again by /proc/PID/fd: whoever holds it open shares it.
-            None if orphan && state.handles > 0 => Ok(true),
-            None => Err(Errno::STALE),
-        };
-        let keep_cache = match result {
-            Ok(keep_cache) => keep_cache,
-            Err(error) => {
+            None => {
+                let mut state = node.state.lock();
+                let shares = orphan && state.handles > 0;
+                if shares {
+                    state.add_handle(write);
+                }
+                let session = state.session_number;
                 drop(state);
-                self.close_node(ino, &node);
-                return Err(error);
+                if !shares {
+                    self.close_node(ino, &node);
+                    return Err(Errno::STALE);
+                }
+                (node, session, true)
             }
         };
-        let session = state.session_number;
-        state.handles += 1;
-        state.writers += usize::from(write);
-        drop(state);
         let append = flags.contains(OFlags::APPEND);
         let writers = Writers::new(caller.thread);
         let fh = self.add_handle(Handle { ino, node, write, append, session, writers });
-        Ok(OpenReply { fh, keep_cache, no_flush: !write })
+        Ok(OpenReply { fh, keep_cache, direct: self.is_shared(), no_flush: !write })
+    }
+
+    /// Adds a handle to those that share `node`, or that share another node, if what is at `key` is another
+    /// generation than theirs. Returns the node, the number of the session, and whether cached pages are good.
+    #[allow(clippy::too_many_arguments, clippy::type_complexity, reason = "what an open is made of")]
+    fn open_named(
+        &self,
+        mut node: Arc<OpenNode>,
+        key: &Key,
+        ino: Ino,
+        caller: &Caller,
+        flags: OFlags,
+        write: bool,
+        expect: Option<Generation>,
+    ) -> Result<(Arc<OpenNode>, u64, bool)> {
+        loop {
+            let mut state = node.state.lock();
+            match self.open_state(&mut state, key, ino, caller, flags, write, expect) {
+                Ok(Joined::Shared { keep_cache }) => {
+                    state.add_handle(write);
+                    let session = state.session_number;
+                    drop(state);
+                    return Ok((node, session, keep_cache));
+                }
+                Ok(Joined::Newer) => {
+                    drop(state);
+                    let newer = OpenNode::new(self.publications.clone());
+                    if let Some(known) = self.nodes.lock().get_mut(ino) {
+                        known.open = Some(newer.clone());
+                    }
+                    node = newer;
+                }
+                Err(error) => {
+                    drop(state);
+                    self.close_node(ino, &node);
+                    return Err(error);
+                }
+            }
+        }
     }
 
     #[allow(clippy::too_many_arguments, reason = "what an open is made of")]
@@ -272,27 +333,34 @@ impl Fs {
         caller: &Caller,
         flags: OFlags,
         write: bool,
-        expect: Option<crate::types::Generation>,
-    ) -> Result<bool> {
+        expect: Option<Generation>,
+    ) -> Result<Joined> {
         let truncate = flags.contains(OFlags::TRUNC) && write;
         // A session that was published and not written to since makes way for a new one: what follows is another
         // save, though the last close of the one before may still be on its way to us.
         let joins = state.session.as_ref().is_some_and(|s| s.is_dirty() && !s.is_lost());
         let mut keep = true;
         if !joins {
-            let opened = self.store.get(key).map_err(errno)?;
-            if opened.stat.id.get() != ino {
-                return Err(Errno::STALE);
+            let mut opened = self.store.get(key).map_err(errno)?;
+            let replaced = opened.stat.id.get() != ino;
+            if replaced {
+                // By somebody else, since the kernel looked it up. Who only reads is served as if just before that.
+                let reads = if write { None } else { self.store.replaced(key, ino).map_err(errno)? };
+                opened = reads.ok_or(Errno::STALE)?;
             }
-            keep = self.note_opened(ino, &opened.stat);
             let same = state.current.as_ref().is_some_and(|current| current.stat.same_bytes(&opened.stat));
+            let own = |session: &Session| session.is_based_on(&opened.stat);
+            if !same && state.handles > 0 && !state.session.as_ref().is_some_and(own) {
+                return Ok(Joined::Newer);
+            }
+            keep = !replaced && self.note_opened(ino, &opened.stat);
             if !same {
                 state.current = Some(Opened { file: opened.file.clone(), stat: opened.stat.clone() });
             }
             let had_session = state.session.is_some();
             // A precondition that somebody asked for must not be forgotten, either.
             let anew = |old: &mut Session| write && (old.is_published() || expect.is_some());
-            let begins_anew = |old: &mut Session| anew(old) || !same || old.is_lost();
+            let begins_anew = |old: &mut Session| anew(old) || old.is_lost();
             if let Some(old) = state.session.take_if(begins_anew) {
                 // The handles of a session that was lost must not write over what won.
                 state.session_number += u64::from(old.is_lost());
@@ -313,7 +381,12 @@ impl Fs {
         if truncate && let Some(session) = &mut state.session {
             session.truncate(0).map_err(errno)?;
         }
-        Ok(keep)
+        Ok(Joined::Shared { keep_cache: keep })
+    }
+
+    /// Whether other mounts may change what is open here.
+    fn is_shared(&self) -> bool {
+        self.has_peers.load(Ordering::Relaxed)
     }
 
     /// Whether the kernel's pages of what is opened are still good. Its attributes are put right if they are not.
@@ -385,13 +458,12 @@ impl Fs {
         state.session = Some(session);
         state.session_number += 1;
         let session = state.session_number;
-        state.handles += 1;
-        state.writers += 1;
+        state.add_handle(write);
         drop(state);
         let append = open_flags.contains(OFlags::APPEND);
         let writers = Writers::new(caller.thread);
         let fh = self.add_handle(Handle { ino, node, write, append, session, writers });
-        Ok((entry, OpenReply { fh, keep_cache: false, no_flush: false }))
+        Ok((entry, OpenReply { fh, keep_cache: false, direct: self.is_shared(), no_flush: false }))
     }
 
     fn add_handle(&self, handle: Handle) -> Fh {
@@ -496,11 +568,12 @@ impl Fs {
         let key = self.key_to_save(handle.ino, &state);
         // One that was only truncated waits for the last close: `cmd > file` closes a copy of the descriptor before
         // cmd has written anything.
-        let wrote = handle.session == state.session_number
-            && state.session.as_ref().is_some_and(|s| s.is_lost() || s.has_written())
-            && handle.writers.include_process_of(caller.thread);
+        let due = |session: &Session| {
+            session.is_lost() || (session.has_written() && handle.writers.include_process_of(caller.thread))
+        };
+        let due = handle.session == state.session_number && state.session.as_ref().is_some_and(due);
         match key {
-            Some(key) if wrote => {
+            Some(key) if due => {
                 let published = handle.node.publish(&mut state, &key, false)?;
                 drop(state);
                 self.note_published(handle.ino, published.as_ref());

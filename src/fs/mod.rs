@@ -83,12 +83,10 @@ impl Fs {
     /// Publishes what open sessions have written, or sets it aside: the mount ends.
     pub fn shutdown(&self) {
         self.watching.stop();
-        let open: Vec<_> = {
-            let nodes = self.nodes.lock();
-            nodes.iter().filter_map(|(ino, node)| Some((node.open.clone()?, nodes.key(ino)))).collect()
-        };
-        for (node, key) in open {
-            node.end(key.as_ref());
+        let handles: Vec<_> = self.handles.lock().values().cloned().collect();
+        for handle in handles {
+            let key = self.nodes.lock().key(handle.ino());
+            handle.end(key.as_ref());
         }
     }
 

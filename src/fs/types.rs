@@ -51,6 +51,9 @@ pub struct OpenReply {
     pub fh: Fh,
     /// The kernel's cached pages of this inode are still good (FOPEN_KEEP_CACHE).
     pub keep_cache: bool,
+    /// The page cache may not be used (FOPEN_DIRECT_IO): it is the inode's, and other handles may read another
+    /// generation.
+    pub direct: bool,
     /// Closing has nothing to say: no FLUSH is needed (FOPEN_NOFLUSH).
     pub no_flush: bool,
 }

@@ -133,9 +133,11 @@ pub(super) fn set_time(time: TimeOrNow) -> SetTime {
     }
 }
 
-pub(super) fn open_flags(reply: &OpenReply) -> FopenFlags {
+/// `direct`: whether the kernel can map what is opened past the page cache.
+pub(super) fn open_flags(reply: &OpenReply, direct: bool) -> FopenFlags {
     let mut flags = FopenFlags::empty();
     flags.set(FopenFlags::FOPEN_KEEP_CACHE, reply.keep_cache);
+    flags.set(FopenFlags::FOPEN_DIRECT_IO, reply.direct && direct);
     flags.set(FopenFlags::FOPEN_NOFLUSH, reply.no_flush);
     flags
 }

@@ -35,7 +35,7 @@ use crate::fs::{Changes, Fs};
 ///   executed (open with O_RDONLY|O_TRUNC), and the program dies of SIGBUS instead of the open failing with ETXTBSY.
 /// - `AUTO_INVAL_DATA`: `Fs` says at open whether cached pages are good, and invalidates what changes later.
 /// - `SETXATTR_EXT`, `EXPORT_SUPPORT`, `HAS_EXPIRE_ONLY`, `CREATE_SUPP_GROUP`: fuser 0.18 can't read or send them.
-const WANTED: [InitFlags; 8] = [
+const WANTED: [InitFlags; 9] = [
     // Without it every write(2) asks for security.capability first.
     InitFlags::FUSE_HANDLE_KILLPRIV_V2,
     InitFlags::FUSE_POSIX_ACL,
@@ -45,6 +45,8 @@ const WANTED: [InitFlags; 8] = [
     InitFlags::FUSE_READDIRPLUS_AUTO,
     InitFlags::FUSE_PARALLEL_DIROPS,
     InitFlags::FUSE_ASYNC_DIO,
+    // With other mounts files are read past the page cache, and sqlite maps its WAL index (Linux 6.6).
+    InitFlags::FUSE_DIRECT_IO_ALLOW_MMAP,
     // A link's target never changes as long as it has its inode number.
     InitFlags::FUSE_CACHE_SYMLINKS,
 ];
@@ -66,6 +68,8 @@ pub(super) struct Handler {
     pub(super) fs: Arc<Fs>,
     /// The URL of the store, for [`super::STORE_ATTRIBUTE`].
     pub(super) store: Vec<u8>,
+    /// The kernel can map files that are opened past the page cache. Where it can't, the cache is used always.
+    pub(super) direct: bool,
 }
 
 impl Handler {
@@ -96,6 +100,7 @@ impl Handler {
 
 impl Filesystem for Handler {
     fn init(&mut self, _request: &Request, config: &mut KernelConfig) -> io::Result<()> {
+        self.direct = config.capabilities().contains(InitFlags::FUSE_DIRECT_IO_ALLOW_MMAP);
         for wanted in WANTED {
             if config.add_capabilities(wanted).is_err() {
                 log::debug!("this kernel doesn't offer {wanted:?}");
@@ -240,7 +245,7 @@ impl Filesystem for Handler {
 
     fn open(&self, request: &Request, ino: INodeNo, flags: OpenFlags, reply: ReplyOpen) {
         match self.call("open", |fs| fs.open(&caller(request, 0), ino.0, flags.0)) {
-            Ok(opened) => reply.opened(FileHandle(opened.fh), open_flags(&opened)),
+            Ok(opened) => reply.opened(FileHandle(opened.fh), open_flags(&opened, self.direct)),
             Err(error) => reply.error(error),
         }
     }
@@ -260,7 +265,7 @@ impl Filesystem for Handler {
                 // This reply has but one lifetime for name and attributes: the shorter one is true for both.
                 let ttl = made.ttl.min(made.attr.ttl);
                 let fh = FileHandle(opened.fh);
-                reply.created(&ttl, &file_attr(&made.attr), NO_GENERATION, fh, open_flags(&opened));
+                reply.created(&ttl, &file_attr(&made.attr), NO_GENERATION, fh, open_flags(&opened, self.direct));
             }
             Err(error) => reply.error(error),
         }

@@ -107,7 +107,7 @@ pub fn mount(fs: Arc<Fs>, dir: &Path, config: &MountConfig) -> io::Result<Mounte
             Some(entry) if entry.kind == TYPE => Unmounter { dir: dir.clone(), device: entry.device },
             _ => return Err(io::Error::other("it is gone again at once")),
         };
-        let handler = Handler { fs: fs.clone(), store: config.store.as_bytes().to_vec() };
+        let handler = Handler { fs: fs.clone(), store: config.store.as_bytes().to_vec(), direct: false };
         let mut fuser_config = fuser::Config::default();
         fuser_config.n_threads = Some(config.threads);
         // Who may enter is the kernel's to check, by `allow_other`. fuser would check it again for every request, and

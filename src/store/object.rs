@@ -34,6 +34,24 @@ impl Store {
         Ok(self.backend.open(key)?)
     }
 
+    /// The bytes that the object with this id had at `key` when another took its place there; `None` if they were
+    /// not kept, or that is long ago.
+    ///
+    /// # Errors
+    /// What the medium says.
+    pub fn replaced(&self, key: &Key, id: u64) -> Result<Option<Opened>> {
+        const RECENT: usize = 16;
+        let kept = self.backend.generations(key)?;
+        for info in kept.iter().rev().filter(|info| info.kept == Kept::Whole).take(RECENT) {
+            match self.backend.open_generation(key, info.generation) {
+                Ok(opened) if opened.stat.id.get() == id => return Ok(Some(opened)),
+                Ok(_) | Err(backend::Error::NoGeneration(..)) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Ok(None)
+    }
+
     /// Opens a generation by its number, kept or current.
     ///
     /// # Errors

@@ -1,5 +1,6 @@
 //! Does each operation both in the model and in the filesystem, and compares what they answer.
 
+use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
 use std::time::Duration;
@@ -47,6 +48,8 @@ pub struct Handle {
     pub write: bool,
     append: bool,
     session: u64,
+    /// Something was written through it, so that closing it saves.
+    wrote: Cell<bool>,
     /// As long as it is open, the kernel remembers its path.
     path: Vec<Ino>,
 }
@@ -354,7 +357,17 @@ impl Driver {
                 let ino = entry.attr.ino;
                 let mut path = std::mem::take(&mut self.sides[side].loose);
                 path.push(ino);
-                self.handles.push(Handle { side, id, ino, fh: reply.fh, write: true, append, session, path });
+                self.handles.push(Handle {
+                    side,
+                    id,
+                    ino,
+                    fh: reply.fh,
+                    write: true,
+                    append,
+                    session,
+                    wrote: Cell::default(),
+                    path,
+                });
                 Ok(())
             }
             (model, real) => same("create", model.map(drop), real.map(drop)),
@@ -379,7 +392,17 @@ impl Driver {
             (Ok(session), Ok(reply)) => {
                 let append = append && write;
                 let path = std::mem::take(&mut self.sides[side].loose);
-                self.handles.push(Handle { side, id, ino, fh: reply.fh, write, append, session, path });
+                self.handles.push(Handle {
+                    side,
+                    id,
+                    ino,
+                    fh: reply.fh,
+                    write,
+                    append,
+                    session,
+                    wrote: Cell::default(),
+                    path,
+                });
                 Ok(())
             }
             (model, real) => same("open", model.map(drop), real.map(drop)),
@@ -391,6 +414,7 @@ impl Driver {
         let offset = if handle.append { None } else { Some(usize::from(at)) };
         let fs = &self.sides[handle.side].fs;
         let real = fs.write(&caller(), handle.fh, at.into(), data, false, false).map(drop);
+        handle.wrote.set(true);
         let model = self.model.session(handle.side, handle.id, handle.write, handle.session);
         let model = model.and_then(|(session, tree)| session.write(tree, offset, data));
         same("write", model, real)
@@ -423,7 +447,8 @@ impl Driver {
         let (side, id) = (handle.side, handle.id);
         let target = self.model.mounts[side].target(&self.model.shared.tree, id);
         let gone = target.is_some_and(|there| there != Some(id));
-        let model = self.model.publish(side, id, (handle.write, handle.session), durable);
+        let model =
+            self.model.publish(side, id, (handle.write, handle.session), durable || handle.wrote.get(), durable);
         // Nothing was at stake, and whether the name is still there is not what was asked.
         if model == Ok(()) && gone && durable && real.is_err() {
             return Ok(());

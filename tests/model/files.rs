@@ -25,13 +25,13 @@ impl Model {
         }
     }
 
-    /// flush or fsync of a handle.
-    pub fn publish(&mut self, side: usize, id: Id, (write, number): (bool, u64), durable: bool) -> Result {
+    /// flush or fsync of a handle. `wrote`: something was written through this one.
+    pub fn publish(&mut self, side: usize, id: Id, (write, number): (bool, u64), wrote: bool, durable: bool) -> Result {
         let mount = &mut self.mounts[side];
         let open = &mount.open[&id];
         let named = mount.target(&self.shared.tree, id).is_some();
         let late = write && open.number != number;
-        let due = open.session.as_ref().is_some_and(|session| session.wrote || session.lost);
+        let due = open.session.as_ref().is_some_and(|session| (session.wrote && wrote) || session.lost);
         if durable {
             if late {
                 return Err(Errno::STALE);
