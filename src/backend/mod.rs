@@ -8,6 +8,7 @@
 //! What each method promises is said here once; the implementations don't repeat it. Two promises hold for all:
 //! a method that fails has no visible effect, and other users of the same medium see a change whole or not at all.
 
+mod checksum;
 pub mod conformance;
 mod copy;
 mod error;
@@ -22,6 +23,7 @@ use std::fs::File;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
+pub(crate) use checksum::RunningSum;
 pub(crate) use copy::copy_range;
 pub use error::{Error, Result};
 pub use history::{GenerationInfo, GenerationName, Kept};
@@ -72,6 +74,8 @@ pub struct Commit {
     /// For [`Backend::append`]: when the current generation is no longer the expected one but holds the expected
     /// one's bytes as its beginning, append to that instead of failing.
     pub merge: bool,
+    /// The CRC-32 of the staged bytes, where the caller knows it; otherwise they are read once more.
+    pub sum: Option<u32>,
 }
 
 /// How a rename treats what it finds.
@@ -83,6 +87,21 @@ pub struct Rename {
     pub expect_to: Precondition,
     /// `RENAME_EXCHANGE`: both names must exist and change places.
     pub exchange: bool,
+}
+
+/// A generation that a power loss has torn.
+#[derive(Debug)]
+pub struct Torn {
+    /// Its key.
+    pub key: Key,
+    /// Its number.
+    pub generation: Generation,
+    /// It was the current one, or was to become it.
+    pub current: bool,
+    /// The generation whose bytes are current again; `None` when there is none, and then the object is gone.
+    pub restored: Option<Generation>,
+    /// What is left of its bytes.
+    pub remains: Option<Staged>,
 }
 
 /// Something changed on the medium, perhaps by this process. `token` is what [`Watch::add`] was given.
@@ -314,6 +333,19 @@ pub trait Backend: Send + Sync + 'static {
     /// Puts an object in order whose user died in the middle of a change to it: undoes or completes what is half
     /// done. Returns whether the abandoned bytes are in the object already.
     fn repair(&self, abandoned: &Abandoned) -> Result<bool>;
+
+    /// After a loss of power: finds what it has torn among what nobody had synced, and puts the newest generation that
+    /// is whole in its place, as a new generation. Costs nothing when there was none.
+    fn mend_torn(&self) -> Result<Vec<Torn>> {
+        Ok(Vec::new())
+    }
+
+    /// Waits until all that was committed would survive a loss of power, which makes [`Backend::mend_torn`] cheaper.
+    /// `end`: this process commits nothing more.
+    fn settle(&self, end: bool) -> Result<()> {
+        let _ = end;
+        Ok(())
+    }
 
     /// Reports changes until the returned watch is dropped; `None` when the medium can't tell.
     fn watch(&self, sink: ChangeSink) -> Result<Option<Box<dyn Watch>>>;

@@ -467,12 +467,14 @@ impl Staged {
         self.instance.journal.lock().write(&self.instance.path, self.slot, line)
     }
 
-    /// Makes the bytes and the journal survive a power loss.
+    /// As [`Staged::note`], and makes the bytes and the journal survive a power loss: in this order, or recovery could
+    /// find acknowledged what isn't there.
     ///
     /// # Errors
     /// When the medium fails; nothing may be acknowledged then.
-    pub fn sync(&self) -> io::Result<()> {
+    pub fn secure(&self, intent: &Intent) -> io::Result<()> {
         self.file.sync_all()?;
+        self.note(intent)?;
         self.instance.journal.lock().file.sync_all()?;
         rustix::fs::fsync(&self.instance.dir)?;
         Ok(())

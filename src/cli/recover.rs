@@ -61,6 +61,7 @@ fn json(recovered: &Recovered) -> JsonRecovered {
         Outcome::Finished(generation) => ("finished", Some(*generation), None),
         Outcome::SetAside(id) => ("set-aside", None, Some(id.to_string())),
         Outcome::Empty => ("empty", None, None),
+        Outcome::Torn { generation, kept, .. } => ("torn", Some(*generation), kept.as_ref().map(ToString::to_string)),
     };
     JsonRecovered { key: (&recovered.key).into(), outcome, generation, conflict, size: recovered.size }
 }

@@ -88,6 +88,7 @@ impl Fs {
             let key = self.nodes.lock().key(handle.ino());
             handle.end(key.as_ref());
         }
+        self.sync_store(true);
     }
 
     /// How many inodes the kernel knows, and how many files are open: for diagnosis.

@@ -13,6 +13,9 @@ use crate::types::Key;
 
 /// How often to look whether other mounts of the store are alive.
 pub const PEERS_EVERY: Duration = Duration::from_millis(100);
+/// How often to wait until what was saved is on the medium: a power loss can tear what was saved since, and what is
+/// looked at after one is that. The kernel writes at such intervals anyway.
+const SETTLE_EVERY: Duration = Duration::from_secs(30);
 
 /// The watch on the store, and the way to tell the kernel.
 #[derive(Default)]
@@ -91,6 +94,25 @@ impl Fs {
                 log::warn!("can't look for other mounts, so the kernel is asked to cache nothing: {error}");
                 self.has_peers.store(true, std::sync::atomic::Ordering::Relaxed);
             }
+            let fs = Arc::downgrade(self);
+            // A thread of its own, for it waits for the medium.
+            let settler = move || {
+                while let Some(fs) = Weak::upgrade(&fs) {
+                    fs.sync_store(false);
+                    drop(fs);
+                    std::thread::sleep(SETTLE_EVERY);
+                }
+            };
+            if let Err(error) = std::thread::Builder::new().name("sepia-settle".into()).spawn(settler) {
+                log::warn!("after a power loss there will be more to look at: {error}");
+            }
+        }
+    }
+
+    /// Waits until what was saved is on the medium. `end`: nothing more will be.
+    pub(super) fn sync_store(&self, end: bool) {
+        if let Err(error) = self.store.backend().settle(end) {
+            log::warn!("{error}");
         }
     }
 

@@ -34,6 +34,8 @@ pub enum Reason {
     Interrupted,
     /// The save failed for another reason than a conflict, such as a full disk.
     Failed,
+    /// It had been saved, but not synced, when the power failed: parts are missing, or zeros.
+    Torn,
     /// What was known of it can't be read any more; the bytes are there, and the key is given as the root.
     Damaged,
 }

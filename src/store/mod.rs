@@ -26,6 +26,8 @@ mod url;
 
 use std::sync::Arc;
 
+use parking_lot::Mutex;
+
 pub use conflicts::{Conflict, ConflictId, Reason, Resolution};
 pub use error::{Error, Result};
 pub use recovery::{Outcome, Recovered};
@@ -39,6 +41,8 @@ use crate::backend::{Backend, Owner, file::FileBackend, memory::MemoryBackend};
 pub struct Store {
     backend: Arc<dyn Backend>,
     location: Location,
+    /// What opening it has put in order, until somebody asks.
+    mended: Arc<Mutex<Vec<Recovered>>>,
 }
 
 impl std::fmt::Debug for Store {
@@ -66,7 +70,7 @@ impl Store {
             Location::File(path) => Arc::new(FileBackend::init(path)?),
             Location::Memory => Arc::new(MemoryBackend::new()),
         };
-        Ok(Store { backend, location })
+        Ok(Self::with_backend(backend, location))
     }
 
     /// Opens the store at a URL. `memory:` is a new store each time.
@@ -87,12 +91,20 @@ impl Store {
             Location::File(path) => Arc::new(FileBackend::open(path)?),
             Location::Memory => Arc::new(MemoryBackend::new()),
         };
-        Ok(Store { backend, location })
+        let store = Self::with_backend(backend, location);
+        match store.mend_torn() {
+            Ok(mended) => {
+                mended.iter().for_each(|one| log::warn!("{one}"));
+                *store.mended.lock() = mended;
+            }
+            Err(error) => log::warn!("what a power loss may have torn could not be put in order: {error}"),
+        }
+        Ok(store)
     }
 
     /// A store over a backend of one's own, such as one that injects faults.
     pub fn with_backend(backend: Arc<dyn Backend>, location: Location) -> Self {
-        Store { backend, location }
+        Store { backend, location, mended: Arc::default() }
     }
 
     /// Where the store is.

@@ -3,7 +3,7 @@
 use std::fmt;
 
 use super::{ConflictId, Error, Reason, Result, Store};
-use crate::backend::{self, Abandoned, Commit, Creator, Staged, copy_range};
+use crate::backend::{self, Abandoned, Commit, Creator, Staged, Torn, copy_range};
 use crate::types::{Generation, Key, Precondition};
 
 /// What became of a session whose process died.
@@ -17,6 +17,17 @@ pub enum Outcome {
     SetAside(ConflictId),
     /// It had not written anything.
     Empty,
+    /// It had been saved without fsync, and a power loss tore it.
+    Torn {
+        /// The number of the torn generation, which is not given again.
+        generation: Generation,
+        /// Whether it was current, so that the one before, if any, had to take its place.
+        current: bool,
+        /// The generation whose bytes are current now.
+        restored: Option<Generation>,
+        /// What was left of it.
+        kept: Option<ConflictId>,
+    },
 }
 
 /// A session that was recovered.
@@ -42,6 +53,21 @@ impl fmt::Display for Recovered {
                 write!(f, "{key}: set aside {size} bytes whose save had not ended, see: sepia conflicts show {id}")
             }
             Outcome::Empty => write!(f, "{key}: had been opened but not written"),
+            Outcome::Torn { generation, current, restored, kept } => {
+                write!(f, "{key}: a power loss has torn generation {generation}, which had not been synced")?;
+                match (current, restored) {
+                    (true, Some(restored)) if restored == generation => {
+                        write!(f, "; what had been synced of it is current")?;
+                    }
+                    (true, Some(restored)) => write!(f, "; the bytes of generation {restored} are current again")?,
+                    (true, None) => write!(f, "; there was none before it, so the object is gone")?,
+                    (false, _) => {}
+                }
+                match kept {
+                    Some(id) => write!(f, "; {size} bytes are left of it, see: sepia conflicts show {id}"),
+                    None => Ok(()),
+                }
+            }
         }
     }
 }
@@ -52,12 +78,33 @@ impl Store {
     /// # Errors
     /// When the staging area can't be read or written. What was not recovered waits for the next call.
     pub fn recover(&self) -> Result<Vec<Recovered>> {
-        let mut done = Vec::new();
+        let mut done = self.mend_torn()?;
         for abandoned in self.backend.take_abandoned()? {
             let key = abandoned.intent.key.clone();
             let size = abandoned.staged.file().metadata().map_or(0, |meta| meta.len());
             let size = size - abandoned.intent.append_from.unwrap_or(0).min(size);
             let outcome = self.recover_one(abandoned, size)?;
+            done.push(Recovered { key, outcome, size });
+        }
+        Ok(done)
+    }
+
+    /// Puts in order what a power loss has torn. What was found is reported once: here, or by the next call.
+    ///
+    /// # Errors
+    /// When the store can't be read or written. What was not mended waits for the next call.
+    pub(super) fn mend_torn(&self) -> Result<Vec<Recovered>> {
+        let mut done = std::mem::take(&mut *self.mended.lock());
+        for Torn { key, generation, current, restored, remains } in self.backend.mend_torn()? {
+            let size = remains.as_ref().and_then(|staged| staged.file().metadata().ok()).map_or(0, |meta| meta.len());
+            let kept = match remains {
+                Some(staged) => {
+                    let kept = self.set_aside(staged, &key, Reason::Torn, restored);
+                    Some(kept.map_err(|(error, _waits_for_the_next_recovery)| error)?)
+                }
+                None => None,
+            };
+            let outcome = Outcome::Torn { generation, current, restored, kept };
             done.push(Recovered { key, outcome, size });
         }
         Ok(done)
@@ -73,7 +120,7 @@ impl Store {
             staged.discard();
             return Ok(Outcome::Empty);
         }
-        let commit = Commit { expect: intent.expect, durable: true, amend: false, merge: true };
+        let commit = Commit { expect: intent.expect, durable: true, amend: false, merge: true, sum: None };
         let (error, staged) = if !(intent.acknowledged || intent.in_place) {
             return self.put_aside(staged, &intent.key, intent.append_from, intent.expect, Reason::Interrupted);
         } else if let Some(from) = intent.append_from {

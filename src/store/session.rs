@@ -16,7 +16,9 @@ use std::sync::Arc;
 use rustix::fs::{FallocateFlags, SeekFrom};
 
 use super::{ConflictId, Error, Reason, Result, Store};
-use crate::backend::{self, Commit, Creator, FileKind, Intent, Opened, SetTime, Staged, Stat, copy_range, timestamps};
+use crate::backend::{
+    self, Commit, Creator, FileKind, Intent, Opened, RunningSum, SetTime, Staged, Stat, copy_range, timestamps,
+};
 use crate::types::{Generation, Key, Precondition, Timestamp};
 
 /// How to open a session.
@@ -68,6 +70,8 @@ pub struct Session {
     staged: Option<Staged>,
     /// If set, `staged` holds only the bytes from here on, and those before are the base's.
     tail_from: Option<u64>,
+    /// Of what is staged.
+    sum: RunningSum,
     /// The bytes differ from what was last published.
     dirty: bool,
     /// Something was written, not just truncated, since the last publication.
@@ -76,6 +80,8 @@ pub struct Session {
     append_only: bool,
     /// The current generation is this session's own: the next publication replaces it.
     published: bool,
+    /// A part of what is current was acknowledged by fsync, and no older generation holds it.
+    synced: bool,
     /// A write failed and was not repeated: the bytes are not what the writer meant.
     failed: Option<FailedWrite>,
     /// The session lost to a newer generation.
@@ -151,10 +157,12 @@ impl Session {
             expect,
             staged: None,
             tail_from: None,
+            sum: RunningSum::new(0),
             dirty: false,
             wrote: false,
             append_only: true,
             published: false,
+            synced: false,
             failed: None,
             lost: None,
             key: key.clone(),
@@ -266,6 +274,7 @@ impl Session {
         let result = self
             .stage_from(offset)
             .and_then(|()| self.staged_file()?.write_all_at(data, offset).map_err(|e| self.io("write", e)));
+        self.sum.written(offset, data);
         match (&result, &mut self.failed) {
             (Err(error), failed) => {
                 let errno = match error {
@@ -305,6 +314,7 @@ impl Session {
                 self.stage_from(0)?;
             }
             self.staged_file()?.set_len(0).map_err(|e| self.io("truncate", e))?;
+            self.sum = RunningSum::new(0);
             if self.tail_from.take().is_some()
                 && let Some(staged) = &self.staged
             {
@@ -313,6 +323,7 @@ impl Session {
         } else {
             self.stage_from(size.min(old))?;
             self.staged_file()?.set_len(size).map_err(|e| self.io("truncate", e))?;
+            self.sum.lose();
         }
         if let Some(failed) = &mut self.failed {
             failed.end = failed.end.min(size);
@@ -333,6 +344,7 @@ impl Session {
         if shifts {
             self.stage_whole()?;
         }
+        self.sum.lose();
         rustix::fs::fallocate(self.staged_file()?, mode, offset, length).map_err(|e| self.io("allocate space", e))?;
         self.dirty = true;
         self.wrote = true;
@@ -346,6 +358,7 @@ impl Session {
     pub fn copy_from(&mut self, from: &File, mut at: u64, mut offset: u64, length: usize) -> Result<usize> {
         self.append_only = false;
         self.stage_from(offset)?;
+        self.sum.lose();
         let n = rustix::fs::copy_file_range(from, Some(&mut at), self.staged_file()?, Some(&mut offset), length)
             .map_err(|e| self.io("copy", e))?;
         if n > 0 {
@@ -414,11 +427,14 @@ impl Session {
         if !self.dirty {
             return self.publish_clean(key, durable);
         }
+        // What was synced must not be replaced by what isn't.
+        let durable = durable || (self.published && self.synced && self.tail_from.is_none());
         let commit = Commit {
             expect: self.expect,
             durable,
             amend: self.published,
             merge: self.append_only && self.tail_from.is_some(),
+            sum: self.size().ok().and_then(|size| self.sum.up_to(size)),
         };
         let stat = match self.tail_from {
             Some(from) => {
@@ -462,6 +478,7 @@ impl Session {
         }
         self.follow(key, &stat);
         self.published = true;
+        self.synced |= durable;
         Ok(Some(stat))
     }
 
@@ -474,7 +491,7 @@ impl Session {
         }
         let opened = self.store.backend.open(key)?;
         let Some(staged) = self.staged.as_ref().filter(|_| opened.stat.id == id) else { return Ok(None) };
-        let commit = Commit { expect: opened.stat.precondition(), durable, amend: false, merge: true };
+        let commit = Commit { expect: opened.stat.precondition(), durable, amend: false, merge: true, sum: None };
         let stat = self.store.backend.append(key, staged, 0, &commit)?;
         self.base = Some(opened);
         Ok(Some(stat))
@@ -507,7 +524,7 @@ impl Session {
         self.stage_whole()?;
         let staged = self.staged.as_ref().ok_or_else(|| self.broken())?;
         let intent = Intent { acknowledged: true, ..self.intent(None) };
-        staged.note(&intent).and_then(|()| staged.sync()).map_err(|e| self.io("sync", e))?;
+        staged.secure(&intent).map_err(|e| self.io("sync", e))?;
         Ok(None)
     }
 
@@ -515,6 +532,7 @@ impl Session {
     pub fn seal(&mut self) {
         if !self.dirty {
             self.published = false;
+            self.synced = false;
             self.append_only = true;
         }
     }
@@ -556,7 +574,7 @@ impl Session {
     /// When the precondition doesn't hold or the medium fails; the bytes are then dropped, for the caller has them.
     pub(super) fn save(mut self, key: &Key) -> Result<Stat> {
         self.stage_whole()?;
-        let commit = Commit { expect: self.expect, durable: true, amend: false, merge: false };
+        let commit = Commit { expect: self.expect, durable: true, amend: false, merge: false, sum: None };
         let staged = self.staged.take().ok_or_else(|| self.broken())?;
         match self.store.backend.commit(key, staged, &commit, &self.creator) {
             Ok(stat) => Ok(stat),
@@ -614,6 +632,7 @@ impl Session {
             if let Some(from) = tail_from {
                 staged.file().set_len(from).map_err(|e| self.io("stage", e))?;
             }
+            self.sum = RunningSum::new(tail_from.unwrap_or(0));
             self.staged = Some(staged);
             self.tail_from = tail_from;
         }
@@ -633,6 +652,7 @@ impl Session {
         }
         self.note(staged, None)?;
         self.tail_from = None;
+        self.sum.lose();
         Ok(())
     }
 

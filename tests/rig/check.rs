@@ -38,6 +38,7 @@ pub struct Met {
     pub set_aside: u64,
     pub saved_already: u64,
     pub empty: u64,
+    pub torn: u64,
     pub generations: u64,
 }
 
@@ -49,6 +50,7 @@ impl Met {
                 Outcome::Finished(_) => self.finished += 1,
                 Outcome::SetAside(_) => self.set_aside += 1,
                 Outcome::Empty => self.empty += 1,
+                Outcome::Torn { .. } => self.torn += 1,
             }
         }
     }
@@ -63,6 +65,7 @@ impl Met {
                 Some("finished") => self.finished += 1,
                 Some("set-aside") => self.set_aside += 1,
                 Some("empty") => self.empty += 1,
+                Some("torn") => self.torn += 1,
                 _ => panic!("no outcome: {one}"),
             }
         }
@@ -164,20 +167,25 @@ fn read_history(
     for old in known.keys() {
         assert!(numbers.contains(old), "{key}: generation {old} has vanished, there are {numbers:?}");
     }
+    let mut lost = false;
     for info in &history {
         let number = info.generation.get();
         if let Kept::Lost(why) = &info.kept {
             // What no fsync acknowledged may be missing after a power cut, if the history says so.
             assert!(crash == Crash::Power && !known.contains_key(&number), "{key}: generation {number} is lost: {why}");
+            lost = true;
             continue;
         }
+        // What a power cut has torn gives way to the one before, brought back as a new generation.
+        let brought_back = std::mem::take(&mut lost);
         if known.contains_key(&number) {
             continue;
         }
         assert!(number > newest_known, "{key}: generation {number} is new, but {newest_known} was there before");
         let seq = read_generation(store, key, info.generation, &read);
         if let Some((before, last)) = known.last_key_value() {
-            assert!(*last < seq, "{key}: generation {number} holds turn {seq}, but {before} held {last}: {history:#?}");
+            let grows = *last < seq || (brought_back && *last == seq);
+            assert!(grows, "{key}: generation {number} holds turn {seq}, but {before} held {last}: {history:#?}");
         }
         known.insert(number, seq);
         met.generations += 1;

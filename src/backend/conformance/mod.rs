@@ -84,7 +84,7 @@ pub fn run(make: &dyn Fn() -> Arc<dyn Backend>) {
 
 /// A commit without anything special.
 const fn when(expect: Precondition) -> Commit {
-    Commit { expect, durable: false, amend: false, merge: false }
+    Commit { expect, durable: false, amend: false, merge: false, sum: None }
 }
 
 const ANY: Precondition = Precondition::Any;

@@ -3,7 +3,7 @@
 use rustix::fs::{Mode, OFlags};
 
 use super::entry::{Found, Place, write_record};
-use super::record::Record;
+use super::record::{Record, Unsettled};
 use super::*;
 use crate::backend::GenerationName;
 
@@ -63,8 +63,15 @@ impl FileBackend {
             self.keep_as_note(key, &lost, super::generations::CHANGED_OUTSIDE, stat.mtime)?;
             log::warn!("{key}: was changed outside Sepia; that is generation {generation} now");
         }
-        let record =
-            Record { generation, id: stat.id, committed, size: stat.size, mtime: stat.mtime, inode: stat.incarnation };
+        let record = Record {
+            generation,
+            id: stat.id,
+            committed,
+            size: stat.size,
+            mtime: stat.mtime,
+            inode: stat.incarnation,
+            unsettled: Unsettled::nothing(stat.size),
+        };
         write_record(key, place, &record)?;
         self.find(key, place)
     }

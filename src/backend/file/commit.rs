@@ -8,8 +8,9 @@ use rustix::io::Errno;
 
 use super::entry::{Found, Place, convert, statx, write_record};
 use super::generations::{create_in_history, kept_name, prefix_note};
-use super::record::Record;
+use super::record::{Record, Unsettled};
 use super::*;
+use crate::backend::checksum::{joined, sum_of};
 use crate::backend::{Intent, copy_range};
 use crate::types::Timestamp;
 
@@ -39,7 +40,11 @@ impl FileBackend {
         let failed = |error: Errno| Error::from_io(key, "save", error);
         if how.durable {
             staged.file().sync_all().map_err(|e| Error::from_io(key, "sync", e))?;
+        } else {
+            self.unsettle(key)?;
         }
+        let size = staged.file().metadata().map_err(|e| Error::from_io(key, "stat", e))?.len();
+        let unsettled = if how.durable { Unsettled::nothing(size) } else { summed(key, staged, 0, size, how.sum)? };
         let _tree = self.locks.share_tree(key)?;
         let _lock = self.locks.key(key)?;
         let place = self.place(key)?;
@@ -67,7 +72,7 @@ impl FileBackend {
                 (self.find(key, &place)?, true)
             }
         };
-        let replaced = self.replace(key, &place, &found, staged, generation, how.amend, now);
+        let replaced = self.replace(key, &place, &found, staged, generation, how.amend, now, unsettled);
         let record = match replaced {
             Err(error) if made => {
                 let _ = rustix::fs::unlinkat(&place.dir, &place.name, AtFlags::empty());
@@ -83,7 +88,7 @@ impl FileBackend {
 
     /// Returns what was recorded of the file that is current now.
     #[allow(clippy::too_many_arguments, reason = "the steps of one commit; each is used once")]
-    fn replace(
+    pub(super) fn replace(
         &self,
         key: &Key,
         place: &Place,
@@ -92,6 +97,7 @@ impl FileBackend {
         generation: Generation,
         amend: bool,
         now: Timestamp,
+        unsettled: Unsettled,
     ) -> Result<Record> {
         let mut found = found.clone();
         if is_shared(&found) && self.unkeep(key, &found)? {
@@ -111,6 +117,7 @@ impl FileBackend {
             size: meta.len(),
             mtime: Timestamp::from_parts(meta.mtime(), meta.mtime_nsec() as u32),
             inode: meta.ino(),
+            unsettled,
         };
         super::metadata::seal(key, staged, &found.stat, &record, fresh)?;
         if !amend {
@@ -140,7 +147,7 @@ impl FileBackend {
         if !amend && let Some(name) = kept_name(found, now, false) {
             self.keep_by_copy(key, place, &name.to_string())?;
         }
-        staged.note(&intent).and_then(|()| staged.sync()).map_err(failed)?;
+        staged.secure(&intent).map_err(failed)?;
         let flags = OFlags::RDWR | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let fd = rustix::fs::openat(&place.dir, &place.name, flags, Mode::empty()).map_err(|e| failed(e.into()))?;
         let into = File::from(fd);
@@ -157,6 +164,7 @@ impl FileBackend {
             size: times.len(),
             mtime,
             inode: found.stat.incarnation,
+            unsettled: Unsettled::nothing(times.len()),
         };
         write_record(key, place, &record)?;
         into.sync_all().map_err(failed)?;
@@ -177,6 +185,10 @@ impl FileBackend {
 
     pub(super) fn append_staged(&self, key: &Key, staged: &Staged, from: u64, how: &Commit) -> Result<Stat> {
         let failed = |error: std::io::Error| Error::from_io(key, "append", error);
+        // An append that is to be durable isn't before its end.
+        self.unsettle(key)?;
+        let end = staged.file().metadata().map_err(failed)?.len();
+        let tail = summed(key, staged, from, end, how.sum)?;
         let _tree = self.locks.share_tree(key)?;
         let _lock = self.locks.key(key)?;
         let place = self.place(key)?;
@@ -205,16 +217,18 @@ impl FileBackend {
             in_place: true,
         };
         // Before the object is touched: if we die meanwhile, recovery must know how much of it was whole.
-        staged.note(&intent).map_err(failed)?;
-        if how.durable {
-            staged.sync().map_err(failed)?;
-        }
+        if how.durable { staged.secure(&intent) } else { staged.note(&intent) }.map_err(failed)?;
         if !amend && let Some(name) = kept_name(&found, now, false) {
             if is_shared(&found) {
                 // Under another name its bytes may be replaced in place, of which this history would not know.
                 self.keep_by_copy(key, &place, &name.to_string())?;
             } else {
-                self.keep_as_note(key, &name, &prefix_note(found.stat.size, generation), found.stat.mtime)?;
+                self.keep_as_note(
+                    key,
+                    &name,
+                    &prefix_note(found.stat.size, generation, record.unsettled),
+                    found.stat.mtime,
+                )?;
             }
         }
         let flags = OFlags::RDWR | OFlags::NOFOLLOW | OFlags::CLOEXEC;
@@ -241,11 +255,17 @@ impl FileBackend {
             size: meta.len(),
             mtime: Timestamp::from_parts(meta.mtime(), meta.mtime_nsec() as u32),
             inode: found.stat.incarnation,
+            unsettled: Unsettled {
+                from: record.unsettled.from,
+                sum: joined(record.unsettled.sum, tail.sum, end.saturating_sub(from)),
+            },
         };
         write_record(key, &place, &record)?;
         if how.durable {
             into.sync_all().map_err(failed)?;
             rustix::fs::fsync(place.dir.reopen().map_err(|e| failed(e.into()))?).map_err(|e| failed(e.into()))?;
+            // From here on only what the session appends further can be torn.
+            write_record(key, &place, &Record { unsettled: Unsettled::nothing(record.size), ..record })?;
         }
         just_recorded(key, &place, &record)
     }
@@ -290,6 +310,15 @@ impl FileBackend {
             Err(Error::Stale { key: key.clone(), current: stat.and_then(|stat| stat.generation) })
         }
     }
+}
+
+/// What will be recorded of staged bytes that are not synced.
+fn summed(key: &Key, staged: &Staged, from: u64, end: u64, known: Option<u32>) -> Result<Unsettled> {
+    let sum = match known {
+        Some(sum) => sum,
+        None => sum_of(staged.file(), from, end).map_err(|e| Error::from_io(key, "sum up", e))?,
+    };
+    Ok(Unsettled { from, sum })
 }
 
 /// The state of a file of which this was just recorded, under the key's lock.

@@ -105,6 +105,7 @@ impl FileBackend {
             locks: Locks::open(part("lock")?).map_err(unusable)?,
             staging: StagingArea::new(meta.join("staging")),
             departed: Departed::new(),
+            power: Power::new(meta.clone()),
             meta,
             path,
         })

@@ -11,6 +11,7 @@ use rustix::io::Errno;
 use super::entry::{Found, Place, convert, statx};
 use super::moved::Note;
 use super::open::open_place;
+use super::record::Unsettled;
 use super::*;
 use crate::backend::{GenerationName, Kept, copy_range};
 use crate::types::Timestamp;
@@ -22,6 +23,8 @@ pub const CHANGED_OUTSIDE: &str = "the file was changed outside Sepia";
 
 /// Where the bytes of a generation are, when they are not there themselves.
 const PREFIX: (&str, &str) = ("first ", " bytes of ");
+/// The sum of its last bytes, and where these begin, if they were not synced.
+const SUM: (&str, &str) = (", crc32 ", " from ");
 
 impl FileBackend {
     /// The directory of a key's history, if it has one.
@@ -197,7 +200,7 @@ impl FileBackend {
             let (size, form) = if stat.kind == FileKind::Symlink {
                 let note = read_note(key, &dir, &text)?;
                 match parse_prefix(&note) {
-                    Some(size) => (size, Kept::Prefix(size)),
+                    Some((size, _)) => (size, Kept::Prefix(size)),
                     None => (0, Kept::Lost(note)),
                 }
             } else {
@@ -295,7 +298,7 @@ impl FileBackend {
         Ok(opened)
     }
 
-    fn open_whole(&self, key: &Key, info: &GenerationInfo) -> Result<Opened> {
+    pub(super) fn open_whole(&self, key: &Key, info: &GenerationInfo) -> Result<Opened> {
         let dir = self.history_dir(key)?.ok_or_else(|| Error::NoGeneration(key.clone(), info.generation))?;
         open_place(key, &Place { dir, name: name_of(info).into() })
     }
@@ -327,10 +330,17 @@ impl FileBackend {
     /// Whether everything from generation `from` on, up to the current one, only appended to it.
     pub(super) fn only_appended_since(&self, key: &Key, from: Generation, current: Generation) -> Result<bool> {
         let kept = self.kept(key)?;
-        let is_prefix = |number: u64| {
-            kept.iter().any(|info| info.generation.get() == number && matches!(info.kept, Kept::Prefix(_)))
+        let is_beginning = |number: u64| {
+            kept.iter().filter(|info| info.generation.get() == number).any(|info| match &info.kept {
+                Kept::Prefix(_) => true,
+                // What was brought back in its stead begins with `from`, unless that itself was torn.
+                Kept::Lost(note) => {
+                    number > from.get() && super::power::brought_back(note).is_some_and(|back| back >= from)
+                }
+                Kept::Whole => false,
+            })
         };
-        Ok(from <= current && (from.get()..current.get()).all(is_prefix))
+        Ok(from <= current && (from.get()..current.get()).all(is_beginning))
     }
 }
 
@@ -342,22 +352,28 @@ pub fn kept_name(found: &Found, now: Timestamp, deleted: bool) -> Option<Generat
 }
 
 /// The text of a note on a generation that is the beginning of another one.
-pub fn prefix_note(size: u64, of: Generation) -> String {
-    format!("{}{size}{}{of}", PREFIX.0, PREFIX.1)
+pub fn prefix_note(size: u64, of: Generation, unsettled: Unsettled) -> String {
+    let Unsettled { from, sum } = unsettled;
+    let sum = if from < size { format!("{}{sum:08x}{}{from}", SUM.0, SUM.1) } else { String::new() };
+    format!("{}{size}{}{of}{sum}", PREFIX.0, PREFIX.1)
 }
 
-fn parse_prefix(note: &str) -> Option<u64> {
-    let (size, _) = note.strip_prefix(PREFIX.0)?.split_once(PREFIX.1)?;
-    size.parse().ok()
+/// The length of the beginning, and what of it may not be on the medium.
+pub fn parse_prefix(note: &str) -> Option<(u64, Unsettled)> {
+    let (size, of) = note.strip_prefix(PREFIX.0)?.split_once(PREFIX.1)?;
+    let size = size.parse().ok()?;
+    let Some((_, sum)) = of.split_once(SUM.0) else { return Some((size, Unsettled::nothing(size))) };
+    let (sum, from) = sum.split_once(SUM.1)?;
+    Some((size, Unsettled { from: from.parse().ok()?, sum: u32::from_str_radix(sum, 16).ok()? }))
 }
 
-fn read_note(key: &Key, dir: &Dir, name: &str) -> Result<String> {
+pub fn read_note(key: &Key, dir: &Dir, name: &str) -> Result<String> {
     let target = rustix::fs::readlinkat(dir, name, Vec::new())
         .map_err(|e| Error::from_io(key, "read a note in its history", e))?;
     Ok(String::from_utf8_lossy(target.as_bytes()).into_owned())
 }
 
-fn name_parts(info: &GenerationInfo) -> GenerationName {
+pub fn name_parts(info: &GenerationInfo) -> GenerationName {
     GenerationName {
         number: info.generation.get(),
         committed: info.committed,

@@ -16,6 +16,7 @@ mod metadata;
 mod moved;
 mod names;
 mod open;
+mod power;
 mod record;
 mod records;
 mod rename;
@@ -33,10 +34,11 @@ use format::Format;
 pub use format::VERSION as FORMAT_VERSION;
 use lock::Locks;
 use moved::Departed;
+use power::Power;
 
 use super::{
     Abandoned, Backend, Capabilities, Change, ChangeSink, Commit, Creator, DirEntry, Error, FileKind, FsStat,
-    GenerationInfo, Opened, Rename, Result, SetAttr, Staged, StagingArea, Stat, Watch,
+    GenerationInfo, Opened, Rename, Result, SetAttr, Staged, StagingArea, Stat, Torn, Watch,
 };
 use crate::types::{Generation, Key, ObjectId, Precondition};
 
@@ -53,6 +55,7 @@ pub struct FileBackend {
     locks: Locks,
     staging: StagingArea,
     departed: Departed,
+    power: Power,
 }
 
 impl Backend for FileBackend {
@@ -213,6 +216,14 @@ impl Backend for FileBackend {
 
     fn repair(&self, abandoned: &Abandoned) -> Result<bool> {
         self.repair_object(abandoned)
+    }
+
+    fn mend_torn(&self) -> Result<Vec<Torn>> {
+        self.mend_after_power_loss()
+    }
+
+    fn settle(&self, end: bool) -> Result<()> {
+        self.settle_all(end)
     }
 
     fn watch(&self, sink: ChangeSink) -> Result<Option<Box<dyn Watch>>> {

@@ -46,15 +46,20 @@ pub fn open_place(key: &Key, place: &Place) -> Result<Opened> {
     let failed = |error: Errno| Error::from_io(key, "open", error);
     let fd = rustix::fs::openat(&place.dir, &place.name, flags | OFlags::LARGEFILE, Mode::empty()).map_err(failed)?;
     let statx = super::entry::statx(&fd, OsStr::new("")).map_err(failed)?;
-    let mut value = [0u8; 64];
-    let record = match rustix::fs::fgetxattr(&fd, record::NAME, &mut value[..]) {
-        Ok(length) => Record::unpack(&value[..length]),
-        Err(Errno::NODATA | Errno::OPNOTSUPP | Errno::RANGE) => None,
-        Err(error) => return Err(Error::from_io(key, "read its record", error)),
-    };
+    let record = record_of(key, &fd)?;
     let stat = convert(&statx, record.as_ref());
     if stat.kind != FileKind::File {
         return Err(Error::Invalid(key.clone(), "is no regular file"));
     }
     Ok(Opened { file: Arc::new(File::from(fd)), stat })
+}
+
+/// The record of an open file.
+pub fn record_of(key: &Key, file: impl rustix::fd::AsFd) -> Result<Option<Record>> {
+    let mut value = [0u8; 64];
+    match rustix::fs::fgetxattr(file, record::NAME, &mut value[..]) {
+        Ok(length) => Ok(Record::unpack(&value[..length])),
+        Err(Errno::NODATA | Errno::OPNOTSUPP | Errno::RANGE) => Ok(None),
+        Err(error) => Err(Error::from_io(key, "read its record", error)),
+    }
 }

@@ -1,9 +1,10 @@
 //! What Sepia records of a current generation: one small binary attribute, `user.sepia`, on its file.
 //!
-//! 49 bytes, little endian: format (1), generation, object id, commit time, size, modification time, inode number.
-//! Below 60 bytes ext4 keeps it in the inode, so reading it costs no block. The last three tell whether the file is
-//! still the one that Sepia recorded: a file changed from outside has another size or modification time, and a copy
-//! that took the attribute along has another inode number.
+//! 59 bytes, little endian: format (1), generation, object id, commit time, size, modification time, inode number,
+//! and 6 and 4 bytes for what may be torn by a power loss. Below 60 bytes ext4 keeps it in the inode, so reading it
+//! costs no block. Size, modification time and inode number tell whether the file is still the one that Sepia
+//! recorded: a file changed from outside has another size or modification time, and a copy that took the attribute
+//! along has another inode number.
 
 use crate::types::{Generation, ObjectId, Timestamp};
 
@@ -11,7 +12,9 @@ use crate::types::{Generation, ObjectId, Timestamp};
 pub const NAME: &str = "user.sepia";
 
 const FORMAT: u8 = 1;
-const LENGTH: usize = 49;
+const LENGTH: usize = 59;
+/// Where the part behind the six long fields begins.
+const UNSETTLED: usize = 49;
 
 /// The contents of the attribute.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -22,6 +25,23 @@ pub struct Record {
     pub size: u64,
     pub mtime: Timestamp,
     pub inode: u64,
+    pub unsettled: Unsettled,
+}
+
+/// The end of a file, which may not have been on the medium when it was recorded: only that could a power loss tear.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Unsettled {
+    /// Where it begins; it ends with the recorded size. Below 2^48.
+    pub from: u64,
+    /// The CRC-32 of these bytes.
+    pub sum: u32,
+}
+
+impl Unsettled {
+    /// Of a file of `size` bytes that is on the medium, or whose bytes are not Sepia's to vouch for.
+    pub fn nothing(size: u64) -> Self {
+        Unsettled { from: size, sum: 0 }
+    }
 }
 
 impl Record {
@@ -39,6 +59,8 @@ impl Record {
         for (place, field) in bytes[1..].chunks_exact_mut(8).zip(fields) {
             place.copy_from_slice(&field.to_le_bytes());
         }
+        bytes[UNSETTLED..UNSETTLED + 6].copy_from_slice(&self.unsettled.from.to_le_bytes()[..6]);
+        bytes[UNSETTLED + 6..].copy_from_slice(&self.unsettled.sum.to_le_bytes());
         bytes
     }
 
@@ -47,10 +69,8 @@ impl Record {
         if bytes.len() != LENGTH || bytes[0] != FORMAT {
             return None;
         }
-        let field = |n: usize| {
-            let at = 1 + 8 * n;
-            bytes[at..at + 8].iter().rev().fold(0u64, |value, &byte| value << 8 | u64::from(byte))
-        };
+        let number = |bytes: &[u8]| bytes.iter().rev().fold(0u64, |value, &byte| value << 8 | u64::from(byte));
+        let field = |n: usize| number(&bytes[1 + 8 * n..9 + 8 * n]);
         Some(Record {
             generation: Generation::new(field(0))?,
             id: ObjectId::from_raw(field(1))?,
@@ -58,6 +78,10 @@ impl Record {
             size: field(3),
             mtime: Timestamp::from_nanos(field(4) as i64),
             inode: field(5),
+            unsettled: Unsettled {
+                from: number(&bytes[UNSETTLED..UNSETTLED + 6]),
+                sum: number(&bytes[UNSETTLED + 6..]) as u32,
+            },
         })
     }
 }
@@ -75,6 +99,7 @@ mod tests {
             size: u64::MAX,
             mtime: Timestamp::from_nanos(-1),
             inode: 12,
+            unsettled: Unsettled { from: (1 << 48) - 2, sum: 0x8000_0001 },
         };
         let bytes = record.pack();
         assert!(bytes.len() < 60);
@@ -83,10 +108,10 @@ mod tests {
 
     #[test]
     fn refuses_what_it_did_not_write() {
-        for bytes in [&[][..], &[0; 49], &[1; 48], &[1; 50], &[0xff; 49], b"garbage"] {
+        for bytes in [&[][..], &[0; 59], &[1; 58], &[1; 60], &[0xff; 59], b"garbage"] {
             assert_eq!(Record::unpack(bytes), None, "{bytes:?}");
         }
-        let mut no_generation = [0; 49];
+        let mut no_generation = [0; 59];
         no_generation[0] = 1;
         assert_eq!(Record::unpack(&no_generation), None);
     }

@@ -9,7 +9,7 @@ use rustix::io::Errno;
 use super::entry::{Found, Place, write_record};
 use super::generations::kept_name;
 use super::moved::Note;
-use super::record::Record;
+use super::record::{Record, Unsettled};
 use super::*;
 use crate::backend::GenerationName;
 use crate::types::Timestamp;
@@ -154,6 +154,7 @@ impl FileBackend {
             size: stat.size,
             mtime: stat.mtime,
             inode: stat.incarnation,
+            unsettled: found.record.map_or(Unsettled::nothing(stat.size), |record| record.unsettled),
         };
         write_record(key, place, &record)?;
         self.find(key, place)

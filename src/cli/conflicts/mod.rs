@@ -80,6 +80,7 @@ fn reason_text(reason: Reason) -> &'static str {
         Reason::Stale => "came too late",
         Reason::Interrupted => "interrupted by a crash",
         Reason::Failed => "could not be saved",
+        Reason::Torn => "torn by a power loss",
         Reason::Damaged => "its record is damaged, see --bytes",
     }
 }
