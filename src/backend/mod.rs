@@ -340,6 +340,13 @@ pub trait Backend: Send + Sync + 'static {
         Ok(Vec::new())
     }
 
+    /// What is current at `key`, if a power loss tore this generation and nobody has saved anything since: a save that
+    /// was based on the one may replace the other.
+    fn in_stead_of_torn(&self, key: &Key, torn: Generation) -> Result<Option<Stat>> {
+        let _ = (key, torn);
+        Ok(None)
+    }
+
     /// Waits until all that was committed would survive a loss of power, which makes [`Backend::mend_torn`] cheaper.
     /// `end`: this process commits nothing more.
     fn settle(&self, end: bool) -> Result<()> {

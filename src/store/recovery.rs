@@ -120,7 +120,14 @@ impl Store {
             staged.discard();
             return Ok(Outcome::Empty);
         }
-        let commit = Commit { expect: intent.expect, durable: true, amend: false, merge: true, sum: None };
+        let mut expect = intent.expect;
+        if let Precondition::Version(base, ..) = expect
+            && intent.append_from.is_none()
+            && let Some(stat) = self.backend.in_stead_of_torn(&intent.key, base)?
+        {
+            expect = stat.precondition();
+        }
+        let commit = Commit { expect, durable: true, amend: false, merge: true, sum: None };
         let (error, staged) = if !(intent.acknowledged || intent.in_place) {
             return self.put_aside(staged, &intent.key, intent.append_from, intent.expect, Reason::Interrupted);
         } else if let Some(from) = intent.append_from {

@@ -131,7 +131,11 @@ fn check_file(key: &Key, number: u64, account: &Account, store: &Store, crash: C
             State::Record(tag.seq)
         }
     };
-    assert!(possible.iter().any(|(state, _)| *state == found), "{key}: found {found:?}, possible: {possible:?}");
+    assert!(
+        possible.iter().any(|(state, _)| *state == found),
+        "{key}: found {found:?}, possible: {possible:?}, history: {:#?}",
+        store.history(key)
+    );
     found
 }
 

@@ -208,6 +208,11 @@ impl Writer {
         let name = Self::pick(dice);
         let (seq, bytes) = self.record(dice, style);
         let new = dir.join(format!(".{name}.tmp"));
+        // What a crash has left there would be the generation before in the object's history, and could be brought back.
+        match std::fs::remove_file(&new) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            other => other?,
+        }
         let file = File::create(&new)?;
         Self::write(&file, &bytes, dice)?;
         let sync = dice.one_in(style.sync_one_in);

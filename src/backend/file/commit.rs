@@ -81,7 +81,7 @@ impl FileBackend {
             other => other?,
         };
         if how.durable {
-            rustix::fs::fsync(place.dir.reopen().map_err(failed)?).map_err(failed)?;
+            place.dir.sync().map_err(failed)?;
         }
         Ok((just_recorded(key, &place, &record)?, record.inode == found.stat.incarnation))
     }
@@ -263,7 +263,7 @@ impl FileBackend {
         write_record(key, &place, &record)?;
         if how.durable {
             into.sync_all().map_err(failed)?;
-            rustix::fs::fsync(place.dir.reopen().map_err(|e| failed(e.into()))?).map_err(|e| failed(e.into()))?;
+            place.dir.sync().map_err(|e| failed(e.into()))?;
             // From here on only what the session appends further can be torn.
             write_record(key, &place, &Record { unsettled: Unsettled::nothing(record.size), ..record })?;
         }

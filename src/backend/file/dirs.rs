@@ -130,7 +130,16 @@ impl Dir {
         Ok(Dir { fd, inode })
     }
 
-    /// Opens it again, for reading and syncing.
+    /// Makes its names survive a power loss.
+    pub fn sync(&self) -> rustix::io::Result<()> {
+        let fd = self.reopen()?;
+        rustix::fs::fsync(&fd)?;
+        // An xfs that was shut down after an error answers 0 to the former (xfs_dir_fsync looks whether there is
+        // something to wait for, and there no longer is), and EIO only to this.
+        rustix::fs::fstat(&fd).map(drop)
+    }
+
+    /// Opens it again, for reading.
     pub fn reopen(&self) -> rustix::io::Result<OwnedFd> {
         rustix::fs::openat(&self.fd, ".", OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
     }

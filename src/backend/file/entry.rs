@@ -240,7 +240,7 @@ impl FileBackend {
 
     pub(super) fn sync_directory(&self, key: &Key) -> Result<()> {
         let failed = |error: Errno| Error::from_io(key, "sync the directory", error);
-        rustix::fs::fsync(self.directory(key)?.reopen().map_err(failed)?).map_err(failed)
+        self.directory(key)?.sync().map_err(failed)
     }
 
     pub(super) fn medium(&self) -> Result<FsStat> {

@@ -222,6 +222,10 @@ impl Backend for FileBackend {
         self.mend_after_power_loss()
     }
 
+    fn in_stead_of_torn(&self, key: &Key, torn: Generation) -> Result<Option<Stat>> {
+        self.current_in_stead_of(key, torn)
+    }
+
     fn settle(&self, end: bool) -> Result<()> {
         self.settle_all(end)
     }

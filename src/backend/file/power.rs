@@ -207,6 +207,21 @@ impl FileBackend {
         Ok(torn)
     }
 
+    pub(super) fn current_in_stead_of(&self, key: &Key, torn: Generation) -> Result<Option<Stat>> {
+        let kept = self.kept(key)?;
+        let is_torn = |number: u64| {
+            let mut found = kept.iter().filter(|info| info.generation.get() == number);
+            found.any(|info| matches!(&info.kept, Kept::Lost(note) if note.starts_with(TORN)))
+        };
+        let stat = match self.look(key) {
+            Ok(stat) => stat,
+            Err(error) if error.is_not_found() => return Ok(None),
+            Err(error) => return Err(error),
+        };
+        let current = stat.generation.filter(|current| *current > torn);
+        Ok(current.filter(|current| (torn.get()..current.get()).all(is_torn)).map(|_| stat))
+    }
+
     fn mend_history(&self, key: &Key, through: Timestamp, torn: &mut Vec<Torn>) -> Result<()> {
         let _tree = self.locks.share_tree(key)?;
         let _lock = self.locks.key(key)?;
@@ -325,7 +340,6 @@ impl FileBackend {
         if let Some(name) = kept_name(found, now, good.is_none()) {
             self.keep_as_note(key, &name, &text, found.stat.mtime)?;
         }
-        let fsync = || rustix::fs::fsync(place.dir.reopen()?);
         match good {
             Some((_, size, file, mtime)) => {
                 let staged = self.stage_copy(key, &file, size)?;
@@ -337,7 +351,7 @@ impl FileBackend {
             }
             None => rustix::fs::unlinkat(&place.dir, &place.name, AtFlags::empty()).map_err(|e| failed(e.into()))?,
         }
-        fsync().map_err(|e| failed(e.into()))?;
+        place.dir.sync().map_err(|e| failed(e.into()))?;
         Ok(Torn { key: key.clone(), generation, restored: brought_back, current: true, remains })
     }
 
