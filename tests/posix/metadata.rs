@@ -39,6 +39,29 @@ fn times_are_kept_to_the_nanosecond() {
     check(store.path());
 }
 
+/// Any user may set any time on a file of theirs; the nearest that the medium can hold is kept. Each is set more often
+/// than the daemon has threads, so that none of them can have died of it.
+#[test]
+fn no_time_is_too_extreme_for_the_daemon() {
+    let store = Store::new();
+    let mount = store.mount();
+    fs::write(mount.join("file"), b"x").unwrap();
+    fs::create_dir(mount.join("dir")).unwrap();
+    for tv_sec in [i64::MIN, i64::MIN + 1, -9_223_372_037, 9_223_372_036, i64::MAX - 1, i64::MAX] {
+        for tv_nsec in [0, 1, 999_999_999] {
+            let time = Timespec { tv_sec, tv_nsec };
+            let times = Timestamps { last_access: time, last_modification: time };
+            for name in ["file", "dir"] {
+                rustix::fs::utimensat(CWD, mount.join(name), &times, AtFlags::empty())
+                    .unwrap_or_else(|error| panic!("{tv_sec}.{tv_nsec} for {name}: {error}"));
+                assert_eq!(fs::symlink_metadata(mount.join(name)).unwrap().mtime() < 0, tv_sec < 0, "{tv_sec}");
+            }
+        }
+    }
+    assert_eq!(fs::read(mount.join("file")).unwrap(), b"x");
+    mount.unmount();
+}
+
 #[test]
 fn changes_touch_the_times_that_they_should() {
     let store = Store::new();
