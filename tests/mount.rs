@@ -55,7 +55,7 @@ fn umount_waits_for_what_is_under_way() {
     let mount = store.mount();
     let held = fs::File::create(mount.join("file")).unwrap();
     let said = run_within(Command::new(sepia_binary()).arg("umount").arg(mount.path()), common::LIMIT);
-    assert!(!said.status.success(), "a mount in use is not taken down");
+    assert_eq!(said.status.code(), Some(5), "a mount in use is not taken down");
     assert!(said.stderr.contains("use") || said.stderr.contains("busy"), "{}", said.stderr);
     drop(held);
     mount.unmount();
@@ -151,4 +151,34 @@ fn as_root_mount_and_fstab_know_the_type() {
     ));
     assert!(!is_mounted(&dir));
     assert_eq!(store.generations("file"), [1, 2, 3]);
+}
+
+/// mount(8), EXIT STATUS: 1 is a wrong call, 32 a failure. Scripts and systemd go by them.
+#[test]
+fn as_root_the_helper_ends_with_the_exit_codes_of_mount() {
+    need_root();
+    let store = Store::new();
+    store.scratch().dir("dir");
+    run(&mut common::script_with_mount_helper(
+        store.scratch().path(),
+        "ends() { local code=$1 status=0; shift; \"$@\" || status=$?; test $status = $code || { echo \"$*: $status\" >&2; exit 1; }; }
+         helper() { (exec -a mount.fuse.sepia sepia \"$@\"); }
+         unhelper() { (exec -a umount.fuse.sepia sepia \"$@\"); }
+         ends 1 mount -t fuse.sepia -o nonsense store dir
+         ends 1 helper store
+         ends 1 helper store dir -x
+         ends 1 unhelper
+         ends 32 mount -t fuse.sepia nowhere dir
+         ends 32 helper store nowhere
+         ends 32 unhelper dir
+         ends 0 mount -t fuse.sepia store dir
+         trap 'umount -l dir' EXIT
+         ends 32 helper store dir
+         exec 3> dir/file
+         ends 32 unhelper dir
+         exec 3>&-
+         ends 0 unhelper dir
+         trap - EXIT
+         ends 0 helper -f store dir",
+    ));
 }
