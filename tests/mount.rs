@@ -34,6 +34,15 @@ fn a_mount_in_the_background_answers_when_the_command_returns() {
     assert_eq!(store.generations("file"), [1, 2, 3, 4, 5]);
 }
 
+/// Nothing of Sepia's own may be in the way, such as a daemon that is looking at its mount.
+#[test]
+fn a_mount_can_be_taken_down_as_soon_as_it_answers() {
+    let store = Store::new();
+    for _ in 0..30 {
+        store.mount().unmount();
+    }
+}
+
 #[test]
 fn a_signal_ends_the_daemon_in_order() {
     for signal in [Signal::TERM, Signal::INT] {

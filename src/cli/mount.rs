@@ -224,8 +224,9 @@ fn serve(args: &MountArgs, options: &MountOptions) -> Result<(), Failure> {
             }
         })
         .map_err(cant)?;
-    let answers = dir.metadata().and_then(|_| log.map_or(Ok(()), |log| detach(&log)));
-    if let Err(error) = answers {
+    // Looked at only for somebody who waits for the answer: meanwhile the mount is in use, and can't be ended.
+    let reported = log.map_or(Ok(()), |log| dir.metadata().and_then(|_| detach(&log)));
+    if let Err(error) = reported {
         let _ = unmounter.unmount(true);
         return Err(cant(error));
     }
