@@ -6,7 +6,7 @@ use std::fs;
 use std::process::Command;
 
 use common::{
-    Store, is_mounted, need_root, run, run_within, sepia_binary, sh, sh_as_ordinary_user, sh_fails, wait_for,
+    LoopFs, Store, is_mounted, need_root, run, run_within, sepia_binary, sh, sh_as_ordinary_user, sh_fails, wait_for,
 };
 use rustix::process::Signal;
 
@@ -190,4 +190,45 @@ fn as_root_the_helper_ends_with_the_exit_codes_of_mount() {
          trap - EXIT
          ends 0 helper -f store dir",
     ));
+}
+
+#[test]
+fn as_root_a_read_only_mount_can_be_made_writable() {
+    need_root();
+    let scratch = common::Scratch::new();
+    let disk = LoopFs::new(&scratch, "ext4", 64 << 20);
+    let store = Store::at(scratch, disk.path().join("store"));
+    std::os::unix::fs::symlink(store.path(), store.scratch().path().join("store")).unwrap();
+    store.scratch().dir("dir");
+    run(&mut common::script_with_mount_helper(
+        store.scratch().path(),
+        "trap 'umount -l dir || true' EXIT
+         refused() { local status=0; \"$@\" 2> said || status=$?; test $status = 32; }
+         mount -t fuse.sepia -o ro,noatime store dir
+         ! echo x > dir/file
+         ! touch dir/file
+         mount -o remount,rw dir
+         findmnt -no OPTIONS dir | grep -w rw | grep -qw noatime
+         echo one > dir/file
+         mount -o remount,ro dir
+         ! echo x > dir/file
+         # What the daemon would have to know is refused, and says what to do.
+         refused mount -o remount,rw,atime dir
+         grep -q 'was mounted with noatime.*unmount it' said
+         sepia umount dir
+         # So is what the medium can't do.
+         mount -o remount,ro ext4.dir
+         mount -t fuse.sepia -o ro store dir
+         refused mount -o remount,rw dir
+         grep -q \"can't write to the store\" said
+         findmnt -no OPTIONS dir | grep -qw ro
+         # A mount that nobody could be told of doesn't become one that changes things.
+         mount -o remount,rw ext4.dir
+         refused mount -o remount,rw dir
+         grep -q \"couldn't be written to when it was mounted\" said
+         sepia umount dir
+         refused mount -t fuse.sepia -o remount,rw store dir
+         grep -q 'no Sepia store is mounted there' said",
+    ));
+    assert_eq!(store.generations("file"), [1]);
 }

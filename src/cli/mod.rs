@@ -23,6 +23,7 @@ mod process;
 mod progress;
 mod put;
 mod recover;
+mod remount;
 mod restore;
 mod rm;
 mod stat;

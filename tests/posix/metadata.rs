@@ -116,6 +116,57 @@ fn changes_touch_the_times_that_they_should() {
     }
 }
 
+/// As relatime has it (mount(8)): the first read after a change is marked, and not the next one. The same for what the
+/// kernel reads from its own cache; and with noatime nothing, neither on the mount nor in the store.
+#[test]
+fn as_root_reading_is_marked_as_relatime_has_it_or_not_at_all() {
+    let scratch = common::Scratch::new();
+    let disk = common::LoopFs::new(&scratch, "ext4", 64 << 20);
+    let store = Store::at(scratch, disk.path().join("store"));
+    let atimes = |mount: &common::Mount, name: &str| {
+        let of = |path: &Path| fs::metadata(path).map(|meta| (meta.atime(), meta.atime_nsec())).unwrap();
+        let (above, below) = (of(&mount.join(name)), of(&store.path().join(name)));
+        assert_eq!(above, below, "{name}: the mount says the same as the store");
+        above
+    };
+    let a_moment = || thread::sleep(std::time::Duration::from_millis(20));
+    let mount = store.mount();
+    fs::create_dir(mount.join("dir")).unwrap();
+    // Whole pages that were just written are read from the kernel's cache.
+    for (name, bytes) in [("small", 5), ("large", 300_000), ("pages", 65_536), ("empty", 0)] {
+        fs::write(mount.join(name), vec![b'x'; bytes]).unwrap();
+        let written = atimes(&mount, name);
+        a_moment();
+        fs::read(mount.join(name)).unwrap();
+        let first = atimes(&mount, name);
+        assert!(first > written || bytes == 0, "{name}: the first read after a change is marked");
+        a_moment();
+        fs::read(mount.join(name)).unwrap();
+        assert_eq!(atimes(&mount, name), first, "{name}: the second is not");
+        a_moment();
+        fs::write(mount.join(name), vec![b'y'; bytes]).unwrap();
+        fs::OpenOptions::new().write(true).open(mount.join(name)).unwrap();
+        assert_eq!(atimes(&mount, name), first, "{name}: writing is no reading");
+        fs::set_permissions(mount.join(name), fs::Permissions::from_mode(0o600)).unwrap();
+        fs::read(mount.join(name)).unwrap();
+        assert!(atimes(&mount, name) > first || bytes == 0, "{name}: read after its change");
+    }
+    let made = atimes(&mount, "dir");
+    a_moment();
+    fs::write(mount.join("dir/file"), "x").unwrap();
+    fs::read_dir(mount.join("dir")).unwrap().count();
+    assert!(atimes(&mount, "dir") > made, "a listing is marked");
+    drop(mount);
+
+    let mount = store.mount_with(&["-o", "noatime"]);
+    fs::write(mount.join("small"), "changed").unwrap();
+    fs::write(mount.join("dir/other"), "x").unwrap();
+    let before = (atimes(&mount, "small"), atimes(&mount, "large"), atimes(&mount, "dir"));
+    a_moment();
+    mount.sh("touch -md 2001-01-01 large; cat small large > /dev/null; ls dir > /dev/null");
+    assert_eq!((atimes(&mount, "small"), atimes(&mount, "large"), atimes(&mount, "dir")), before);
+}
+
 #[test]
 fn statfs_tells_of_the_disk_below() {
     let store = Store::new();
