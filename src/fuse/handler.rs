@@ -425,7 +425,7 @@ impl Filesystem for Handler {
 
     fn setxattr(
         &self,
-        _request: &Request,
+        request: &Request,
         ino: INodeNo,
         name: &OsStr,
         value: &[u8],
@@ -434,7 +434,7 @@ impl Filesystem for Handler {
         reply: ReplyEmpty,
     ) {
         let set = self.call("setxattr", |fs| match value.len() {
-            0..=XATTR_MAX => fs.setxattr(ino.0, name, value, flags),
+            0..=XATTR_MAX => fs.setxattr(&caller(request, 0), ino.0, name, value, flags),
             _ => Err(Errno::TOOBIG),
         });
         empty(reply, set);
