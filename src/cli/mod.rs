@@ -12,6 +12,7 @@ mod diff;
 mod exit;
 mod history;
 mod init;
+mod interrupt;
 mod ls;
 mod man;
 pub mod mount;
