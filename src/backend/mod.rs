@@ -14,6 +14,7 @@ mod copy;
 mod error;
 pub mod file;
 mod history;
+mod journal;
 pub mod memory;
 mod staging;
 mod stat;
