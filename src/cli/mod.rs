@@ -13,6 +13,7 @@ mod exit;
 mod history;
 mod init;
 mod interrupt;
+mod live;
 mod ls;
 mod man;
 pub mod mount;

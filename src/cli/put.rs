@@ -10,7 +10,7 @@ use super::output::Output;
 use super::progress::{Counted, Progress};
 use super::state::JsonStat;
 use super::target::StoreArg;
-use super::{Failure, output};
+use super::{Failure, live, output};
 use crate::backend::Stat;
 use crate::types::{Generation, Key, Precondition};
 
@@ -65,7 +65,10 @@ pub fn run(args: &PutArgs, store: &StoreArg) -> Result<(), Failure> {
     let saved = target.store.put(&target.key, &mut bytes, expect);
     drop(bytes);
     match saved {
-        Ok(stat) => report(&target.key, &stat, "saved", args.json),
+        Ok(stat) => {
+            live::show_names(&target.store, [&target.key]);
+            report(&target.key, &stat, "saved", args.json)
+        }
         Err(error) => {
             // With the store its place in the staging area is given up, which ending by the signal would leave behind.
             drop(target);
