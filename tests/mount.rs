@@ -6,7 +6,7 @@ use std::fs;
 use std::process::Command;
 
 use common::{
-    Store, is_mounted, need_root, run, run_within, sepia_binary, sh, sh_as_ordinary_user, sh_fails, wait_for,
+    LoopFs, Store, is_mounted, need_root, run, run_within, sepia_binary, sh, sh_as_ordinary_user, sh_fails, wait_for,
 };
 use rustix::process::Signal;
 
@@ -34,6 +34,15 @@ fn a_mount_in_the_background_answers_when_the_command_returns() {
     assert_eq!(store.generations("file"), [1, 2, 3, 4, 5]);
 }
 
+/// Nothing of Sepia's own may be in the way, such as a daemon that is looking at its mount.
+#[test]
+fn a_mount_can_be_taken_down_as_soon_as_it_answers() {
+    let store = Store::new();
+    for _ in 0..30 {
+        store.mount().unmount();
+    }
+}
+
 #[test]
 fn a_signal_ends_the_daemon_in_order() {
     for signal in [Signal::TERM, Signal::INT] {
@@ -55,7 +64,7 @@ fn umount_waits_for_what_is_under_way() {
     let mount = store.mount();
     let held = fs::File::create(mount.join("file")).unwrap();
     let said = run_within(Command::new(sepia_binary()).arg("umount").arg(mount.path()), common::LIMIT);
-    assert!(!said.status.success(), "a mount in use is not taken down");
+    assert_eq!(said.status.code(), Some(5), "a mount in use is not taken down");
     assert!(said.stderr.contains("use") || said.stderr.contains("busy"), "{}", said.stderr);
     drop(held);
     mount.unmount();
@@ -151,4 +160,75 @@ fn as_root_mount_and_fstab_know_the_type() {
     ));
     assert!(!is_mounted(&dir));
     assert_eq!(store.generations("file"), [1, 2, 3]);
+}
+
+/// mount(8), EXIT STATUS: 1 is a wrong call, 32 a failure. Scripts and systemd go by them.
+#[test]
+fn as_root_the_helper_ends_with_the_exit_codes_of_mount() {
+    need_root();
+    let store = Store::new();
+    store.scratch().dir("dir");
+    run(&mut common::script_with_mount_helper(
+        store.scratch().path(),
+        "ends() { local code=$1 status=0; shift; \"$@\" || status=$?; test $status = $code || { echo \"$*: $status\" >&2; exit 1; }; }
+         helper() { (exec -a mount.fuse.sepia sepia \"$@\"); }
+         unhelper() { (exec -a umount.fuse.sepia sepia \"$@\"); }
+         ends 1 mount -t fuse.sepia -o nonsense store dir
+         ends 1 helper store
+         ends 1 helper store dir -x
+         ends 1 unhelper
+         ends 32 mount -t fuse.sepia nowhere dir
+         ends 32 helper store nowhere
+         ends 32 unhelper dir
+         ends 0 mount -t fuse.sepia store dir
+         trap 'umount -l dir' EXIT
+         ends 32 helper store dir
+         exec 3> dir/file
+         ends 32 unhelper dir
+         exec 3>&-
+         ends 0 unhelper dir
+         trap - EXIT
+         ends 0 helper -f store dir",
+    ));
+}
+
+#[test]
+fn as_root_a_read_only_mount_can_be_made_writable() {
+    need_root();
+    let scratch = common::Scratch::new();
+    let disk = LoopFs::new(&scratch, "ext4", 64 << 20);
+    let store = Store::at(scratch, disk.path().join("store"));
+    std::os::unix::fs::symlink(store.path(), store.scratch().path().join("store")).unwrap();
+    store.scratch().dir("dir");
+    run(&mut common::script_with_mount_helper(
+        store.scratch().path(),
+        "trap 'umount -l dir || true' EXIT
+         refused() { local status=0; \"$@\" 2> said || status=$?; test $status = 32; }
+         mount -t fuse.sepia -o ro,noatime store dir
+         ! echo x > dir/file
+         ! touch dir/file
+         mount -o remount,rw dir
+         findmnt -no OPTIONS dir | grep -w rw | grep -qw noatime
+         echo one > dir/file
+         mount -o remount,ro dir
+         ! echo x > dir/file
+         # What the daemon would have to know is refused, and says what to do.
+         refused mount -o remount,rw,atime dir
+         grep -q 'was mounted with noatime.*unmount it' said
+         sepia umount dir
+         # So is what the medium can't do.
+         mount -o remount,ro ext4.dir
+         mount -t fuse.sepia -o ro store dir
+         refused mount -o remount,rw dir
+         grep -q \"can't write to the store\" said
+         findmnt -no OPTIONS dir | grep -qw ro
+         # A mount that nobody could be told of doesn't become one that changes things.
+         mount -o remount,rw ext4.dir
+         refused mount -o remount,rw dir
+         grep -q \"couldn't be written to when it was mounted\" said
+         sepia umount dir
+         refused mount -t fuse.sepia -o remount,rw store dir
+         grep -q 'no Sepia store is mounted there' said",
+    ));
+    assert_eq!(store.generations("file"), [1]);
 }

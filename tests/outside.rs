@@ -116,3 +116,39 @@ fn links_never_lead_the_daemon_out_of_the_store() {
     assert!(library.get(&sepia::Key::parse("Note/secret").unwrap()).is_err());
     mount.unmount();
 }
+
+/// Though the kernel remembers names, and that there is none, for a second: no test here waits for that.
+#[test]
+fn names_that_a_command_changed_are_seen_when_it_returns() {
+    let store = Store::new();
+    let mount = store.mount();
+    let there = |key: &str| mount.join(key).symlink_metadata().is_ok();
+    for round in 0..3 {
+        let (a, b) = (format!("New{round}/dir/a"), format!("New{round}/b"));
+        assert!(!there(&format!("New{round}")) && !there(&a) && !there(&b));
+        store.sepia(&["put", &a, "/etc/hostname"]);
+        assert!(there(&a), "a new object in new directories");
+        store.sepia(&["mv", &a, &b]);
+        assert!(there(&b) && !there(&a), "a rename");
+        store.sepia(&["rm", &b]);
+        assert!(!there(&b), "a removal");
+        store.sepia(&["restore", "--generation", "1", &b]);
+        assert!(there(&b), "what was brought back");
+        store.sepia(&["put", &a, "/etc/hostname"]);
+        assert!(there(&a));
+        store.sepia(&["rm", "-r", &format!("New{round}")]);
+        assert!(!there(&a) && !there(&b) && !there(&format!("New{round}")), "a removal of all");
+    }
+    assert_eq!(mount.sh("ls -A"), "");
+    // A mount that hangs holds nobody up for long.
+    let key = "Note/x";
+    assert!(!there(key));
+    rustix::process::kill_process(mount.pid(), rustix::process::Signal::STOP).unwrap();
+    let start = std::time::Instant::now();
+    let put = common::run_within(&mut store.command(&["put", key, "/etc/hostname"]), common::LIMIT);
+    rustix::process::kill_process(mount.pid(), rustix::process::Signal::CONT).unwrap();
+    assert!(put.status.success(), "{}", put.stderr);
+    assert!(start.elapsed() < std::time::Duration::from_secs(20));
+    assert_eq!(fs::read(mount.join(key)).unwrap(), fs::read("/etc/hostname").unwrap());
+    mount.unmount();
+}

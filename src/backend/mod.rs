@@ -14,6 +14,7 @@ mod copy;
 mod error;
 pub mod file;
 mod history;
+mod journal;
 pub mod memory;
 mod staging;
 mod stat;
@@ -29,7 +30,7 @@ pub use error::{Error, Result};
 pub use history::{GenerationInfo, GenerationName, Kept};
 pub use staging::{Abandoned, Intent, Owner, Staged, StagingArea};
 pub(crate) use stat::timestamps;
-pub use stat::{Creator, DirEntry, FileKind, FsStat, SetAttr, SetTime, Stat};
+pub use stat::{Creator, DirEntry, FileKind, FsStat, KeepAccessTimes, SetAttr, SetTime, Stat};
 
 use crate::types::{Generation, Key, Precondition, Timestamp};
 
@@ -255,6 +256,18 @@ pub trait Backend: Send + Sync + 'static {
     /// # Errors
     /// [`Error::NotFound`]; [`Error::Invalid`] when it is no regular file.
     fn open(&self, key: &Key) -> Result<Opened>;
+
+    /// From now on, reading leaves access times alone: the mount options noatime and, for directories, nodiratime.
+    fn keep_access_times(&self, which: KeepAccessTimes) {
+        let _ = which;
+    }
+
+    /// Somebody has read `opened` without the medium seeing it: marks the access, if relatime would (mount(8)).
+    /// Returns whether that changed its access time.
+    fn mark_read(&self, opened: &Opened) -> bool {
+        let _ = opened;
+        false
+    }
 
     /// Makes `staged` the current generation of `key`, with the metadata that the object has at that moment, and
     /// the modification time of `staged`. The superseded generation is kept. On failure `staged` is given back

@@ -11,7 +11,6 @@
 //! journal says about them, into the caller's own instance. The journal is written before the bytes, so a file
 //! without a line holds nothing. Knows nothing of what a commit is.
 
-use std::collections::HashMap;
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
@@ -23,10 +22,9 @@ use parking_lot::Mutex;
 use rustix::fs::{AtFlags, FlockOperation, Mode, OFlags, Timespec, Timestamps};
 use serde::{Deserialize, Serialize};
 
-use crate::types::{Generation, Key, ObjectId, Precondition, Timestamp};
+use super::journal::{self, Journal, Line};
+use crate::types::{Key, ObjectId, Precondition};
 
-/// A journal longer than this (bytes) is written anew with what still counts.
-const JOURNAL_MAX: u64 = 4 << 20;
 /// Emptied staged files that are kept for the next sessions, since an open is cheaper than a creation.
 const POOL_MAX: usize = 8;
 
@@ -84,14 +82,6 @@ struct Instance {
     _lock: OwnedFd,
 }
 
-#[derive(Debug)]
-struct Journal {
-    file: File,
-    length: u64,
-    next_slot: u64,
-    active: HashMap<u64, String>,
-}
-
 /// A staged file. Dropping it keeps the bytes for recovery; [`Staged::discard`] gives them up.
 #[derive(Debug)]
 #[must_use = "a staged file is committed, set aside or discarded; dropped, it waits for recovery"]
@@ -101,76 +91,6 @@ pub struct Staged {
     instance: Arc<Instance>,
     /// It has metadata of an object, so it can't serve another session.
     tainted: AtomicBool,
-}
-
-#[derive(Serialize, Deserialize)]
-struct Line {
-    slot: u64,
-    inode: u64,
-    key: String,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    generation: Option<Generation>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    id: Option<u64>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    absent: Option<bool>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    committed: Option<i64>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    append_from: Option<u64>,
-    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
-    acknowledged: bool,
-    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
-    in_place: bool,
-}
-
-impl Line {
-    fn new(slot: u64, inode: u64, intent: &Intent) -> Self {
-        let (generation, id, absent) = match intent.expect {
-            Precondition::Any => (None, None, None),
-            Precondition::Absent => (None, None, Some(true)),
-            Precondition::Generation(g) => (Some(g), None, None),
-            Precondition::Version(g, id, _) => (Some(g), Some(id.get()), None),
-            Precondition::Reserved(id) => (None, Some(id.get()), None),
-        };
-        Line {
-            slot,
-            inode,
-            key: intent.key.escaped(),
-            generation,
-            id,
-            committed: match intent.expect {
-                Precondition::Version(_, _, committed) => Some(committed.nanos()),
-                _ => None,
-            },
-            absent,
-            append_from: intent.append_from,
-            acknowledged: intent.acknowledged,
-            in_place: intent.in_place,
-        }
-    }
-
-    fn intent(&self) -> Option<Intent> {
-        let id = match self.id {
-            Some(raw) => Some(ObjectId::from_raw(raw)?),
-            None => None,
-        };
-        Some(Intent {
-            key: Key::unescape(&self.key).ok()?,
-            expect: match (self.generation, id) {
-                (Some(g), Some(id)) => {
-                    Precondition::Version(Generation::new(g.get())?, id, Timestamp::from_nanos(self.committed?))
-                }
-                (Some(g), None) => Precondition::Generation(Generation::new(g.get())?),
-                (None, Some(id)) => Precondition::Reserved(id),
-                (None, None) if self.absent == Some(true) => Precondition::Absent,
-                (None, None) => Precondition::Any,
-            },
-            append_from: self.append_from,
-            acknowledged: self.acknowledged,
-            in_place: self.in_place,
-        })
-    }
 }
 
 impl StagingArea {
@@ -225,11 +145,7 @@ impl StagingArea {
     pub fn stage(&self, intent: &Intent) -> io::Result<Staged> {
         let instance = self.instance()?;
         let pooled = instance.pool.lock().pop();
-        let slot = pooled.unwrap_or_else(|| {
-            let mut journal = instance.journal.lock();
-            journal.next_slot += 1;
-            journal.next_slot
-        });
+        let slot = pooled.unwrap_or_else(|| instance.journal.lock().new_slot());
         let flags = OFlags::RDWR | OFlags::CREATE | OFlags::CLOEXEC | OFlags::NOFOLLOW | OFlags::LARGEFILE;
         let file = rustix::fs::openat(&instance.dir, slot.to_string(), flags, Mode::RUSR | Mode::WUSR)?;
         let staged = Staged { file: Arc::new(File::from(file)), slot, instance, tainted: AtomicBool::new(false) };
@@ -279,19 +195,15 @@ impl StagingArea {
             let dead = !self.is_own(&path)
                 && open_lock(&path)
                     .is_ok_and(|lock| rustix::fs::flock(&lock, FlockOperation::NonBlockingLockShared).is_ok());
-            if dead && let Ok(journal) = std::fs::read(path.join("journal")) {
-                intents.extend(read_journal(&journal).values().filter_map(Line::intent));
+            if dead && let Ok(journal) = journal::read(&path) {
+                intents.extend(journal.values().filter_map(Line::intent));
             }
         }
         Ok(intents)
     }
 
     fn take_from(&self, path: &Path, taken: &mut Vec<Abandoned>) -> io::Result<()> {
-        let journal = match std::fs::read(path.join("journal")) {
-            Ok(bytes) => read_journal(&bytes),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => HashMap::new(),
-            Err(error) => return Err(error),
-        };
+        let journal = journal::read(path)?;
         for entry in std::fs::read_dir(path)? {
             let entry = entry?;
             let Some(slot) = entry.file_name().to_str().and_then(|name| name.parse::<u64>().ok()) else { continue };
@@ -309,11 +221,7 @@ impl StagingArea {
             let instance = self.instance()?;
             let flags = OFlags::RDWR | OFlags::CLOEXEC | OFlags::NOFOLLOW | OFlags::LARGEFILE;
             let file = File::from(rustix::fs::open(entry.path(), flags, Mode::empty())?);
-            let slot = {
-                let mut journal = instance.journal.lock();
-                journal.next_slot += 1;
-                journal.next_slot
-            };
+            let slot = instance.journal.lock().new_slot();
             let staged = Staged { file: Arc::new(file), slot, instance, tainted: AtomicBool::new(true) };
             staged.note(&intent)?;
             rustix::fs::rename(entry.path(), staged.path())?;
@@ -365,7 +273,7 @@ impl Drop for StagingArea {
     fn drop(&mut self) {
         let Some(instance) = self.instance.take().and_then(Arc::into_inner) else { return };
         // A clean end leaves nothing behind; what is still journaled waits for recovery.
-        if instance.journal.lock().active.is_empty() {
+        if instance.journal.lock().is_empty() {
             let _ = std::fs::remove_dir_all(&instance.path);
         }
     }
@@ -386,53 +294,14 @@ impl Instance {
         )?;
         rustix::fs::flock(&lock, FlockOperation::NonBlockingLockExclusive)?;
         write_owner(&hidden, owner)?;
-        let journal = File::options().append(true).create_new(true).open(hidden.join("journal"))?;
+        let journal = Mutex::new(Journal::create(&hidden)?);
         let dir = rustix::fs::open(&hidden, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
         rustix::fs::rename(&hidden, &path)?;
-        Ok(Instance {
-            path,
-            dir,
-            journal: Mutex::new(Journal { file: journal, length: 0, next_slot: 0, active: HashMap::new() }),
-            pool: Mutex::default(),
-            _lock: lock,
-        })
+        Ok(Instance { path, dir, journal, pool: Mutex::default(), _lock: lock })
     }
 
     fn forget(&self, slot: u64) {
-        let mut journal = self.journal.lock();
-        journal.active.remove(&slot);
-        if journal.active.is_empty() && journal.length > JOURNAL_MAX / 4 && journal.file.set_len(0).is_ok() {
-            journal.length = 0;
-        }
-    }
-}
-
-impl Journal {
-    fn write(&mut self, dir: &Path, slot: u64, line: String) -> io::Result<()> {
-        use io::Write;
-        if self.length > JOURNAL_MAX {
-            self.compact(dir)?;
-        }
-        if let Err(error) = self.file.write_all(line.as_bytes()) {
-            // Cut off what was written of the line, so that the next one stands by itself.
-            let _ = self.file.set_len(self.length);
-            return Err(error);
-        }
-        self.length += line.len() as u64;
-        self.active.insert(slot, line);
-        Ok(())
-    }
-
-    fn compact(&mut self, dir: &Path) -> io::Result<()> {
-        let text: String = self.active.values().map(String::as_str).collect();
-        let new = dir.join("journal.new");
-        std::fs::write(&new, &text)?;
-        let file = File::options().append(true).open(&new)?;
-        file.sync_all()?;
-        std::fs::rename(&new, dir.join("journal"))?;
-        self.length = text.len() as u64;
-        self.file = file;
-        Ok(())
+        self.journal.lock().forget(slot);
     }
 }
 
@@ -462,9 +331,7 @@ impl Staged {
             // Recovery finishes what the journal calls acknowledged, so this slot must never hold other bytes.
             self.tainted.store(true, Ordering::Relaxed);
         }
-        let mut line = serde_json::to_string(&Line::new(self.slot, inode, intent))?;
-        line.push('\n');
-        self.instance.journal.lock().write(&self.instance.path, self.slot, line)
+        self.instance.journal.lock().note(&self.instance.path, self.slot, inode, intent)
     }
 
     /// As [`Staged::note`], and makes the bytes and the journal survive a power loss: in this order, or recovery could
@@ -475,7 +342,7 @@ impl Staged {
     pub fn secure(&self, intent: &Intent) -> io::Result<()> {
         self.file.sync_all()?;
         self.note(intent)?;
-        self.instance.journal.lock().file.sync_all()?;
+        self.instance.journal.lock().sync()?;
         rustix::fs::fsync(&self.instance.dir)?;
         Ok(())
     }
@@ -514,22 +381,12 @@ fn write_owner(dir: &Path, owner: &Owner) -> io::Result<()> {
     std::fs::write(dir.join("owner.json"), serde_json::to_string(owner)? + "\n")
 }
 
-/// The last whole line of each slot. A line that was cut off or scrambled says nothing about any file.
-fn read_journal(bytes: &[u8]) -> HashMap<u64, Line> {
-    let mut lines = HashMap::new();
-    for text in bytes.split_inclusive(|&b| b == b'\n').filter_map(|line| line.strip_suffix(b"\n")) {
-        if let Ok(line) = serde_json::from_slice::<Line>(text) {
-            lines.insert(line.slot, line);
-        }
-    }
-    lines
-}
-
 #[cfg(test)]
 mod tests {
     use std::os::unix::fs::FileExt;
 
     use super::*;
+    use crate::types::{Generation, Timestamp};
 
     fn intent(key: &str) -> Intent {
         Intent {
@@ -564,13 +421,5 @@ mod tests {
         a.stage(&intent("Note/1")).unwrap().discard();
         drop(a);
         assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0);
-    }
-
-    #[test]
-    fn a_scrambled_journal_says_nothing() {
-        let good = serde_json::to_string(&Line::new(1, 2, &intent("a"))).unwrap();
-        let text = format!("{good}\n{{\"slot\":2,\"ino\0\n{good}");
-        assert_eq!(read_journal(text.as_bytes()).len(), 1);
-        assert!(read_journal(b"\xff\xff\n[]\n{}\n").is_empty());
     }
 }

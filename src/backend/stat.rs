@@ -132,6 +132,15 @@ pub(crate) fn timestamps(atime: Option<SetTime>, mtime: Option<SetTime>) -> Time
     Timestamps { last_access: timespec(atime), last_modification: timespec(mtime) }
 }
 
+/// What reading does not mark as accessed.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct KeepAccessTimes {
+    /// Files.
+    pub files: bool,
+    /// Directories.
+    pub directories: bool,
+}
+
 /// Metadata to change; `None` leaves a value as it is.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct SetAttr {

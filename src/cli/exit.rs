@@ -48,6 +48,35 @@ impl ExitCode {
     }
 }
 
+/// How a helper of mount(8) or umount(8) ends, which they pass on as their own exit code (mount(8), EXIT STATUS).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+pub enum HelperExit {
+    /// It was done.
+    Done = 0,
+    /// The helper was called wrongly.
+    Usage = 1,
+    /// It failed.
+    Failure = 32,
+}
+
+impl ExitCode {
+    /// The same for mount(8) and umount(8).
+    pub fn of_mount_helper(self) -> HelperExit {
+        match self {
+            ExitCode::Done => HelperExit::Done,
+            ExitCode::Usage => HelperExit::Usage,
+            _ => HelperExit::Failure,
+        }
+    }
+}
+
+impl From<HelperExit> for std::process::ExitCode {
+    fn from(code: HelperExit) -> Self {
+        (code as u8).into()
+    }
+}
+
 impl From<ExitCode> for std::process::ExitCode {
     fn from(code: ExitCode) -> Self {
         (code as u8).into()

@@ -12,6 +12,8 @@ mod diff;
 mod exit;
 mod history;
 mod init;
+mod interrupt;
+mod live;
 mod ls;
 mod man;
 pub mod mount;
@@ -23,6 +25,7 @@ mod process;
 mod progress;
 mod put;
 mod recover;
+mod remount;
 mod restore;
 mod rm;
 mod stat;
@@ -72,29 +75,29 @@ enum Command {
 /// The whole program: reads the command line, does what it says, prints what went wrong.
 pub fn main() -> std::process::ExitCode {
     let mut argv: Vec<OsString> = std::env::args_os().collect();
-    let result = if is_called(&argv, "mount.fuse.sepia") || is_called(&argv, "mount.sepia") {
-        mount::run_helper(argv.split_off(1))
-    } else if is_called(&argv, "umount.fuse.sepia") {
-        umount::run_helper(argv.split_off(1))
-    } else {
-        match Args::try_parse_from(argv) {
-            Ok(args) => run(args),
-            Err(error) => {
-                // Nobody is left to tell when the terminal is gone.
-                let _ = error.print();
-                return std::process::ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(ExitCode::Usage as u8));
-            }
-        }
-    };
-    match result {
-        Ok(()) => ExitCode::Done.into(),
-        Err(failure) => {
-            if !failure.message.is_empty() {
-                eprintln!("sepia: {}", failure.message);
-            }
-            failure.code.into()
+    if is_called(&argv, "mount.fuse.sepia") || is_called(&argv, "mount.sepia") {
+        return ended(mount::run_helper(argv.split_off(1))).of_mount_helper().into();
+    }
+    if is_called(&argv, "umount.fuse.sepia") {
+        return ended(umount::run_helper(argv.split_off(1))).of_mount_helper().into();
+    }
+    match Args::try_parse_from(argv) {
+        Ok(args) => ended(run(args)).into(),
+        Err(error) => {
+            // Nobody is left to tell when the terminal is gone.
+            let _ = error.print();
+            std::process::ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(ExitCode::Usage as u8))
         }
     }
+}
+
+/// Says what went wrong, if anything did.
+fn ended(result: Result<(), Failure>) -> ExitCode {
+    let Err(failure) = result else { return ExitCode::Done };
+    if !failure.message.is_empty() {
+        eprintln!("sepia: {}", failure.message);
+    }
+    failure.code
 }
 
 /// Whether the program was called by this name: mount(8) and umount(8) run `mount.TYPE` and `umount.TYPE`.

@@ -22,6 +22,7 @@ use signal_hook::iterator::Signals;
 use super::mount_options::MountOptions;
 use super::process::{Process, keep_descriptors_to_oneself, raise_file_limit};
 use super::{ExitCode, Failure};
+use crate::backend::KeepAccessTimes;
 use crate::fs::{Fs, FsOptions};
 use crate::fuse::{self, MountConfig, Unmounter, mountinfo};
 use crate::store::{Location, Store};
@@ -125,15 +126,9 @@ pub fn run_helper(args: Vec<OsString>) -> Result<(), Failure> {
 
 fn start(args: MountArgs, options: &MountOptions) -> Result<(), Failure> {
     if options.remount {
-        return remount(&args.dir, options.flags);
+        return super::remount::run(&mount_point(&args.dir)?, options.flags);
     }
     if args.foreground { serve(&args, options) } else { start_in_background(&args, options) }
-}
-
-/// Changes the flags that the kernel enforces. What the mount was started with as read-only stays so.
-fn remount(dir: &Path, flags: MountFlags) -> Result<(), Failure> {
-    rustix::mount::mount_remount(dir, flags, "")
-        .map_err(|error| Failure::error(format!("{}: can't change the mount: {error}", dir.display())))
 }
 
 fn start_in_background(args: &MountArgs, options: &MountOptions) -> Result<(), Failure> {
@@ -188,7 +183,12 @@ fn serve(args: &MountArgs, options: &MountOptions) -> Result<(), Failure> {
 
     let cant = |error: io::Error| Failure::error(format!("can't mount {location} on {}: {error}", dir.display()));
     let mut signals = Signals::new([SIGTERM, SIGINT, SIGHUP]).map_err(cant)?;
-    let fs = Arc::new(Fs::new(store, FsOptions { read_only, ..FsOptions::default() }));
+    store.backend().keep_access_times(KeepAccessTimes {
+        files: options.flags.contains(MountFlags::NOATIME),
+        directories: options.flags.intersects(MountFlags::NOATIME | MountFlags::NODIRATIME),
+    });
+    // A read-only mount is the kernel's business, so that it can be made writable later.
+    let fs = Arc::new(Fs::new(store, FsOptions::default()));
     let config = MountConfig {
         source: options.source.clone().unwrap_or_else(|| url(&location)),
         store: url(&location),
@@ -224,8 +224,9 @@ fn serve(args: &MountArgs, options: &MountOptions) -> Result<(), Failure> {
             }
         })
         .map_err(cant)?;
-    let answers = dir.metadata().and_then(|_| log.map_or(Ok(()), |log| detach(&log)));
-    if let Err(error) = answers {
+    // Looked at only for somebody who waits for the answer: meanwhile the mount is in use, and can't be ended.
+    let reported = log.map_or(Ok(()), |log| dir.metadata().and_then(|_| detach(&log)));
+    if let Err(error) = reported {
         let _ = unmounter.unmount(true);
         return Err(cant(error));
     }

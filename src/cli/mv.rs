@@ -2,10 +2,10 @@
 
 use std::ffi::OsString;
 
-use super::Failure;
 use super::output::Output;
 use super::state::JsonStat;
 use super::target::StoreArg;
+use super::{Failure, live};
 use crate::backend::FileKind;
 use crate::types::Precondition;
 
@@ -43,6 +43,7 @@ pub fn run(args: &MvArgs, store: &StoreArg) -> Result<(), Failure> {
     }
     let expect = if args.if_absent { Precondition::Absent } else { Precondition::Any };
     let stat = target.store.rename(from, &to, expect)?;
+    live::show_names(&target.store, [from, &to]);
     let mut out = Output::new();
     if args.json {
         out.json(&JsonStat::new(&to, &stat))?;

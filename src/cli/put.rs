@@ -2,14 +2,15 @@
 
 use std::ffi::OsString;
 use std::fs::File;
-use std::io::Read;
+use std::os::fd::AsFd;
 use std::os::unix::ffi::OsStrExt;
 
+use super::interrupt::{Interrupt, UntilInterrupted};
 use super::output::Output;
 use super::progress::{Counted, Progress};
 use super::state::JsonStat;
 use super::target::StoreArg;
-use super::{Failure, output};
+use super::{Failure, live, output};
 use crate::backend::Stat;
 use crate::types::{Generation, Key, Precondition};
 
@@ -44,21 +45,37 @@ pub fn run(args: &PutArgs, store: &StoreArg) -> Result<(), Failure> {
         None if args.if_absent => Precondition::Absent,
         None => Precondition::Any,
     };
-    let (inner, total): (Box<dyn Read>, _) = match args.file.as_deref().filter(|&file| file != "-") {
-        None => (Box::new(std::io::stdin().lock()), None),
+    let (source, total) = match args.file.as_deref().filter(|&file| file != "-") {
+        None => {
+            let input = std::io::stdin().as_fd().try_clone_to_owned();
+            (File::from(input.map_err(|error| Failure::error(format!("standard input: {error}")))?), None)
+        }
         Some(file) => {
             let fail = |error| Failure::error(format!("{}: {error}", output::name(file.as_bytes())));
             let file = File::open(file).map_err(fail)?;
             let total = file.metadata().map_err(fail)?.len();
-            (Box::new(file), Some(total))
+            (file, Some(total))
         }
     };
     // Others see who is at work when this takes long; if they can't be told, saving fails for the same reason.
     let _ = target.store.backend().staging().announce(&format!("put {}", target.key), false);
+    let interrupt = Interrupt::new().map_err(|error| Failure::error(format!("can't wait for signals: {error}")))?;
+    let inner = UntilInterrupted { source, interrupt: &interrupt };
     let mut bytes = Counted { inner, progress: Progress::new(target.key.to_string(), total) };
-    let stat = target.store.put(&target.key, &mut bytes, expect)?;
+    let saved = target.store.put(&target.key, &mut bytes, expect);
     drop(bytes);
-    report(&target.key, &stat, "saved", args.json)
+    match saved {
+        Ok(stat) => {
+            live::show_names(&target.store, [&target.key]);
+            report(&target.key, &stat, "saved", args.json)
+        }
+        Err(error) => {
+            // With the store its place in the staging area is given up, which ending by the signal would leave behind.
+            drop(target);
+            interrupt.end();
+            Err(error.into())
+        }
+    }
 }
 
 /// Says what was saved.

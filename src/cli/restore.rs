@@ -2,9 +2,9 @@
 
 use std::ffi::OsString;
 
-use super::Failure;
 use super::put::report;
 use super::target::StoreArg;
+use super::{Failure, live};
 use crate::backend;
 use crate::store::Error;
 use crate::types::{Generation, Precondition};
@@ -39,5 +39,6 @@ pub fn run(args: &RestoreArgs, store: &StoreArg) -> Result<(), Failure> {
     };
     let expect = args.if_generation.map_or(found, Precondition::Generation);
     let stat = target.store.restore(&target.key, args.generation, expect)?;
+    live::show_names(&target.store, [&target.key]);
     report(&target.key, &stat, &format!("generation {} restored", args.generation), args.json)
 }

@@ -4,9 +4,9 @@ use std::ffi::OsString;
 
 use serde::Serialize;
 
-use super::Failure;
 use super::output::{JsonKey, Output};
 use super::target::{StoreArg, Target};
+use super::{Failure, live};
 use crate::backend::FileKind;
 use crate::store::Store;
 use crate::types::{Generation, Key, Precondition};
@@ -51,6 +51,9 @@ pub fn run(args: &RmArgs, store: &StoreArg) -> Result<(), Failure> {
         if result.is_err() {
             break;
         }
+    }
+    if let Some(Target { store, .. }) = targets.first() {
+        live::show_names(store, removed.iter().map(|(key, _)| key));
     }
     // What was removed before a failure is said all the same.
     if args.json {

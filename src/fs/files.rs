@@ -354,6 +354,10 @@ impl Fs {
                 return Ok(Joined::Newer);
             }
             keep = !replaced && self.note_opened(ino, &opened.stat);
+            // What the kernel has in its cache it reads there: an open that can read counts as an access then.
+            if keep && flags & OFlags::ACCMODE != OFlags::WRONLY && self.store.backend().mark_read(&opened) {
+                self.watching.invalidate_attributes(ino);
+            }
             if !same {
                 state.current = Some(Opened { file: opened.file.clone(), stat: opened.stat.clone() });
             }

@@ -11,6 +11,7 @@ mod attr;
 mod dirs;
 mod errno;
 mod files;
+mod groups;
 mod names;
 mod nodes;
 mod types;

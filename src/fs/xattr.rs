@@ -10,14 +10,18 @@ use rustix::fs::XattrFlags;
 use rustix::io::Errno;
 
 use super::nodes::ROOT;
-use super::types::Ino;
-use super::{Fs, Result, from_backend};
-use crate::backend::{FileKind, Stat};
+use super::types::{Caller, Ino};
+use super::{Fs, Result, from_backend, groups};
+use crate::backend::{FileKind, SetAttr, Stat};
 use crate::types::{Generation, Key};
 
 /// All names with this beginning are Sepia's.
 const PREFIX: &[u8] = b"user.sepia";
 const EXPECT: &str = "user.sepia.expect";
+
+/// Where the kernel keeps an ACL that says who may access the file.
+const ACCESS_ACL: &str = "system.posix_acl_access";
+const SGID: u32 = 0o2000;
 
 /// The attributes that `getfattr -d` shows.
 const SHOWN: [&str; 6] = [
@@ -85,11 +89,11 @@ impl Fs {
         Ok(names)
     }
 
-    /// Sets an attribute. `flags` as in setxattr(2).
+    /// Sets an attribute on behalf of a process that the kernel has found entitled to it. `flags` as in setxattr(2).
     ///
     /// # Errors
     /// EEXIST, ENODATA (flags), EINVAL (no generation), ENOSPC, EROFS.
-    pub fn setxattr(&self, ino: Ino, name: &OsStr, value: &[u8], flags: i32) -> Result<()> {
+    pub fn setxattr(&self, caller: &Caller, ino: Ino, name: &OsStr, value: &[u8], flags: i32) -> Result<()> {
         self.check_writable()?;
         let _names = self.namespace.read();
         if name == EXPECT {
@@ -102,7 +106,17 @@ impl Fs {
             let create = XattrFlags::from_bits_retain(flags as u32).contains(XattrFlags::CREATE);
             return if create { Err(Errno::EXIST) } else { Ok(()) };
         }
-        self.store.backend().set_xattr(&self.key(ino)?, name, value, flags).map_err(from_backend)
+        let (key, backend) = (self.key(ino)?, self.store.backend());
+        backend.set_xattr(&key, name, value, flags).map_err(from_backend)?;
+        if name == ACCESS_ACL {
+            // The mode changes with it, and as with chmod(2) sgid is not for others to grant (`posix_acl_update_mode`).
+            let stat = backend.stat(&key).map_err(from_backend)?;
+            if stat.mode & SGID != 0 && !groups::may_keep_sgid(caller, stat.gid) {
+                let attr = SetAttr { mode: Some(stat.mode & !SGID), ..SetAttr::default() };
+                backend.set_attr(&key, &attr).map_err(from_backend)?;
+            }
+        }
+        Ok(())
     }
 
     /// Removes an attribute.

@@ -1,9 +1,10 @@
 //! The kernel's side of a mount: `fuser`'s requests become calls of [`Fs`], and its answers replies.
 //!
 //! Nothing is decided here about files; that is the business of [`crate::fs`]. What is decided is how Sepia speaks
-//! with the kernel: `handler` which of the kernel's offers are taken, `invalidate` from which thread it is told
+//! with the kernel: `capabilities` which of the kernel's offers are taken, `invalidate` from which thread it is told
 //! of changes, and [`mount`](mod@mount) how a mount is made and ended.
 
+mod capabilities;
 mod convert;
 mod handler;
 mod invalidate;

@@ -67,27 +67,18 @@ impl Store {
     /// [`backend::Error::Stale`] or [`backend::Error::Exists`] when the precondition doesn't hold (the caller still
     /// has the bytes); [`Error::Source`] when `bytes` fails.
     pub fn put(&self, key: &Key, bytes: &mut dyn Read, expect: Precondition) -> Result<Stat> {
-        if let Some(parent) = key.parent() {
-            self.create_dirs(&parent)?;
-        }
         let mut session = Session::replace(self, key, expect)?;
-        let mut buffer = vec![0; 256 << 10];
-        let mut at = 0;
-        loop {
-            match bytes.read(&mut buffer) {
-                Ok(0) => break,
-                Ok(n) => {
-                    session.write_at(&buffer[..n], at)?;
-                    at += n as u64;
-                }
-                Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
-                Err(error) => {
-                    session.discard();
-                    return Err(Error::Source(error));
-                }
+        let filled = fill(&mut session, bytes).and_then(|()| match key.parent() {
+            Some(parent) => self.create_dirs(&parent),
+            None => Ok(()),
+        });
+        match filled {
+            Ok(()) => session.save(key),
+            Err(error) => {
+                session.discard();
+                Err(error)
             }
         }
-        session.save(key)
     }
 
     /// Makes a directory and those above it; what exists stays.
@@ -177,6 +168,22 @@ impl Store {
     /// The time by which generations are stamped.
     pub fn now(&self) -> Timestamp {
         self.backend.now()
+    }
+}
+
+fn fill(session: &mut Session, bytes: &mut dyn Read) -> Result<()> {
+    let mut buffer = vec![0; 256 << 10];
+    let mut at = 0;
+    loop {
+        match bytes.read(&mut buffer) {
+            Ok(0) => return Ok(()),
+            Ok(n) => {
+                session.write_at(&buffer[..n], at)?;
+                at += n as u64;
+            }
+            Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(Error::Source(error)),
+        }
     }
 }
 

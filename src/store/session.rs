@@ -141,6 +141,7 @@ impl Session {
             Ok(stat) if stat.kind != FileKind::File => {
                 return Err(backend::Error::Invalid(key.clone(), "not a regular file").into());
             }
+            Err(error) if !error.is_not_found() => return Err(error.into()),
             _ => {}
         }
         let mut session = Self::new(store, key, None, expect, Creator::current());

@@ -108,7 +108,9 @@ fn a_reader_that_has_seen_enough_is_no_error() {
 fn completions_and_manual_pages_know_every_command() {
     let sandbox = Sandbox::new();
     let help = sandbox.run(&["--help"]).ok();
-    assert!(help.text().contains("5  locked by another process"));
+    for code in 0..=6 {
+        assert!(help.text().contains(&format!("\n  {code}  ")), "the help lists the exit code {code}");
+    }
     for shell in ["bash", "zsh", "fish"] {
         let script = sandbox.run(&["completions", shell]).ok();
         for word in ["history", "conflicts", "resolve", "if-generation"] {
@@ -136,4 +138,25 @@ fn output_that_cannot_be_written_is_an_error() {
         assert_eq!(output.status.code(), Some(1));
         assert!(String::from_utf8(output.stderr).unwrap().starts_with("sepia: can't write the output: No space"));
     }
+}
+
+#[test]
+fn every_exit_code_comes_when_the_help_says_so() {
+    let sandbox = Sandbox::new();
+    sandbox.put("Note/n", b"x");
+    let code = |args: &[&str]| sandbox.run_in(&sandbox.store, args, b"").code;
+    assert_eq!(code(&["cat", "Note/n"]), 0);
+    assert_eq!(code(&["put", "Note/n/below"]), 1);
+    assert_eq!(code(&["cat", "Note/n", "--nonsense"]), 2);
+    assert_eq!(code(&["cat", "Note/none"]), 3);
+    assert_eq!(code(&["put", "Note/n", "--if-absent"]), 4);
+    assert_eq!(code(&["status", "--store", "nowhere"]), 6);
+    // A process that holds the lock and never goes on, such as one that was stopped. This takes half a minute.
+    let lock = std::fs::File::open(sandbox.store.join(".sepia/lock/tree")).unwrap();
+    rustix::fs::flock(&lock, rustix::fs::FlockOperation::LockExclusive).unwrap();
+    sandbox
+        .run_in(&sandbox.store, &["rm", "Note/n"], b"")
+        .fails(5, "Note/n: locked by another process; 'sepia status'");
+    drop(lock);
+    assert_eq!(code(&["rm", "Note/n"]), 0);
 }

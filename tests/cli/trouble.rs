@@ -5,6 +5,7 @@ use std::path::Path;
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 
+use rustix::process::{Pid, Signal};
 use serde_json::Value;
 
 use crate::sandbox::{Sandbox, get};
@@ -72,24 +73,7 @@ fn recover_sets_aside_what_a_killed_save_had_written() {
         sandbox.command(&sandbox.store).args(["put", "Note/n"]).stdin(Stdio::piped()).stdout(Stdio::null()).spawn();
     let child = child.as_mut().unwrap();
     child.stdin.as_mut().unwrap().write_all(&[b'x'; 10_000]).unwrap();
-    let start = Instant::now();
-    let staged = |store: &Path| {
-        let mut dirs = vec![store.join(".sepia/staging")];
-        while let Some(dir) = dirs.pop() {
-            for entry in std::fs::read_dir(dir).into_iter().flatten().flatten() {
-                match entry.metadata() {
-                    Ok(meta) if meta.is_dir() => dirs.push(entry.path()),
-                    Ok(meta) if meta.len() == 10_000 => return true,
-                    _ => {}
-                }
-            }
-        }
-        false
-    };
-    while !staged(&sandbox.store) {
-        assert!(start.elapsed() < Duration::from_secs(20), "nothing was staged");
-        std::thread::sleep(Duration::from_millis(5));
-    }
+    wait_until_staged(&sandbox.store, 10_000);
     let users = run(&["status", "--json"]).json();
     assert_eq!(get(&users, "/users/0/pid"), child.id());
     assert_eq!(get(&users, "/users/0/activity"), "put Note/n");
@@ -104,4 +88,66 @@ fn recover_sets_aside_what_a_killed_save_had_written() {
     assert_eq!(run(&["conflicts", "show", id, "--bytes"]).ok().out, [b'x'; 10_000]);
     assert_eq!(run(&["cat", "Note/n"]).ok().out, b"old");
     assert_eq!(run(&["recover", "--json"]).json(), serde_json::json!([]));
+}
+
+/// Who ends a save by Ctrl-C knows that it was not saved: nothing is kept, and nothing was made.
+#[test]
+fn an_interrupted_put_leaves_nothing() {
+    use std::os::unix::process::ExitStatusExt;
+    let sandbox = Sandbox::new();
+    let run = |args: &[&str]| sandbox.run_in(&sandbox.store, args, b"");
+    sandbox.put("Note/n", b"old");
+    for signal in [Signal::INT, Signal::TERM, Signal::HUP] {
+        for key in ["Note/n", "New/dir/n"] {
+            let mut command = sandbox.command(&sandbox.store);
+            command.args(["put", key]).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+            let mut child = command.spawn().unwrap();
+            let mut input = child.stdin.take().unwrap();
+            input.write_all(&[b'x'; 10_000]).unwrap();
+            wait_until_staged(&sandbox.store, 10_000);
+            rustix::process::kill_process(Pid::from_child(&child), signal).unwrap();
+            let output = child.wait_with_output().unwrap();
+            assert_eq!(output.status.signal(), Some(signal.as_raw()), "{key}: {output:?}");
+            assert!(output.stdout.is_empty(), "{key}: {output:?}");
+            assert_eq!(std::fs::read_dir(sandbox.store.join(".sepia/staging")).unwrap().count(), 0);
+            assert_eq!(run(&["recover", "--json"]).json(), serde_json::json!([]), "{key}");
+            assert_eq!(run(&["conflicts", "--json"]).json(), serde_json::json!([]), "{key}");
+        }
+    }
+    assert!(!sandbox.store.join("New").exists(), "the directories above what was not saved");
+    assert_eq!(run(&["cat", "Note/n"]).ok().out, b"old");
+    // One that was started to ignore it goes on, such as in the background of a script.
+    let mut shell = std::process::Command::new("bash");
+    shell.args(["-c", "trap '' INT; exec \"$0\" put Note/n --store .", env!("CARGO_BIN_EXE_sepia")]);
+    shell.current_dir(&sandbox.store).stdin(Stdio::piped()).stdout(Stdio::null());
+    let mut child = shell.spawn().unwrap();
+    let mut input = child.stdin.take().unwrap();
+    input.write_all(&[b'y'; 10_000]).unwrap();
+    wait_until_staged(&sandbox.store, 10_000);
+    rustix::process::kill_process(Pid::from_child(&child), Signal::INT).unwrap();
+    drop(input);
+    assert!(child.wait().unwrap().success());
+    assert_eq!(run(&["cat", "Note/n"]).ok().out, [b'y'; 10_000]);
+}
+
+/// Waits until a file in the staging area has so many bytes.
+fn wait_until_staged(store: &Path, size: u64) {
+    let start = Instant::now();
+    let staged = || {
+        let mut dirs = vec![store.join(".sepia/staging")];
+        while let Some(dir) = dirs.pop() {
+            for entry in std::fs::read_dir(dir).into_iter().flatten().flatten() {
+                match entry.metadata() {
+                    Ok(meta) if meta.is_dir() => dirs.push(entry.path()),
+                    Ok(meta) if meta.len() == size => return true,
+                    _ => {}
+                }
+            }
+        }
+        false
+    };
+    while !staged() {
+        assert!(start.elapsed() < Duration::from_secs(20), "nothing was staged");
+        std::thread::sleep(Duration::from_millis(5));
+    }
 }

@@ -51,7 +51,8 @@ impl Driver {
                         Ok(())
                     }
                 };
-                let real = self.sides[side].fs.setxattr(ino, OsStr::new(&name), &[value], flags.bits() as i32);
+                let real =
+                    self.sides[side].fs.setxattr(&caller(), ino, OsStr::new(&name), &[value], flags.bits() as i32);
                 same("setxattr", expected, real)
             }
             Op::RemoveXattr { side, entry, name } => {
@@ -72,7 +73,8 @@ impl Driver {
                 side_state.expecting.push(std::mem::take(&mut side_state.loose));
                 self.model.mounts[side].expect.insert(id, number);
                 let text = number.to_string();
-                let real = self.sides[side].fs.setxattr(ino, OsStr::new("user.sepia.expect"), text.as_bytes(), 0);
+                let real =
+                    self.sides[side].fs.setxattr(&caller(), ino, OsStr::new("user.sepia.expect"), text.as_bytes(), 0);
                 same("set user.sepia.expect", Ok(()), real)
             }
             _ => unreachable!("{op:?} was handled"),

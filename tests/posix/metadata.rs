@@ -39,6 +39,29 @@ fn times_are_kept_to_the_nanosecond() {
     check(store.path());
 }
 
+/// Any user may set any time on a file of theirs; the nearest that the medium can hold is kept. Each is set more often
+/// than the daemon has threads, so that none of them can have died of it.
+#[test]
+fn no_time_is_too_extreme_for_the_daemon() {
+    let store = Store::new();
+    let mount = store.mount();
+    fs::write(mount.join("file"), b"x").unwrap();
+    fs::create_dir(mount.join("dir")).unwrap();
+    for tv_sec in [i64::MIN, i64::MIN + 1, -9_223_372_037, 9_223_372_036, i64::MAX - 1, i64::MAX] {
+        for tv_nsec in [0, 1, 999_999_999] {
+            let time = Timespec { tv_sec, tv_nsec };
+            let times = Timestamps { last_access: time, last_modification: time };
+            for name in ["file", "dir"] {
+                rustix::fs::utimensat(CWD, mount.join(name), &times, AtFlags::empty())
+                    .unwrap_or_else(|error| panic!("{tv_sec}.{tv_nsec} for {name}: {error}"));
+                assert_eq!(fs::symlink_metadata(mount.join(name)).unwrap().mtime() < 0, tv_sec < 0, "{tv_sec}");
+            }
+        }
+    }
+    assert_eq!(fs::read(mount.join("file")).unwrap(), b"x");
+    mount.unmount();
+}
+
 #[test]
 fn changes_touch_the_times_that_they_should() {
     let store = Store::new();
@@ -91,6 +114,57 @@ fn changes_touch_the_times_that_they_should() {
         mount.sh(change);
         assert!(mtime(&fs::metadata(&dir).unwrap()) > mtime(&before), "`{change}` changes the directory's mtime");
     }
+}
+
+/// As relatime has it (mount(8)): the first read after a change is marked, and not the next one. The same for what the
+/// kernel reads from its own cache; and with noatime nothing, neither on the mount nor in the store.
+#[test]
+fn as_root_reading_is_marked_as_relatime_has_it_or_not_at_all() {
+    let scratch = common::Scratch::new();
+    let disk = common::LoopFs::new(&scratch, "ext4", 64 << 20);
+    let store = Store::at(scratch, disk.path().join("store"));
+    let atimes = |mount: &common::Mount, name: &str| {
+        let of = |path: &Path| fs::metadata(path).map(|meta| (meta.atime(), meta.atime_nsec())).unwrap();
+        let (above, below) = (of(&mount.join(name)), of(&store.path().join(name)));
+        assert_eq!(above, below, "{name}: the mount says the same as the store");
+        above
+    };
+    let a_moment = || thread::sleep(std::time::Duration::from_millis(20));
+    let mount = store.mount();
+    fs::create_dir(mount.join("dir")).unwrap();
+    // Whole pages that were just written are read from the kernel's cache.
+    for (name, bytes) in [("small", 5), ("large", 300_000), ("pages", 65_536), ("empty", 0)] {
+        fs::write(mount.join(name), vec![b'x'; bytes]).unwrap();
+        let written = atimes(&mount, name);
+        a_moment();
+        fs::read(mount.join(name)).unwrap();
+        let first = atimes(&mount, name);
+        assert!(first > written || bytes == 0, "{name}: the first read after a change is marked");
+        a_moment();
+        fs::read(mount.join(name)).unwrap();
+        assert_eq!(atimes(&mount, name), first, "{name}: the second is not");
+        a_moment();
+        fs::write(mount.join(name), vec![b'y'; bytes]).unwrap();
+        fs::OpenOptions::new().write(true).open(mount.join(name)).unwrap();
+        assert_eq!(atimes(&mount, name), first, "{name}: writing is no reading");
+        fs::set_permissions(mount.join(name), fs::Permissions::from_mode(0o600)).unwrap();
+        fs::read(mount.join(name)).unwrap();
+        assert!(atimes(&mount, name) > first || bytes == 0, "{name}: read after its change");
+    }
+    let made = atimes(&mount, "dir");
+    a_moment();
+    fs::write(mount.join("dir/file"), "x").unwrap();
+    fs::read_dir(mount.join("dir")).unwrap().count();
+    assert!(atimes(&mount, "dir") > made, "a listing is marked");
+    drop(mount);
+
+    let mount = store.mount_with(&["-o", "noatime"]);
+    fs::write(mount.join("small"), "changed").unwrap();
+    fs::write(mount.join("dir/other"), "x").unwrap();
+    let before = (atimes(&mount, "small"), atimes(&mount, "large"), atimes(&mount, "dir"));
+    a_moment();
+    mount.sh("touch -md 2001-01-01 large; cat small large > /dev/null; ls dir > /dev/null");
+    assert_eq!((atimes(&mount, "small"), atimes(&mount, "large"), atimes(&mount, "dir")), before);
 }
 
 #[test]

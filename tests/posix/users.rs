@@ -3,7 +3,7 @@
 use std::fs;
 use std::os::unix::fs::MetadataExt;
 
-use crate::common::{Store, need_root, sh_as, sh_as_fails};
+use crate::common::{Store, need_root, sh, sh_as, sh_as_fails};
 
 #[test]
 fn as_root_permissions_hold_for_other_users() {
@@ -62,6 +62,42 @@ fn as_root_permissions_hold_for_other_users() {
         sh_as("nobody", dir, change);
         assert_eq!(fs::metadata(mount.join("open/suid")).unwrap().mode() & 0o7777, 0o777, "after `{change}`");
     }
+    mount.unmount();
+}
+
+/// An ACL changes the mode, and sgid is no more its owner's to keep than with chmod(2) (xfstests generic/375).
+#[test]
+fn as_root_an_acl_set_by_who_is_not_in_the_group_takes_sgid_away() {
+    need_root();
+    let store = Store::new();
+    let mount = store.mount_with(&["--allow-other"]);
+    let native = store.scratch().dir("native");
+    // The group is one of the caller's, its first or another one; and not.
+    let callers = [
+        ("--regid=games --clear-groups", 0o2000),
+        ("--regid=nogroup --groups=daemon,games", 0o2000),
+        ("--regid=nogroup --clear-groups", 0),
+    ];
+    for (number, (groups, sgid)) in callers.into_iter().enumerate() {
+        for (name, make) in [("file", "touch"), ("dir", "mkdir")] {
+            let name = format!("{name}{number}");
+            for dir in [mount.path(), &native] {
+                let set = |acl: &str| {
+                    format!(
+                        "{make} {name}; chown nobody:games {name}; chmod 2775 {name}
+                         setpriv --reuid=nobody {groups} setfacl -m {acl} {name}"
+                    )
+                };
+                for acl in ["u:daemon:rx", "u::rwx,g::rx,o::rx"] {
+                    sh(dir, &format!("chmod 755 .; rm -rf {name}; {}", set(acl)));
+                    let mode = fs::metadata(dir.join(&name)).unwrap().mode();
+                    assert_eq!(mode & 0o2000, sgid, "{groups} sets {acl} on {}/{name}", dir.display());
+                }
+            }
+        }
+    }
+    sh(mount.path(), "touch file; chown nobody:games file; chmod 2775 file; setfacl -m u:daemon:rx file");
+    assert_eq!(fs::metadata(mount.join("file")).unwrap().mode() & 0o2000, 0o2000, "root may keep it");
     mount.unmount();
 }
 

@@ -139,6 +139,13 @@ pub fn descriptors(mount: &Mount) -> usize {
     std::fs::read_dir(format!("/proc/{}/fd", mount.pid().as_raw_nonzero())).unwrap().count()
 }
 
+/// The directories in which the daemon watches for changes: one each that the kernel knows.
+pub fn watched_directories(mount: &Mount) -> usize {
+    let infos = std::fs::read_dir(format!("/proc/{}/fdinfo", mount.pid().as_raw_nonzero())).unwrap();
+    let texts = infos.filter_map(|info| std::fs::read_to_string(info.unwrap().path()).ok());
+    texts.map(|text| text.lines().filter(|line| line.starts_with("inotify ")).count()).sum()
+}
+
 /// The array that a command printed with `--json`.
 #[track_caller]
 pub fn json(printed: &[u8]) -> Vec<serde_json::Value> {

@@ -106,6 +106,7 @@ impl FileBackend {
             staging: StagingArea::new(meta.join("staging")),
             departed: Departed::new(),
             power: Power::new(meta.clone()),
+            access_times: AccessTimes::default(),
             meta,
             path,
         })
@@ -205,6 +206,7 @@ impl FileBackend {
     pub(super) fn read_dir(&self, key: &Key) -> Result<Vec<DirEntry>> {
         let failed = |error: Errno| Error::from_io(key, "list", error);
         let fd = self.directory(key)?.reopen().map_err(failed)?;
+        self.access_times.opened_directory(&fd);
         let mut entries = Vec::new();
         let mut buffer = Vec::with_capacity(32 << 10);
         let mut reader = RawDir::new(&fd, buffer.spare_capacity_mut());

@@ -6,6 +6,7 @@
 //! or the new one current: first what is kept, then the rename that replaces it.
 
 mod adopt;
+mod atime;
 mod commit;
 mod dirs;
 mod entry;
@@ -29,6 +30,7 @@ use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use atime::AccessTimes;
 use dirs::{Dir, Dirs};
 use format::Format;
 pub use format::VERSION as FORMAT_VERSION;
@@ -38,7 +40,7 @@ use power::Power;
 
 use super::{
     Abandoned, Backend, Capabilities, Change, ChangeSink, Commit, Creator, DirEntry, Error, FileKind, FsStat,
-    GenerationInfo, Opened, Rename, Result, SetAttr, Staged, StagingArea, Stat, Torn, Watch,
+    GenerationInfo, KeepAccessTimes, Opened, Rename, Result, SetAttr, Staged, StagingArea, Stat, Torn, Watch,
 };
 use crate::types::{Generation, Key, ObjectId, Precondition};
 
@@ -56,6 +58,7 @@ pub struct FileBackend {
     staging: StagingArea,
     departed: Departed,
     power: Power,
+    access_times: AccessTimes,
 }
 
 impl Backend for FileBackend {
@@ -153,6 +156,14 @@ impl Backend for FileBackend {
 
     fn open(&self, key: &Key) -> Result<Opened> {
         self.open_current(key)
+    }
+
+    fn keep_access_times(&self, which: KeepAccessTimes) {
+        self.access_times.keep(which);
+    }
+
+    fn mark_read(&self, opened: &Opened) -> bool {
+        self.mark_access(opened)
     }
 
     fn commit(

@@ -19,6 +19,7 @@ impl FileBackend {
         loop {
             let opened = open_place(key, &place)?;
             if opened.stat.recorded || opened.stat.generation.is_none() {
+                self.access_times.opened_file(&*opened.file);
                 return Ok(opened);
             }
             // Changed from outside, or a commit is under way.

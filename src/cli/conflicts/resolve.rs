@@ -7,7 +7,7 @@ use serde::Serialize;
 
 use super::super::output::{self, Output};
 use super::super::state::JsonStat;
-use super::super::{ExitCode, Failure};
+use super::super::{ExitCode, Failure, live};
 use super::JsonConflict;
 use crate::store::{Conflict, Resolution, Store};
 use crate::types::{Generation, Key};
@@ -56,6 +56,7 @@ pub fn run(args: &ResolveArgs, store: &Store) -> Result<(), Failure> {
         Resolution::Keep => ("keep", &conflict.key),
         Resolution::As(key) => ("as", key),
     };
+    live::show_names(store, [key]);
     let mut out = Output::new();
     if args.json {
         let saved = saved.as_ref().map(|stat| JsonStat::new(key, stat));

@@ -1,0 +1,76 @@
+//! Ctrl-C while bytes are read: the reading fails, so that whoever reads can clean up, and the process then ends by
+//! the signal, as the shell that waits for it expects.
+
+use std::fs::File;
+use std::io::{self, Read};
+use std::os::unix::net::UnixStream;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+
+use rustix::event::{PollFd, PollFlags};
+use rustix::io::Errno;
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+use signal_hook::{flag, low_level};
+
+/// The signals that ask this process to end. A second one ends it at once.
+#[derive(Debug)]
+pub struct Interrupt {
+    /// The one that came; 0 if none did.
+    came: Arc<AtomicUsize>,
+    wakes: UnixStream,
+}
+
+impl Interrupt {
+    /// From now on signals are noted, but those that the process was started to ignore (nohup(1), a shell's `&`).
+    pub fn new() -> io::Result<Self> {
+        let (wakes, wake) = UnixStream::pair()?;
+        let (again, came) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicUsize::new(0)));
+        let ignored = ignored_signals();
+        for signal in [SIGINT, SIGTERM, SIGHUP].into_iter().filter(|signal| ignored & (1 << (signal - 1)) == 0) {
+            // In this order, so that the first signal passes over the end by the second.
+            flag::register_conditional_default(signal, again.clone())?;
+            flag::register(signal, again.clone())?;
+            flag::register_usize(signal, came.clone(), signal.unsigned_abs() as usize)?;
+            low_level::pipe::register(signal, wake.try_clone()?)?;
+        }
+        Ok(Interrupt { came, wakes })
+    }
+
+    /// Ends the process by the signal that came, if one did. To be called when nothing is left to clean up.
+    pub fn end(&self) {
+        if let Ok(signal @ 1..) = i32::try_from(self.came.load(Ordering::SeqCst)) {
+            // Otherwise the caller's error says as much.
+            let _ = low_level::emulate_default_handler(signal);
+        }
+    }
+}
+
+/// Reads a file, pipe or terminal until a signal comes; then it fails.
+#[derive(Debug)]
+pub struct UntilInterrupted<'a> {
+    /// What is read.
+    pub source: File,
+    /// What ends it.
+    pub interrupt: &'a Interrupt,
+}
+
+impl Read for UntilInterrupted<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        loop {
+            let mut fds = [PollFd::new(&self.source, PollFlags::IN), PollFd::new(&self.interrupt.wakes, PollFlags::IN)];
+            match rustix::event::poll(&mut fds, None) {
+                Ok(_) if !fds[1].revents().is_empty() => return Err(io::Error::other("interrupted by a signal")),
+                Ok(_) => return self.source.read(buffer),
+                Err(Errno::INTR) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+    }
+}
+
+/// A bit for each signal, the first one for signal 1.
+fn ignored_signals() -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let set = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+    set.and_then(|set| u64::from_str_radix(set.trim(), 16).ok()).unwrap_or(0)
+}
