@@ -342,9 +342,9 @@ impl Staged {
     pub fn secure(&self, intent: &Intent) -> io::Result<()> {
         self.file.sync_all()?;
         self.note(intent)?;
-        self.instance.journal.lock().sync()?;
+        // The journal last: of an xfs that was shut down, files say so, and directories don't.
         rustix::fs::fsync(&self.instance.dir)?;
-        Ok(())
+        self.instance.journal.lock().sync()
     }
 
     /// The staged file gets the owner, mode and attributes of an object: if it is not committed after all, it must

@@ -82,6 +82,8 @@ impl FileBackend {
         };
         if how.durable {
             place.dir.sync().map_err(failed)?;
+        } else {
+            self.power.saved();
         }
         Ok((just_recorded(key, &place, &record)?, record.inode == found.stat.incarnation))
     }
@@ -261,6 +263,7 @@ impl FileBackend {
             },
         };
         write_record(key, &place, &record)?;
+        self.power.saved();
         if how.durable {
             into.sync_all().map_err(failed)?;
             place.dir.sync().map_err(|e| failed(e.into()))?;

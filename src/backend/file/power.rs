@@ -56,11 +56,12 @@ impl Power {
 
     /// A save is about to be made without syncing it.
     pub fn unsettle(&self) -> std::io::Result<()> {
-        if self.pending.swap(true, Ordering::AcqRel) {
+        if self.pending.load(Ordering::Acquire) {
             return Ok(());
         }
         let mut writing = self.writing.lock();
         if writing.is_some() {
+            self.pending.store(true, Ordering::Release);
             return Ok(());
         }
         let _marker = self.lock("settled", FlockOperation::LockExclusive)?;
@@ -71,16 +72,22 @@ impl Power {
             self.write(&Settled { mounting, through: Timestamp::now().nanos(), clean: false })?;
         }
         *writing = Some(lock);
+        self.pending.store(true, Ordering::Release);
         Ok(())
+    }
+
+    /// The save was made: its bytes may have come after a sync that began since [`Power::unsettle`].
+    pub fn saved(&self) {
+        self.pending.store(true, Ordering::Release);
     }
 
     /// Waits until everything is on the medium. `end`: this process makes no further saves.
     fn settle(&self, end: bool) -> std::io::Result<()> {
-        let pending = self.pending.swap(false, Ordering::AcqRel);
-        let mut writing = self.writing.lock();
-        if writing.is_none() {
+        if self.writing.lock().is_none() {
             return Ok(());
         }
+        // Not under the lock: saves go on meanwhile, and are pending again.
+        let pending = self.pending.swap(false, Ordering::AcqRel);
         let through = Timestamp::now().nanos() - SLACK;
         if pending {
             let dir =
@@ -96,7 +103,7 @@ impl Power {
             return Ok(());
         }
         if end {
-            *writing = None;
+            *self.writing.lock() = None;
         }
         // Whoever else writes says itself when it has ended.
         let clean = end && self.lock("writing", FlockOperation::NonBlockingLockExclusive).is_ok();
@@ -291,8 +298,8 @@ impl FileBackend {
                 remains,
             }));
         }
-        // Another modification time: it was changed from outside.
-        if intact || record.mtime != found.stat.mtime {
+        // Modified later: it was changed from outside. Earlier: that it was modified is lost, too.
+        if intact || found.stat.mtime > record.mtime {
             return Ok(None);
         }
         self.roll_back(key, &place, &found, &opened, through).map(Some)
