@@ -190,8 +190,9 @@ pub trait Backend: Send + Sync + 'static {
     /// Gives the object at `from` the further name `to`.
     ///
     /// # Errors
-    /// [`Error::Exists`], [`Error::NotFound`], [`Error::Unsupported`].
-    fn link(&self, from: &Key, to: &Key) -> Result<Stat>;
+    /// [`Error::Exists`], [`Error::NotFound`], [`Error::Unsupported`], [`Error::Stale`] when the precondition of what
+    /// is at `from` doesn't hold.
+    fn link(&self, from: &Key, to: &Key, expect: &Precondition) -> Result<Stat>;
 
     /// Removes a name that is no directory. The last name's bytes go to the key's history as a deleted generation.
     ///

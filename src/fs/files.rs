@@ -260,9 +260,9 @@ impl Fs {
             let node = nodes.get_mut(ino).ok_or(Errno::STALE)?;
             (key, node.open.get_or_insert_with(|| OpenNode::new(self.publications.clone())).clone(), node.is_orphan())
         };
-        let expect = key.as_ref().filter(|_| write).and_then(|key| self.expects.lock().remove(key));
-        let (node, session, keep_cache) = match key {
-            Some(key) => self.open_named(node, &key, ino, caller, flags, write, expect)?,
+        let expect = key.as_ref().filter(|_| write).and_then(|key| self.expects.get(key));
+        let (node, session, keep_cache) = match &key {
+            Some(key) => self.open_named(node, key, ino, caller, flags, write, expect)?,
             // Opened again by /proc/PID/fd: whoever holds it open shares it.
             None => {
                 let mut state = node.state.lock();
@@ -279,6 +279,10 @@ impl Fs {
                 (node, session, true)
             }
         };
+        if let (Some(key), Some(_)) = (&key, expect) {
+            // The session sees to it from now on.
+            self.expects.end(key);
+        }
         let append = flags.contains(OFlags::APPEND);
         let writers = Writers::new(caller.thread);
         let fh = self.add_handle(Handle { ino, node, write, append, session, writers });
@@ -338,9 +342,14 @@ impl Fs {
         let truncate = flags.contains(OFlags::TRUNC) && write;
         // A session that was published and not written to since makes way for a new one: what follows is another
         // save, though the last close of the one before may still be on its way to us.
-        let joins = state.session.as_ref().is_some_and(|s| s.is_dirty() && !s.is_lost());
+        let joined = state.session.as_ref().filter(|s| s.is_dirty() && !s.is_lost());
         let mut keep = true;
-        if !joins {
+        if let Some(session) = joined {
+            // Who wrote before asked for nothing, and must not lose by it.
+            if expect.is_some_and(|generation| !session.expects(generation)) {
+                return Err(Errno::STALE);
+            }
+        } else {
             let mut opened = self.store.get(key).map_err(errno)?;
             let replaced = opened.stat.id.get() != ino;
             if replaced {
@@ -438,13 +447,11 @@ impl Fs {
             Err(error) => return Err(from_backend(error)),
         };
         let ino = stat.id.get();
-        let options = SessionOptions {
-            create: Some(mode),
-            exclusive: true,
-            truncate: false,
-            expect: None,
-            creator: caller.creator(),
-        };
+        // What was expected here is no more: that is told when the session is saved, as for a file that is there.
+        let expect = self.expects.get(&key).map(Precondition::Generation);
+        self.expects.end(&key);
+        let options =
+            SessionOptions { create: Some(mode), exclusive: true, truncate: false, expect, creator: caller.creator() };
         let session = Session::reserved(&self.store, &key, &stat, &options);
         let entry = self.entry(parent, name, stat.clone());
         let node = {

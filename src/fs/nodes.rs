@@ -182,6 +182,12 @@ impl Nodes {
         node.names().find_map(|(parent, name)| self.key(parent)?.child(name).ok())
     }
 
+    /// All paths by which an inode is known. Other mounts may have taken some of them away.
+    pub fn keys(&self, ino: Ino) -> Vec<Key> {
+        let names = self.map.get(&ino).into_iter().flat_map(|node| node.names());
+        names.filter_map(|(parent, name)| self.key(parent)?.child(name).ok()).collect()
+    }
+
     /// The directory that an inode is in; the root is in itself.
     pub fn parent(&self, ino: Ino) -> Ino {
         self.map.get(&ino).map_or(ROOT, |node| node.parent)

@@ -215,6 +215,14 @@ impl Session {
         self.lost.is_some()
     }
 
+    /// Whether it is a change of this generation, or goes on with it.
+    pub fn expects(&self, generation: Generation) -> bool {
+        match self.expect {
+            Precondition::Version(base, ..) | Precondition::Generation(base) => base == generation,
+            _ => false,
+        }
+    }
+
     /// The file that readers may read while nothing is staged.
     pub fn base_file(&self) -> Option<&Arc<File>> {
         self.base.as_ref().map(|base| &base.file)

@@ -9,8 +9,8 @@ use super::tree::{Id, Tree};
 type Result<T = ()> = std::result::Result<T, Errno>;
 
 impl Model {
-    pub fn open(&mut self, side: usize, id: Id, how: (bool, bool)) -> Result<u64> {
-        self.mounts[side].open(&mut self.shared, id, how)
+    pub fn open(&mut self, side: usize, file: (&str, Id), how: (bool, bool)) -> Result<u64> {
+        self.mounts[side].open(&mut self.shared, file, how)
     }
 
     /// The session that a handle writes to.
@@ -55,8 +55,8 @@ impl Model {
     }
 
     /// truncate(2): by itself, or as part of a session that is open.
-    pub fn set_size(&mut self, side: usize, id: Id, size: usize) -> Result {
-        let number = self.mounts[side].open(&mut self.shared, id, (true, false))?;
+    pub fn set_size(&mut self, side: usize, (path, id): (&str, Id), size: usize) -> Result {
+        let number = self.mounts[side].open(&mut self.shared, (path, id), (true, false))?;
         let result = self.session(side, id, true, number).and_then(|(session, tree)| session.truncate(tree, size));
         let open = &self.mounts[side].open[&id];
         let alone = open.writers == 1;

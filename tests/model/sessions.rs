@@ -45,6 +45,8 @@ pub struct Session {
     pub id: Id,
     pub base: Option<(Phys, usize)>,
     pub expect: Expect,
+    /// The number of the version that it expects, once that was seen.
+    pub number: Option<u64>,
     pub staged: Staged,
     pub dirty: bool,
     pub wrote: bool,
@@ -74,6 +76,7 @@ impl Session {
             id,
             base,
             expect,
+            number: None,
             staged: Staged::None,
             dirty: false,
             wrote: false,
@@ -159,6 +162,15 @@ impl Session {
         }
         self.dirty = true;
         Ok(true)
+    }
+
+    /// Whether it goes on from the generation with this number.
+    fn is_change_of(&self, number: u64) -> bool {
+        match self.expect {
+            Expect::Version(_) => self.number == Some(number),
+            Expect::Number(expected) => expected == number,
+            Expect::Reserved => false,
+        }
     }
 
     fn holds(&self, shared: &Shared, target: Option<Id>) -> bool {
@@ -253,7 +265,7 @@ impl Session {
             (file.generation, file.number) = (Some(version), None);
         }
         self.staged = Staged::None;
-        self.expect = Expect::Version(version);
+        (self.expect, self.number) = (Expect::Version(version), None);
         (self.dirty, self.wrote, self.published) = (false, false, true);
         Ok(Some(version))
     }
@@ -317,16 +329,54 @@ impl Shared {
 #[derive(Debug, Default)]
 pub struct Mount {
     pub open: BTreeMap<Id, Open>,
-    /// What `user.sepia.expect` was set to.
-    pub expect: BTreeMap<Id, u64>,
+    /// What `user.sepia.expect` was set to: the number, and for which object, by name.
+    pub expect: BTreeMap<String, (u64, Id)>,
 }
 
 impl Mount {
-    pub fn open(&mut self, shared: &mut Shared, id: Id, (write, truncate): (bool, bool)) -> Result<u64, Errno> {
-        let expect = if write { self.expect.remove(&id) } else { None };
+    /// What is expected at a name.
+    pub fn expected(&self, path: &str) -> Option<u64> {
+        self.expect.get(path).map(|(number, _)| *number)
+    }
+
+    pub fn set_expected(&mut self, names: Vec<String>, id: Id, number: u64) {
+        self.expect.retain(|_, (_, other)| *other != id);
+        self.expect.extend(names.into_iter().map(|path| (path, (number, id))));
+    }
+
+    /// What was expected is met, or taken back: under all names.
+    pub fn end_expected(&mut self, path: &str) {
+        if let Some((_, id)) = self.expect.remove(path) {
+            self.expect.retain(|_, (_, other)| *other != id);
+        }
+    }
+
+    /// Directories have other names.
+    pub fn move_expected(&mut self, moves: &[(&str, &str)]) {
+        let new = |path: &str| {
+            let moved = moves.iter().find(|(from, _)| super::history::is_within(path, from));
+            moved.map_or(path.to_owned(), |(from, to)| format!("{to}{}", &path[from.len()..]))
+        };
+        let (moved, stay): (Vec<_>, Vec<_>) =
+            std::mem::take(&mut self.expect).into_iter().partition(|(path, _)| new(path) != *path);
+        self.expect = stay.into_iter().chain(moved.into_iter().map(|(path, expect)| (new(&path), expect))).collect();
+    }
+
+    pub fn open(
+        &mut self,
+        shared: &mut Shared,
+        (path, id): (&str, Id),
+        (write, truncate): (bool, bool),
+    ) -> Result<u64, Errno> {
+        let expect = if write { self.expected(path) } else { None };
         let open = self.open.entry(id).or_default();
         let file = shared.tree.file(id).ok_or(Errno::INVAL)?.clone();
-        if !open.session.as_ref().is_some_and(|session| session.dirty && !session.lost) {
+        if let Some(session) = open.session.as_ref().filter(|session| session.dirty && !session.lost) {
+            // It goes on with what was begun, and that can't be made to depend on something else.
+            if expect.is_some_and(|number| !session.is_change_of(number)) {
+                return Err(Errno::STALE);
+            }
+        } else {
             let opened = (file.phys, file.stamp);
             let same = open.current.is_some_and(|(_, stamp)| stamp == file.stamp);
             if !same {
@@ -353,7 +403,11 @@ impl Mount {
         }
         open.handles += 1;
         open.writers += usize::from(write);
-        Ok(open.number)
+        let number = open.number;
+        if write {
+            self.end_expected(path);
+        }
+        Ok(number)
     }
 
     /// What is at the name by which this mount knows a file; the outer `None`: it has no name any more.
