@@ -1,13 +1,14 @@
 //! Names: looking up, making, linking, removing, renaming.
 
 use std::ffi::OsStr;
-use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
+use parking_lot::Mutex;
 use rustix::fs::RenameFlags;
 use rustix::io::Errno;
 
 use super::expect::as_seen;
+use super::nodes::Remains;
 use super::types::{Caller, Entry, Ino};
 use super::{Fs, Result, errno, from_backend};
 use crate::backend::{self, FileKind, Rename, Stat};
@@ -22,7 +23,7 @@ struct Ends {
     replaced: Option<Stat>,
     how: Rename,
     /// Keeps what is replaced, if it is open.
-    hold: Option<Arc<OwnedFd>>,
+    hold: Option<Remains>,
 }
 
 /// Makes a change that looks first, and looks again when it finds that somebody has changed the object meanwhile:
@@ -188,7 +189,7 @@ impl Fs {
         let stat = self.store.backend().stat(&key).map_err(from_backend)?;
         let ino = stat.id.get();
         let expect = self.expected(&key, Some(&stat))?;
-        let hold = self.hold_if_open(ino, &key);
+        let hold = self.hold_if_open(&key, &stat);
         self.store.backend().remove(&key, &expect).map_err(from_backend)?;
         self.expects.end(&key);
         self.nodes.lock().remove_name(ino, parent, name, hold);
@@ -204,22 +205,26 @@ impl Fs {
         let _names = self.namespace.read();
         let key = self.child(parent, name)?;
         let stat = self.store.backend().stat(&key).map_err(from_backend)?;
-        let hold = self.hold(&key);
+        let hold = self.hold(&key, &stat);
         self.store.backend().remove_dir(&key).map_err(from_backend)?;
         self.nodes.lock().remove_name(stat.id.get(), parent, name, hold);
         Ok(())
     }
 
-    /// A descriptor of what is about to go, if it is open: its handles may still ask for its attributes. Of what
+    /// Holds what is about to go, if it is open: its handles may still ask for its attributes. Of what
     /// isn't open, nobody does.
-    fn hold_if_open(&self, ino: Ino, key: &Key) -> Option<Arc<OwnedFd>> {
-        let open = self.nodes.lock().get(ino).is_some_and(|node| node.open.is_some());
-        if open { self.hold(key) } else { None }
+    fn hold_if_open(&self, key: &Key, stat: &Stat) -> Option<Remains> {
+        let open = self.nodes.lock().get(stat.id.get()).is_some_and(|node| node.open.is_some());
+        if open { self.hold(key, stat) } else { None }
     }
 
-    /// A descriptor of what is about to go. A directory needs one even if it isn't open: processes may be in it.
-    fn hold(&self, key: &Key) -> Option<Arc<OwnedFd>> {
-        self.store.backend().hold(key).ok().flatten().map(Arc::new)
+    /// Holds what is about to go. A directory needs that even if it isn't open: processes may be in it.
+    fn hold(&self, key: &Key, stat: &Stat) -> Option<Remains> {
+        Some(match self.store.backend().hold(key) {
+            Ok(Some(fd)) => Remains::Held(Arc::new(fd)),
+            Ok(None) => Remains::Known(Arc::new(Mutex::new(stat.clone()))),
+            Err(_) => return None,
+        })
     }
 
     /// Renames an entry. `flags` as in renameat2(2).
@@ -320,8 +325,8 @@ impl Fs {
         };
         let hold = match &replaced {
             Some(other) if exchange || other.id == moved.id => None,
-            Some(other) if other.kind == FileKind::Directory => self.hold(to),
-            Some(other) => self.hold_if_open(other.id.get(), to),
+            Some(other) if other.kind == FileKind::Directory => self.hold(to, other),
+            Some(other) => self.hold_if_open(to, other),
             None => None,
         };
         let how = Rename { expect_from: as_seen(&moved), expect_to, exchange };

@@ -10,6 +10,8 @@ use std::ffi::{OsStr, OsString};
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
+use parking_lot::Mutex;
+
 use super::files::OpenNode;
 use super::types::Ino;
 use crate::backend::{FileKind, Stat};
@@ -55,13 +57,22 @@ pub struct Node {
     rare: Option<Box<Rare>>,
 }
 
+/// What the kernel may still ask about an inode that has lost its last name.
+#[derive(Debug, Clone)]
+pub enum Remains {
+    /// What was removed knows its attributes itself, as long as it is held.
+    Held(Arc<OwnedFd>),
+    /// Of what the medium can't hold, these are the attributes.
+    Known(Arc<Mutex<Stat>>),
+}
+
 /// What few inodes have.
 #[derive(Debug, Default)]
 struct Rare {
     /// Further names (hard links).
     names: BTreeMap<Ino, BTreeSet<Box<OsStr>>>,
-    /// It has lost its last name; the descriptor keeps what the kernel may still ask about.
-    orphan: Option<Option<Arc<OwnedFd>>>,
+    /// It has lost its last name.
+    orphan: Option<Option<Remains>>,
     watched: bool,
 }
 
@@ -88,8 +99,8 @@ impl Node {
         self.rare.as_ref().is_some_and(|rare| rare.orphan.is_some())
     }
 
-    /// The descriptor of one that has lost its last name.
-    pub fn orphan(&self) -> Option<Arc<OwnedFd>> {
+    /// What is left of one that has lost its last name.
+    pub fn orphan(&self) -> Option<Remains> {
         self.rare.as_ref().and_then(|rare| rare.orphan.clone().flatten())
     }
 
@@ -297,7 +308,7 @@ impl Nodes {
     }
 
     /// An inode has lost a name. Returns whether it was the last one that is known; `hold` then keeps it.
-    pub fn remove_name(&mut self, ino: Ino, parent: Ino, name: &OsStr, hold: Option<Arc<OwnedFd>>) -> bool {
+    pub fn remove_name(&mut self, ino: Ino, parent: Ino, name: &OsStr, hold: Option<Remains>) -> bool {
         let Some(node) = self.map.get_mut(&ino) else { return false };
         let known = node.has_name(parent, name);
         if node.parent == parent && &*node.name == name {
