@@ -71,9 +71,10 @@ pub struct Commit {
     /// The current generation was published by the same write session: replace it under the same number and
     /// without keeping it, for a session is one generation.
     pub amend: bool,
-    /// For [`Backend::append`]: when the current generation is no longer the expected one but holds the expected
-    /// one's bytes as its beginning, append to that instead of failing.
-    pub merge: bool,
+    /// For [`Backend::append`], with the [`Stat::incarnation`] of the expected version: when that is no longer
+    /// current, but its object holds its bytes as a beginning, since it was only appended to, append to that instead
+    /// of failing. A version that was amended or rewritten is nobody's beginning.
+    pub merge: Option<u64>,
     /// The CRC-32 of the staged bytes, where the caller knows it; otherwise they are read once more.
     pub sum: Option<u32>,
 }

@@ -120,7 +120,7 @@ impl Store {
             staged.discard();
             return Ok(Outcome::Empty);
         }
-        let commit = Commit { expect: intent.expect, durable: true, amend: false, merge: true, sum: None };
+        let commit = Commit { expect: intent.expect, durable: true, amend: false, merge: intent.base, sum: None };
         let (error, staged) = if !(intent.acknowledged || intent.in_place) {
             return self.put_aside(staged, &intent.key, intent.append_from, intent.expect, Reason::Interrupted);
         } else if let Some(from) = intent.append_from {

@@ -6,7 +6,7 @@ use std::os::unix::fs::PermissionsExt;
 
 use sepia::backend::{FileKind, Kept as Form, Opened};
 use sepia::fs::DirItem;
-use sepia::{Key, Precondition, Store};
+use sepia::{Key, Store};
 
 use super::driver::{Driver, Result, read_all, read_once};
 use super::history::{Histories, Kept};
@@ -26,13 +26,6 @@ fn text(bytes: &[u8]) -> String {
 
 fn key(path: &str) -> Key {
     if path.is_empty() { Key::root() } else { Key::parse(path).unwrap() }
-}
-
-fn number_of(precondition: &Precondition) -> Option<u64> {
-    match precondition {
-        Precondition::Version(generation, ..) | Precondition::Generation(generation) => Some(generation.get()),
-        _ => None,
-    }
 }
 
 fn bytes_of(opened: &Opened) -> Vec<u8> {
@@ -162,8 +155,7 @@ impl Driver {
             let expected = mount.read(&self.model.shared.tree, handle.id);
             let real = read_all(fs, handle.fh).map_err(|e| format!("read handle {at}: {e}"))?;
             equal(|| format!("bytes of handle {at} ({handle:?})"), text(&expected), text(&real))?;
-            // Only where there are local files can more be told of what has no name.
-            if open.orphan && self.outside.is_some() {
+            if open.orphan {
                 let attr = fs.getattr(handle.ino, Some(handle.fh)).map_err(|e| format!("getattr handle {at}: {e}"))?;
                 equal(|| format!("links of handle {at}"), 0, attr.stat.nlink)?;
                 equal(|| format!("the size of handle {at}"), self.size(handle.side, handle.id), attr.stat.size)?;
@@ -277,13 +269,9 @@ impl Driver {
                     };
                     let version = tree.fresh();
                     let file = tree.file_mut(id);
-                    let before = std::mem::replace(&mut file.version, version);
-                    file.beginnings = vec![version];
-                    // Stamped anew under the same number, it is like an amended one to who appends.
-                    match number == number_of(&seen) {
-                        true => file.amended.push(before),
-                        false => file.amended.clear(),
-                    }
+                    file.version = version;
+                    // The bytes are the same.
+                    file.beginnings.push(version);
                     let open = self.model.mounts[side].open.get_mut(&id);
                     let session = open.and_then(|open| open.session.as_mut());
                     if let Some(session) =
@@ -293,12 +281,6 @@ impl Driver {
                     }
                 } else if version != file.version && seen == precondition {
                     return Err(format!("{path} still is {seen:?}, though it was changed"));
-                } else if self.renaming.is_some() && version != file.version && number > number_of(&seen).map(|n| n + 1)
-                {
-                    // Published and then renumbered: what came before can't be told from what was replaced.
-                    let now = tree.file_mut(id);
-                    now.beginnings = vec![file.version];
-                    now.amended.clear();
                 }
             }
             let file = self.model.shared.tree.file_mut(id);

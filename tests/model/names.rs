@@ -79,9 +79,6 @@ impl Model {
         self.mounts[side].settle(&mut self.shared, id)?;
         self.check_free(dir, name)?;
         self.insert(dir, name, id);
-        // What may be replaced in place is nobody's beginning.
-        let file = self.shared.tree.file_mut(id);
-        file.beginnings = vec![file.version];
         Ok(())
     }
 

@@ -186,8 +186,7 @@ impl Session {
     fn merges(&self, shared: &Shared, target: Option<Id>) -> bool {
         let file = target.and_then(|id| shared.tree.file(id));
         let tail = matches!(self.staged, Staged::Tail(..));
-        let begins =
-            |version| file.is_some_and(|file| file.beginnings.contains(&version) || file.amended.contains(&version));
+        let begins = |version| file.is_some_and(|file| file.beginnings.contains(&version));
         tail && self.append_only && matches!(self.expect, Expect::Version(version) if begins(version))
     }
 
@@ -229,19 +228,10 @@ impl Session {
         let version = shared.tree.fresh();
         let private = shared.tree.store(content.clone());
         let file = shared.tree.file_mut(id);
-        let before = file.version;
-        match &self.staged {
-            Staged::Tail(..) if !amends => {}
-            _ if amends => file.amended.push(before),
-            _ => file.amended.clear(),
-        }
         match &self.staged {
             Staged::Tail(_, tail) => {
                 let phys = file.phys;
                 file.beginnings.push(version);
-                if linked {
-                    file.beginnings = vec![version];
-                }
                 shared.tree.bytes[phys].extend(tail);
                 self.base = Some((phys, shared.tree.bytes[phys].len()));
             }

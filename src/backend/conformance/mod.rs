@@ -52,7 +52,8 @@ pub const CASES: &[Case] = cases! {
         an_amendment_is_the_same_generation, durable_commits,
         open_files_keep_their_bytes, removal_under_a_precondition;
     appends: an_append_makes_a_generation, an_append_at_a_stale_base_fails, appends_merge,
-        an_append_does_not_merge_with_a_rewrite, prefixes_stay_readable, an_amended_append,
+        an_append_does_not_merge_with_a_rewrite, an_append_does_not_merge_with_an_amendment,
+        appends_merge_under_several_names, prefixes_stay_readable, an_amended_append,
         an_amendment_leaves_the_prefix_alone, what_a_prefix_needs_is_not_dropped;
     history: generations_are_listed_in_order, deleted_generations_stay, missing_generations,
         generations_are_dropped, histories_are_found, generations_keep_their_metadata;
@@ -84,7 +85,7 @@ pub fn run(make: &dyn Fn() -> Arc<dyn Backend>) {
 
 /// A commit without anything special.
 const fn when(expect: Precondition) -> Commit {
-    Commit { expect, durable: false, amend: false, merge: false, sum: None }
+    Commit { expect, durable: false, amend: false, merge: None, sum: None }
 }
 
 const ANY: Precondition = Precondition::Any;
@@ -144,7 +145,8 @@ fn mkdir(backend: &dyn Backend, path: &str) -> Stat {
 /// Staged bytes from an offset on.
 fn stage_at(backend: &dyn Backend, path: &Key, from: u64, bytes: &[u8]) -> Staged {
     let append_from = (from > 0).then_some(from);
-    let intent = Intent { key: path.clone(), expect: ANY, append_from, acknowledged: false, in_place: false };
+    let intent =
+        Intent { key: path.clone(), expect: ANY, append_from, base: None, acknowledged: false, in_place: false };
     let staged = backend.staging().stage(&intent).unwrap_or_else(|e| panic!("can't stage: {e}"));
     staged.file().write_all_at(bytes, from).unwrap_or_else(|e| panic!("can't write what is staged: {e}"));
     staged

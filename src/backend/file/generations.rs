@@ -327,9 +327,16 @@ impl FileBackend {
             .map_err(|e| Error::from_io(key, "drop a generation", e))
     }
 
-    /// Whether everything from generation `from` on, up to the current one, only appended to it.
-    pub(super) fn only_appended_since(&self, key: &Key, from: Generation, current: Generation) -> Result<bool> {
+    /// Whether everything from generation `from` on, as it was `committed`, only appended to it, up to the current
+    /// one, though that may be another file.
+    pub(super) fn only_appended_since(
+        &self,
+        key: &Key,
+        (from, committed): (Generation, Timestamp),
+        current: Generation,
+    ) -> Result<bool> {
         let kept = self.kept(key)?;
+        let is_base = |info: &GenerationInfo| info.generation == from && info.committed == committed;
         let is_beginning = |number: u64| {
             kept.iter().filter(|info| info.generation.get() == number).any(|info| match &info.kept {
                 Kept::Prefix(_) => true,
@@ -340,7 +347,7 @@ impl FileBackend {
                 Kept::Whole => false,
             })
         };
-        Ok(from <= current && (from.get()..current.get()).all(is_beginning))
+        Ok(kept.iter().any(is_base) && from < current && (from.get()..current.get()).all(is_beginning))
     }
 }
 
