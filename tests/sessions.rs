@@ -287,6 +287,20 @@ impl Backend for Between {
     }
 }
 
+#[test]
+fn a_save_goes_to_the_name_that_is_left() {
+    let (a, b, _dir) = pair();
+    a.save("f", "one");
+    a.fs.link(a.ino("f"), ROOT, OsStr::new("g")).unwrap();
+    let fh = a.open("f", OFlags::RDWR);
+    a.ino("g");
+    a.write(fh, 0, "two");
+    b.save("other", "other");
+    b.rename("other", "g").unwrap();
+    assert_eq!(a.close(fh), Ok(()));
+    assert_eq!((a.text("f"), a.text("g"), a.conflicts()), ("two".to_owned(), "other".to_owned(), 0));
+}
+
 // fsync
 
 #[test]

@@ -91,8 +91,11 @@ impl Fs {
     /// The names at which an inode is; those that others have taken away are known for a while longer.
     fn names(&self, ino: Ino) -> Vec<Key> {
         let known = self.nodes.lock().keys(ino);
-        let is_there = |key: &Key| self.store.backend().stat(key).is_ok_and(|stat| stat.id.get() == ino);
-        known.into_iter().filter(is_there).collect()
+        known.into_iter().filter(|key| self.is_at(ino, key)).collect()
+    }
+
+    pub(super) fn is_at(&self, ino: Ino, key: &Key) -> bool {
+        self.store.backend().stat(key).is_ok_and(|stat| stat.id.get() == ino)
     }
 
     /// The precondition of a change of the name `key`, where `found` is.

@@ -553,11 +553,18 @@ impl Fs {
     /// Where what was written to an inode belongs; `None` when this mount has removed its last name. When somebody
     /// else has, and the directory with it, the bytes are set aside under the name that it had.
     fn key_to_save(&self, ino: Ino, state: &State) -> Option<Key> {
-        let nodes = self.nodes.lock();
-        nodes.key(ino).or_else(|| {
-            let removed = nodes.get(ino).is_some_and(Node::is_orphan);
-            if removed { None } else { state.session.as_ref().map(|session| session.key().clone()) }
-        })
+        let (mut known, removed) = {
+            let nodes = self.nodes.lock();
+            (nodes.keys(ino), nodes.get(ino).is_some_and(Node::is_orphan))
+        };
+        if known.len() > 1
+            && let Some(at) = known.iter().position(|key| self.is_at(ino, key))
+        {
+            // Somebody else may have taken away the one by which it was last found.
+            return Some(known.swap_remove(at));
+        }
+        let known = known.into_iter().next();
+        known.or_else(|| if removed { None } else { state.session.as_ref().map(|session| session.key().clone()) })
     }
 
     /// A descriptor was closed: what the caller's process has written through it becomes a generation. A process
