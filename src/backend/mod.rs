@@ -209,7 +209,8 @@ pub trait Backend: Send + Sync + 'static {
 
     /// Renames an object, a directory or a link. An object that is replaced goes to the target's history, and the
     /// moved one becomes the target's next generation. Otherwise the history moves along, unless the new name has
-    /// an older one, which then stays and goes on. Returns the state at `to`.
+    /// an older one, which then stays and goes on. The histories at and below a directory always move along: where
+    /// the new names have older ones, they are joined to these. Returns the state at `to`.
     ///
     /// # Errors
     /// [`Error::NotFound`], [`Error::Exists`], [`Error::NotEmpty`], [`Error::IsDirectory`], [`Error::NotDirectory`],

@@ -260,15 +260,6 @@ impl Model {
             way.move_below(from, to);
             *way.of(from) = own;
         }
-        if all_below && self.is_flat {
-            // Or only those of the objects that are there.
-            for mut way in self.ways() {
-                for (path, ..) in self.shared.tree.files().into_iter().filter(|(path, ..)| is_within(path, from)) {
-                    way.move_one(&path, &format!("{to}{}", &path[from.len()..]));
-                }
-                left.push(way);
-            }
-        }
         self.shared.each_history(|histories| {
             if all_below {
                 histories.move_below(from, to);

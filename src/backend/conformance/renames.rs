@@ -132,6 +132,34 @@ pub fn a_directory_moves_with_its_members(b: &dyn Backend) {
     assert_eq!((read(b, "a/b/f"), numbers(b, "a/b/f"), current(b, "a/b/f")), ("3".to_owned(), vec![1, 2], 3));
 }
 
+/// Under the old name of the directory nobody would look for them.
+pub fn histories_of_members_are_joined(b: &dyn Backend) {
+    for path in ["to/f", "to/gone", "from/f", "from/gone"] {
+        let dir = path.split_once('/').map_or("", |(dir, _)| dir);
+        if b.stat(&key(dir)).is_err() {
+            mkdir(b, dir);
+        }
+        let first = put(b, path, &format!("{path} 1"));
+        good(append(b, path, first.size, "+", &when(first.precondition())));
+        put(b, path, &format!("{path} 3"));
+    }
+    for path in ["to/f", "to/gone", "from/gone"] {
+        good(b.remove(&key(path), &ANY));
+    }
+    let before = good(b.stat(&key("from/f")));
+    let moved = good(b.rename(&key("from"), &key("to"), &RENAME));
+    assert_eq!((moved.kind, names(b, "to")), (FileKind::Directory, vec!["f".to_owned()]));
+    assert_eq!(histories(b, ""), [key("to/f"), key("to/gone")]);
+    let all =
+        |path: &str| kept(b, path).iter().map(|i| read_generation(b, path, i.generation.get())).collect::<Vec<_>>();
+    assert_eq!(all("to/f"), ["to/f 1", "to/f 1+", "to/f 3", "from/f 1", "from/f 1+"]);
+    assert_eq!(all("to/gone"), ["to/gone 1", "to/gone 1+", "to/gone 3", "from/gone 1", "from/gone 1+", "from/gone 3"]);
+    let now = good(b.stat(&key("to/f")));
+    assert!(now.id == before.id && now.generation > Generation::new(5), "above all: {now:?}");
+    assert_eq!(read(b, "to/f"), "from/f 3");
+    stale(commit(b, &key("to/f"), b"x", &when(before.precondition())), before.precondition(), now.generation);
+}
+
 pub fn a_rename_to_itself(b: &dyn Backend) {
     put(b, "f", "1");
     mkdir(b, "d");
