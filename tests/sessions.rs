@@ -301,6 +301,22 @@ fn a_save_goes_to_the_name_that_is_left() {
     assert_eq!((a.text("f"), a.text("g"), a.conflicts()), ("two".to_owned(), "other".to_owned(), 0));
 }
 
+/// A session to which nothing was written makes way for who opens what is current, even if only the number changed.
+#[test]
+fn who_opens_what_another_mount_has_renumbered_is_not_lost() {
+    let (a, b, _dir) = pair();
+    a.save("old", "one");
+    a.rewrite("old", "two");
+    a.save("f", "text");
+    let idle = a.open("f", OFlags::RDWR);
+    b.rename("f", "old").unwrap();
+    let fh = a.open("old", OFlags::RDWR);
+    a.write(fh, 0, "TEXT");
+    assert_eq!(a.close(fh), Ok(()));
+    a.fs.release(idle);
+    assert_eq!((b.text("old"), b.conflicts()), ("TEXT".to_owned(), 0));
+}
+
 // fsync
 
 #[test]

@@ -369,7 +369,8 @@ impl Fs {
             let had_session = state.session.is_some();
             // A precondition that somebody asked for must not be forgotten, either.
             let anew = |old: &mut Session| write && (old.is_published() || expect.is_some());
-            let begins_anew = |old: &mut Session| anew(old) || old.is_lost();
+            // Another mount may have given the same bytes another number, by a rename.
+            let begins_anew = |old: &mut Session| anew(old) || old.is_lost() || old.is_outdated(&opened.stat);
             if let Some(old) = state.session.take_if(begins_anew) {
                 // The handles of a session that was lost must not write over what won.
                 state.session_number += u64::from(old.is_lost());

@@ -215,6 +215,12 @@ impl Session {
         self.lost.is_some()
     }
 
+    /// Whether the version that it was based on when it was opened is no longer this one. Who named a generation may
+    /// have named another one on purpose.
+    pub fn is_outdated(&self, stat: &Stat) -> bool {
+        !matches!(self.expect, Precondition::Generation(_)) && !self.is_based_on(stat)
+    }
+
     /// Whether it is a change of this generation, or goes on with it.
     pub fn expects(&self, generation: Generation) -> bool {
         match self.expect {

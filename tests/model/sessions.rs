@@ -373,8 +373,10 @@ impl Mount {
                 open.current = Some(opened);
             }
             let had_session = open.session.is_some();
+            let outdated =
+                |old: &Session| matches!(old.expect, Expect::Version(version) if version != file.version) || old.lost;
             if let Some(old) =
-                open.session.take_if(|old| (write && (old.published || expect.is_some())) || !same || old.lost)
+                open.session.take_if(|old| (write && (old.published || expect.is_some())) || !same || outdated(old))
             {
                 open.number += u64::from(old.lost);
             }
