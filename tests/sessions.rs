@@ -37,7 +37,7 @@ fn pair() -> (Side, Side, tempfile::TempDir) {
 
 fn caller() -> Caller {
     let (uid, gid) = (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw());
-    Caller { uid, gid, umask: 0o022 }
+    Caller { uid, gid, umask: 0o022, thread: std::process::id() }
 }
 
 fn key(path: &str) -> Key {
@@ -63,11 +63,11 @@ impl Side {
     }
 
     fn write(&self, fh: Fh, at: u64, bytes: &str) {
-        assert_eq!(self.fs.write(fh, at, bytes.as_bytes(), false, false), Ok(bytes.len()));
+        assert_eq!(self.fs.write(&caller(), fh, at, bytes.as_bytes(), false, false), Ok(bytes.len()));
     }
 
     fn close(&self, fh: Fh) -> Result<(), Errno> {
-        let flushed = self.fs.flush(fh);
+        let flushed = self.fs.flush(&caller(), fh);
         self.fs.release(fh);
         flushed
     }
@@ -377,7 +377,7 @@ fn an_append_does_not_merge_with_an_amendment() {
         let (a, b, _dir) = pair();
         let amends = a.create("f");
         a.write(amends, 0, "first");
-        a.fs.flush(amends).unwrap();
+        a.fs.flush(&caller(), amends).unwrap();
         let appends = b.open("f", APPEND);
         b.write(appends, 0, "+b");
         a.write(amends, 0, "other");
@@ -398,7 +398,7 @@ fn appends_merge_with_an_amendment_that_appended() {
     a.save("f", "base");
     let first = a.open("f", APPEND);
     a.write(first, 0, "+a1");
-    a.fs.flush(first).unwrap();
+    a.fs.flush(&caller(), first).unwrap();
     let second = b.open("f", APPEND);
     b.write(second, 0, "+b");
     a.write(first, 0, "+a2");
