@@ -14,6 +14,7 @@ use sepia::fs::{Caller, Changes, Fh, Fs, FsOptions, Ino};
 use super::names::Model;
 use super::ops::{At, How, Op, RenameHow};
 use super::outside::Outside;
+use super::sessions::OpenId;
 use super::tree::{Id, ROOT, base, join};
 
 /// What the store is on.
@@ -45,6 +46,7 @@ pub struct Handle {
     pub fh: Fh,
     pub write: bool,
     append: bool,
+    pub open: OpenId,
     session: u64,
     /// Something was written through it, so that closing it saves.
     wrote: Cell<bool>,
@@ -359,7 +361,7 @@ impl Driver {
             None => self.model.create(side, dir, name, mode & !UMASK),
         };
         match (model, real) {
-            (Ok((id, session)), Ok((entry, reply))) => {
+            (Ok((id, (open, session))), Ok((entry, reply))) => {
                 let ino = entry.attr.ino;
                 let mut path = std::mem::take(&mut self.sides[side].loose);
                 path.push(ino);
@@ -370,6 +372,7 @@ impl Driver {
                     fh: reply.fh,
                     write: true,
                     append,
+                    open,
                     session,
                     wrote: Cell::default(),
                     path,
@@ -396,7 +399,7 @@ impl Driver {
         let real = self.sides[side].fs.open(&caller(), ino, flags.bits() as i32);
         let model = self.model.open(side, (path, id), (write, trunc && write));
         match (model, real) {
-            (Ok(session), Ok(reply)) => {
+            (Ok((open, session)), Ok(reply)) => {
                 let append = append && write;
                 let path = std::mem::take(&mut self.sides[side].loose);
                 self.handles.push(Handle {
@@ -406,6 +409,7 @@ impl Driver {
                     fh: reply.fh,
                     write,
                     append,
+                    open,
                     session,
                     wrote: Cell::default(),
                     path,
@@ -422,7 +426,7 @@ impl Driver {
         let fs = &self.sides[handle.side].fs;
         let real = fs.write(&caller(), handle.fh, at.into(), data, false, false).map(drop);
         handle.wrote.set(true);
-        let model = self.model.session(handle.side, handle.id, handle.write, handle.session);
+        let model = self.model.session(handle.side, handle.open, handle.write, handle.session);
         let model = model.and_then(|(session, tree)| session.write(tree, offset, data));
         same("write", model, real)
     }
@@ -433,13 +437,13 @@ impl Driver {
             return Ok(());
         }
         // Of what somebody else has removed, the answer doesn't tell more.
-        if self.model.mounts[handle.side].target(&self.model.shared.tree, handle.id) != Some(Some(handle.id)) {
+        if self.model.mounts[handle.side].target(&self.model.shared.tree, handle.open) != Some(Some(handle.id)) {
             return Ok(());
         }
         let changes = Changes { size: Some(size), ..Changes::default() };
         let real = self.sides[handle.side].fs.setattr(&caller(), handle.ino, Some(handle.fh), &changes).map(drop);
         let (side, id) = (handle.side, handle.id);
-        let model = self.model.session(side, id, true, handle.session);
+        let model = self.model.session(side, handle.open, true, handle.session);
         let changed = model.and_then(|(session, tree)| session.truncate(tree, size as usize));
         if changed == Ok(false) {
             self.model.set_mtime(side, id);
@@ -451,9 +455,9 @@ impl Driver {
         let Some(handle) = pick(&self.handles, handle) else { return Ok(()) };
         let fs = &self.sides[handle.side].fs;
         let real = if durable { fs.fsync(handle.fh) } else { fs.flush(&caller(), handle.fh) };
-        let (side, id) = (handle.side, handle.id);
+        let (side, open) = (handle.side, handle.open);
         let model =
-            self.model.publish(side, id, (handle.write, handle.session), durable || handle.wrote.get(), durable);
+            self.model.publish(side, open, (handle.write, handle.session), durable || handle.wrote.get(), durable);
         same(if durable { "fsync" } else { "flush" }, model, real)
     }
 
@@ -461,7 +465,7 @@ impl Driver {
         let fs = &self.sides[handle.side].fs;
         fs.release(handle.fh);
         handle.path.iter().rev().for_each(|ino| fs.forget(*ino, 1));
-        self.model.release(handle.side, handle.id, handle.write);
+        self.model.release(handle.side, handle.open, handle.write);
     }
 }
 

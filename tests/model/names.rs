@@ -4,7 +4,7 @@ use rustix::io::Errno;
 
 use super::history::{Histories, is_within};
 use super::ops::RenameHow;
-use super::sessions::{Expect, Mount, Session, Shared};
+use super::sessions::{Expect, Mount, OpenId, Session, Shared};
 use super::tree::{Id, Kind, Tree};
 
 /// The model: what is published, and what two mounts have open.
@@ -63,22 +63,24 @@ impl Model {
     }
 
     /// Makes and opens a file. Returns the number of its session.
-    pub fn create(&mut self, side: usize, dir: Id, name: &str, mode: u32) -> Result<(Id, u64)> {
+    pub fn create(&mut self, side: usize, dir: Id, name: &str, mode: u32) -> Result<(Id, (OpenId, u64))> {
         let id = self.make_file(dir, name, mode)?;
         let path = self.path(dir, name);
         let mount = &mut self.mounts[side];
         let expect = mount.expected(&path).map_or(Expect::Reserved, Expect::Number);
         mount.end_expected(&path);
-        let open = mount.open.entry(id).or_default();
+        let at = mount.add(id);
+        let open = mount.newest_mut(id).expect("just added");
         open.session = Some(Session::new(id, None, expect));
         (open.handles, open.writers, open.number) = (1, 1, 1);
-        Ok((id, 1))
+        Ok((id, (at, 1)))
     }
 
     pub fn link(&mut self, side: usize, id: Id, dir: Id, name: &str) -> Result {
         self.mounts[side].settle(&mut self.shared, id)?;
         self.check_free(dir, name)?;
         self.insert(dir, name, id);
+        self.mounts[side].follow(&self.shared, id);
         Ok(())
     }
 
@@ -120,18 +122,18 @@ impl Model {
 
     /// One that is open in the mount that removed its last name has none there; others find out by the name.
     fn note_orphan(&mut self, side: usize, id: Id) {
-        if self.shared.tree.names(id).is_empty()
-            && let Some(open) = self.mounts[side].open.get_mut(&id)
-        {
-            open.orphan = true;
+        if self.shared.tree.names(id).is_empty() {
+            self.mounts[side].of(id).for_each(|open| open.orphan = true);
         }
     }
 
     pub fn rename(&mut self, side: usize, from: (Id, &str), to: (Id, &str), how: RenameHow) -> Result {
         let (old, new) = (self.path(from.0, from.1), self.path(to.0, to.1));
-        let same = self.child(from.0, from.1) == self.child(to.0, to.1);
+        let ends = [self.child(from.0, from.1), self.child(to.0, to.1)];
+        let same = ends[0] == ends[1];
         self.try_rename(side, from, to, how)?;
         let mount = &mut self.mounts[side];
+        ends.into_iter().flatten().filter(|_| !same).for_each(|id| mount.follow(&self.shared, id));
         mount.end_expected(&old);
         mount.end_expected(&new);
         match how {
@@ -167,7 +169,7 @@ impl Model {
             if exchange {
                 return Err(Errno::NOENT);
             }
-            if !is_dir(moved) && self.shared.histories.keeps_bytes(&new) {
+            if !is_dir(moved) && self.shared.histories.keeps_bytes(&new, self.is_flat) {
                 self.may_leave_bytes(moved, &old);
             }
             // What nothing was saved to has no history of its own; that of its name may stay there. On a medium
@@ -260,10 +262,11 @@ impl Model {
             way.move_below(from, to);
             *way.of(from) = own;
         }
+        let is_flat = self.is_flat;
         self.shared.each_history(|histories| {
             if all_below {
                 histories.move_below(from, to);
-            } else if !histories.keeps_bytes(to) {
+            } else if !histories.keeps_bytes(to, is_flat) {
                 histories.move_one(from, to);
             }
         });
