@@ -366,6 +366,19 @@ fn an_open_file_keeps_its_attributes_without_a_name() {
     }
 }
 
+/// So does one that was opened before another mount saved, when nobody has the newer generation open.
+#[test]
+fn an_older_handle_keeps_its_attributes_without_a_name() {
+    let (a, b, _dir) = pair();
+    a.save("f", "one");
+    let (ino, older) = (a.ino("f"), a.open("f", OFlags::RDONLY));
+    b.rewrite("f", "two");
+    let newer = a.open("f", OFlags::RDONLY);
+    a.fs.release(newer);
+    a.fs.unlink(ROOT, OsStr::new("f")).unwrap();
+    assert_eq!(a.fs.getattr(ino, Some(older)).map(|attr| attr.stat.nlink), Ok(0));
+}
+
 // Appends
 
 const APPEND: OFlags = OFlags::WRONLY.union(OFlags::APPEND);

@@ -316,6 +316,7 @@ impl Fs {
                     let newer = OpenNode::new(self.publications.clone());
                     if let Some(known) = self.nodes.lock().get_mut(ino) {
                         known.open = Some(newer.clone());
+                        known.set_split();
                     }
                     node = newer;
                 }

@@ -214,7 +214,7 @@ impl Fs {
     /// Holds what is about to go, if it is open: its handles may still ask for its attributes. Of what
     /// isn't open, nobody does.
     fn hold_if_open(&self, key: &Key, stat: &Stat) -> Option<Remains> {
-        let open = self.nodes.lock().get(stat.id.get()).is_some_and(|node| node.open.is_some());
+        let open = self.nodes.lock().get(stat.id.get()).is_some_and(|node| node.may_be_open());
         if open { self.hold(key, stat) } else { None }
     }
 

@@ -74,6 +74,8 @@ struct Rare {
     /// It has lost its last name.
     orphan: Option<Option<Remains>>,
     watched: bool,
+    /// Handles may be open that share nothing with those that are opened now.
+    split: bool,
 }
 
 impl Rare {
@@ -107,6 +109,16 @@ impl Node {
     /// Notes that the directory is watched. Returns whether it was before.
     pub fn set_watched(&mut self) -> bool {
         std::mem::replace(&mut self.rare().watched, true)
+    }
+
+    /// Notes that handles of an older generation are open.
+    pub fn set_split(&mut self) {
+        self.rare().split = true;
+    }
+
+    /// Whether a handle is open, or may be.
+    pub fn may_be_open(&self) -> bool {
+        self.open.is_some() || self.rare.as_ref().is_some_and(|rare| rare.split)
     }
 
     pub fn is_watched(&self) -> bool {
