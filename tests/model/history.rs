@@ -46,10 +46,9 @@ impl Histories {
         self.keys.keys()
     }
 
-    /// Bytes are kept for the key: on a medium with directories, these may be of members of what it once was.
-    pub fn keeps_bytes(&self, key: &str, is_flat: bool) -> bool {
-        let is_of = |at: &str| if is_flat { at == key } else { is_within(at, key) };
-        self.keys.iter().any(|(at, history)| is_of(at) && !history.kept.is_empty())
+    /// Bytes are kept for the key.
+    pub fn keeps_bytes(&self, key: &str) -> bool {
+        self.keys.get(key).is_some_and(|history| !history.kept.is_empty())
     }
 
     /// Takes the history of one key, as its object takes another name. Numbers of the old name may be used again,

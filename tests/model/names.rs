@@ -169,7 +169,7 @@ impl Model {
             if exchange {
                 return Err(Errno::NOENT);
             }
-            if !is_dir(moved) && self.shared.histories.keeps_bytes(&new, self.is_flat) {
+            if !is_dir(moved) && self.shared.histories.keeps_bytes(&new) {
                 self.may_leave_bytes(moved, &old);
             }
             // What nothing was saved to has no history of its own; that of its name may stay there. On a medium
@@ -262,11 +262,10 @@ impl Model {
             way.move_below(from, to);
             *way.of(from) = own;
         }
-        let is_flat = self.is_flat;
         self.shared.each_history(|histories| {
             if all_below {
                 histories.move_below(from, to);
-            } else if !histories.keeps_bytes(to, is_flat) {
+            } else if !histories.keeps_bytes(to) {
                 histories.move_one(from, to);
             }
         });

@@ -160,6 +160,20 @@ pub fn histories_of_members_are_joined(b: &dyn Backend) {
     stale(commit(b, &key("to/f"), b"x", &when(before.precondition())), before.precondition(), now.generation);
 }
 
+pub fn histories_of_members_stay_where_a_directory_was(b: &dyn Backend) {
+    mkdir(b, "name");
+    put(b, "name/member", "1");
+    good(b.remove(&key("name/member"), &ANY));
+    good(b.remove_dir(&key("name")));
+    put(b, "name", "1");
+    put(b, "name", "2");
+    good(b.rename(&key("name"), &key("other"), &RENAME));
+    assert_eq!((read(b, "other"), read_generation(b, "other", 1)), ("2".to_owned(), "1".to_owned()));
+    assert_eq!(histories(b, ""), [key("name/member"), key("other")], "the object's own history came along");
+    good(b.rename(&key("other"), &key("name"), &RENAME));
+    assert_eq!((read_generation(b, "name", 1), histories(b, "").len()), ("1".to_owned(), 2));
+}
+
 pub fn a_rename_to_itself(b: &dyn Backend) {
     put(b, "f", "1");
     mkdir(b, "d");

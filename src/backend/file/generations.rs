@@ -168,10 +168,9 @@ impl FileBackend {
         rustix::fs::renameat(&dir, &partial, &dir, &name).map_err(|e| failed(e.into()))
     }
 
-    /// Whether bytes are kept for `key`, or for keys below it, and not just notes.
+    /// Whether bytes are kept for `key`, and not just notes.
     pub(super) fn keeps_bytes(&self, key: &Key) -> Result<bool> {
-        let (_, members) = self.history_entries(key)?;
-        Ok(!members.is_empty() || self.kept(key)?.iter().any(|info| !matches!(info.kept, Kept::Lost(_))))
+        Ok(self.kept(key)?.iter().any(|info| !matches!(info.kept, Kept::Lost(_))))
     }
 
     pub(super) fn kept(&self, key: &Key) -> Result<Vec<GenerationInfo>> {
