@@ -62,7 +62,7 @@ pub const CASES: &[Case] = cases! {
     renames: a_rename_takes_the_history_along, a_rename_over_is_a_commit, an_older_history_stays,
         renames_under_preconditions, refused_renames, a_directory_moves_with_its_members,
         histories_of_members_are_joined, histories_of_members_stay_where_a_directory_was, a_rename_to_itself,
-        an_exchange, prefixes_survive_a_rename_over;
+        an_exchange, prefixes_survive_a_rename_over, prefixes_survive_where_something_left;
     races: one_reserves, one_commits, increments_add_up, appends_add_up, one_name_one_kind,
         removal_of_a_directory_against_creation;
     records: records_are_stored_and_listed, staged_bytes_become_a_record;

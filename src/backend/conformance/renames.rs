@@ -224,3 +224,20 @@ pub fn prefixes_survive_a_rename_over(b: &dyn Backend) {
     put(b, "to", "rewritten");
     assert_eq!((read_generation(b, "from", 1), read_generation(b, "to", 3)), ("from".to_owned(), "from+".to_owned()));
 }
+
+pub fn prefixes_survive_where_something_left(b: &dyn Backend) {
+    let first = put(b, "name", "12345");
+    good(append(b, "name", 5, "6", &when(first.precondition())));
+    good(b.rename(&key("name"), &key("away"), &RENAME));
+    good(b.remove(&key("away"), &ANY));
+    put(b, "away", "another");
+    put(b, "name", "1");
+    assert_eq!(
+        (read_generation(b, "away", 1), read_generation(b, "away", 2)),
+        ("12345".to_owned(), "123456".to_owned())
+    );
+    // Where the history of the name goes on, it must be readable there.
+    for info in kept(b, "name") {
+        assert_eq!(read_generation(b, "name", info.generation.get()), "12345");
+    }
+}

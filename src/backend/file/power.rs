@@ -368,7 +368,8 @@ impl FileBackend {
         Ok(file.metadata().is_ok_and(|meta| meta.len() >= info.size) && is_summed(file, info.size, unsettled))
     }
 
-    fn copy_prefix(&self, key: &Key, info: &GenerationInfo, from: &Opened, size: u64) -> Result<()> {
+    /// Gives a generation that is the beginning of what is open a file of its own in the history of `key`.
+    pub(super) fn copy_prefix(&self, key: &Key, info: &GenerationInfo, from: &Opened, size: u64) -> Result<()> {
         let failed = |error: std::io::Error| Error::from_io(key, "keep the generation before", error);
         let dir = self.make_history_dir(key)?;
         let name = name_of(info);
