@@ -58,7 +58,6 @@ proptest! {
     #![proptest_config(config())]
 
     #[test]
-    #[ignore = "open: the model binds user.sepia.expect to the inode, the filesystem binds it to the name"]
     fn two_mounts_and_the_outside(ops in ops::sequence(true)) {
         run(Medium::File, &ops)?;
     }

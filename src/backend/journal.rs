@@ -45,6 +45,8 @@ pub(super) struct Line {
     committed: Option<i64>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     append_from: Option<u64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    base: Option<u64>,
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     acknowledged: bool,
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
@@ -72,6 +74,7 @@ impl Line {
             },
             absent,
             append_from: intent.append_from,
+            base: intent.base,
             acknowledged: intent.acknowledged,
             in_place: intent.in_place,
         }
@@ -95,6 +98,7 @@ impl Line {
                 (None, None) => Precondition::Any,
             },
             append_from: self.append_from,
+            base: self.base,
             acknowledged: self.acknowledged,
             in_place: self.in_place,
         })
@@ -195,6 +199,7 @@ mod tests {
             key: Key::parse("a").unwrap(),
             expect: Precondition::Version(Generation::FIRST, ObjectId::random(), Timestamp::now()),
             append_from: Some(7),
+            base: Some(8),
             acknowledged: true,
             in_place: false,
         };

@@ -72,9 +72,10 @@ pub struct Commit {
     /// The current generation was published by the same write session: replace it under the same number and
     /// without keeping it, for a session is one generation.
     pub amend: bool,
-    /// For [`Backend::append`]: when the current generation is no longer the expected one but holds the expected
-    /// one's bytes as its beginning, append to that instead of failing.
-    pub merge: bool,
+    /// For [`Backend::append`], with the [`Stat::incarnation`] of the expected version: when that is no longer
+    /// current, but its object holds its bytes as a beginning, since it was only appended to, append to that instead
+    /// of failing. A version that was amended or rewritten is nobody's beginning.
+    pub merge: Option<u64>,
     /// The CRC-32 of the staged bytes, where the caller knows it; otherwise they are read once more.
     pub sum: Option<u32>,
 }
@@ -191,8 +192,9 @@ pub trait Backend: Send + Sync + 'static {
     /// Gives the object at `from` the further name `to`.
     ///
     /// # Errors
-    /// [`Error::Exists`], [`Error::NotFound`], [`Error::Unsupported`].
-    fn link(&self, from: &Key, to: &Key) -> Result<Stat>;
+    /// [`Error::Exists`], [`Error::NotFound`], [`Error::Unsupported`], [`Error::Stale`] when the precondition of what
+    /// is at `from` doesn't hold.
+    fn link(&self, from: &Key, to: &Key, expect: &Precondition) -> Result<Stat>;
 
     /// Removes a name that is no directory. The last name's bytes go to the key's history as a deleted generation.
     ///
@@ -208,7 +210,8 @@ pub trait Backend: Send + Sync + 'static {
 
     /// Renames an object, a directory or a link. An object that is replaced goes to the target's history, and the
     /// moved one becomes the target's next generation. Otherwise the history moves along, unless the new name has
-    /// an older one, which then stays and goes on. Returns the state at `to`.
+    /// an older one, which then stays and goes on. The histories at and below a directory always move along: where
+    /// the new names have older ones, they are joined to these. Returns the state at `to`.
     ///
     /// # Errors
     /// [`Error::NotFound`], [`Error::Exists`], [`Error::NotEmpty`], [`Error::IsDirectory`], [`Error::NotDirectory`],

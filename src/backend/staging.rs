@@ -37,6 +37,8 @@ pub struct Intent {
     pub expect: Precondition,
     /// If set, only the bytes from this offset on are there; those before are the base's.
     pub append_from: Option<u64>,
+    /// With `append_from`: the [`super::Stat::incarnation`] of the base.
+    pub base: Option<u64>,
     /// An fsync was acknowledged for these bytes, so they must become visible.
     pub acknowledged: bool,
     /// The staged bytes were being copied into the object itself (it has several names): that must be finished.
@@ -233,7 +235,7 @@ impl StagingArea {
     fn unknown(&self, slot: u64) -> io::Result<Intent> {
         let key = Key::object("lost+found", &slot.to_string()).map_err(io::Error::other)?;
         let expect = Precondition::Any;
-        Ok(Intent { key, expect, append_from: None, acknowledged: false, in_place: false })
+        Ok(Intent { key, expect, append_from: None, base: None, acknowledged: false, in_place: false })
     }
 
     fn instances(&self) -> io::Result<Vec<PathBuf>> {
@@ -393,6 +395,7 @@ mod tests {
             key: Key::parse(key).unwrap(),
             expect: Precondition::Version(Generation::FIRST, ObjectId::random(), Timestamp::now()),
             append_from: Some(7),
+            base: Some(8),
             acknowledged: true,
             in_place: false,
         }
@@ -409,7 +412,7 @@ mod tests {
         let taken = b.take_abandoned().unwrap();
         assert_eq!(taken.len(), 1);
         assert_eq!(taken[0].intent.key, Key::parse("Note/1").unwrap());
-        assert_eq!(taken[0].intent.append_from, Some(7));
+        assert_eq!((taken[0].intent.append_from, taken[0].intent.base), (Some(7), Some(8)));
         assert_eq!(std::fs::read(taken[0].staged.path()).unwrap(), b"\0\0\0\0\0\0\0bytes");
         assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 1);
     }

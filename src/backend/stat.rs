@@ -55,7 +55,8 @@ pub struct Stat {
     /// Whether the bytes are those that Sepia recorded. If not, somebody changed them from outside, and the next
     /// [`super::Backend::open`] records them.
     pub recorded: bool,
-    /// The medium's own number for the bytes (the inode number): differs when the bytes are another file's.
+    /// The medium's own number for the bytes (the inode number): differs when the bytes are another file's, and
+    /// stays when they are appended to.
     pub incarnation: u64,
 }
 

@@ -1,6 +1,5 @@
 //! Attributes: what stat shows and chmod, chown, utimensat and truncate change.
 
-use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -8,6 +7,7 @@ use rustix::fs::{Gid, Mode, Uid};
 use rustix::io::Errno;
 
 use super::files::OpenNode;
+use super::nodes::Remains;
 use super::types::{Attr, Caller, Changes, Fh, Ino};
 use super::{Fs, Result, from_backend};
 use crate::backend::{SetAttr, SetTime, Stat};
@@ -29,12 +29,12 @@ impl Fs {
                         stat
                     } else if open.as_deref().and_then(OpenNode::file).is_some() {
                         // Replaced by another mount: who has it open goes on with what it is.
-                        self.orphan_stat(ino, open.as_deref(), orphan.as_deref())?
+                        self.orphan_stat(ino, open.as_deref(), orphan.as_ref())?
                     } else {
                         return Err(Errno::STALE);
                     }
                 }
-                None => self.orphan_stat(ino, open.as_deref(), orphan.as_deref())?,
+                None => self.orphan_stat(ino, open.as_deref(), orphan.as_ref())?,
             };
             Ok(self.answer(ino, stat, open.as_deref()))
         };
@@ -82,8 +82,8 @@ impl Fs {
                 stat
             }
             None => {
-                self.set_orphan(open.as_deref(), orphan.as_deref(), &set)?;
-                self.orphan_stat(ino, open.as_deref(), orphan.as_deref())?
+                self.set_orphan(open.as_deref(), orphan.as_ref(), &set)?;
+                self.orphan_stat(ino, open.as_deref(), orphan.as_ref())?
             }
         };
         Ok(self.answer(ino, stat, open.as_deref()))
@@ -104,7 +104,7 @@ impl Fs {
     }
 
     #[allow(clippy::type_complexity, reason = "the three places where an inode's attributes can be")]
-    fn known(&self, ino: Ino) -> Result<(Option<Key>, Option<Arc<OpenNode>>, Option<Arc<OwnedFd>>)> {
+    fn known(&self, ino: Ino) -> Result<(Option<Key>, Option<Arc<OpenNode>>, Option<Remains>)> {
         let nodes = self.nodes.lock();
         let node = nodes.get(ino).ok_or(Errno::STALE)?;
         Ok((nodes.key(ino), node.open.clone(), node.orphan()))
@@ -119,9 +119,18 @@ impl Fs {
     }
 
     /// The attributes of what has lost its last name but is still in use.
-    fn orphan_stat(&self, ino: Ino, open: Option<&OpenNode>, orphan: Option<&OwnedFd>) -> Result<Stat> {
+    fn orphan_stat(&self, ino: Ino, open: Option<&OpenNode>, orphan: Option<&Remains>) -> Result<Stat> {
         let mut stat = match (open.and_then(OpenNode::file), orphan) {
-            (_, Some(fd)) => rustix::fs::fstat(fd),
+            (_, Some(Remains::Known(stat))) => {
+                let mut stat = Stat { nlink: 0, ..stat.lock().clone() };
+                if let Some(file) = open.and_then(OpenNode::unnamed) {
+                    let written = rustix::fs::fstat(&*file)?;
+                    (stat.size, stat.blocks) = (written.st_size as u64, written.st_blocks as u64);
+                    stat.mtime = Timestamp::from_parts(written.st_mtime, written.st_mtime_nsec as u32);
+                }
+                return Ok(stat);
+            }
+            (_, Some(Remains::Held(fd))) => rustix::fs::fstat(fd),
             (Some(file), None) => rustix::fs::fstat(&*file),
             (None, None) => return Err(Errno::STALE),
         }?;
@@ -152,13 +161,17 @@ impl Fs {
         })
     }
 
-    fn set_orphan(&self, open: Option<&OpenNode>, orphan: Option<&OwnedFd>, set: &SetAttr) -> Result<()> {
+    fn set_orphan(&self, open: Option<&OpenNode>, orphan: Option<&Remains>, set: &SetAttr) -> Result<()> {
+        if let Some(Remains::Known(stat)) = orphan {
+            self.set_known(&mut stat.lock(), set);
+            return Ok(());
+        }
         let file = open.and_then(OpenNode::file);
         // By the descriptor's own path, since it is open for its path only (O_PATH).
         let number = match (&file, orphan) {
-            (_, Some(fd)) => std::os::fd::AsRawFd::as_raw_fd(fd),
-            (Some(file), None) => std::os::fd::AsRawFd::as_raw_fd(&**file),
-            (None, None) => return Err(Errno::STALE),
+            (_, Some(Remains::Held(fd))) => std::os::fd::AsRawFd::as_raw_fd(fd),
+            (Some(file), _) => std::os::fd::AsRawFd::as_raw_fd(&**file),
+            (None, _) => return Err(Errno::STALE),
         };
         let path = format!("/proc/self/fd/{number}");
         if set.uid.is_some() || set.gid.is_some() {
@@ -172,5 +185,17 @@ impl Fs {
             rustix::fs::utimensat(rustix::fs::CWD, &path, &times, rustix::fs::AtFlags::empty())?;
         }
         Ok(())
+    }
+
+    fn set_known(&self, stat: &mut Stat, set: &SetAttr) {
+        let now = self.store.now();
+        let time = |set: SetTime| match set {
+            SetTime::Now => now,
+            SetTime::At(time) => time,
+        };
+        stat.mode = set.mode.unwrap_or(stat.mode);
+        (stat.uid, stat.gid) = (set.uid.unwrap_or(stat.uid), set.gid.unwrap_or(stat.gid));
+        (stat.atime, stat.mtime) = (set.atime.map_or(stat.atime, time), set.mtime.map_or(stat.mtime, time));
+        stat.ctime = now;
     }
 }

@@ -260,9 +260,9 @@ impl Fs {
             let node = nodes.get_mut(ino).ok_or(Errno::STALE)?;
             (key, node.open.get_or_insert_with(|| OpenNode::new(self.publications.clone())).clone(), node.is_orphan())
         };
-        let expect = key.as_ref().filter(|_| write).and_then(|key| self.expects.lock().remove(key));
-        let (node, session, keep_cache) = match key {
-            Some(key) => self.open_named(node, &key, ino, caller, flags, write, expect)?,
+        let expect = key.as_ref().filter(|_| write).and_then(|key| self.expects.get(key));
+        let (node, session, keep_cache) = match &key {
+            Some(key) => self.open_named(node, key, ino, caller, flags, write, expect)?,
             // Opened again by /proc/PID/fd: whoever holds it open shares it.
             None => {
                 let mut state = node.state.lock();
@@ -279,6 +279,10 @@ impl Fs {
                 (node, session, true)
             }
         };
+        if let (Some(key), Some(_)) = (&key, expect) {
+            // The session sees to it from now on.
+            self.expects.end(key);
+        }
         let append = flags.contains(OFlags::APPEND);
         let writers = Writers::new(caller.thread);
         let fh = self.add_handle(Handle { ino, node, write, append, session, writers });
@@ -312,6 +316,7 @@ impl Fs {
                     let newer = OpenNode::new(self.publications.clone());
                     if let Some(known) = self.nodes.lock().get_mut(ino) {
                         known.open = Some(newer.clone());
+                        known.set_split();
                     }
                     node = newer;
                 }
@@ -338,9 +343,14 @@ impl Fs {
         let truncate = flags.contains(OFlags::TRUNC) && write;
         // A session that was published and not written to since makes way for a new one: what follows is another
         // save, though the last close of the one before may still be on its way to us.
-        let joins = state.session.as_ref().is_some_and(|s| s.is_dirty() && !s.is_lost());
+        let joined = state.session.as_ref().filter(|s| s.is_dirty() && !s.is_lost());
         let mut keep = true;
-        if !joins {
+        if let Some(session) = joined {
+            // Who wrote before asked for nothing, and must not lose by it.
+            if expect.is_some_and(|generation| !session.expects(generation)) {
+                return Err(Errno::STALE);
+            }
+        } else {
             let mut opened = self.store.get(key).map_err(errno)?;
             let replaced = opened.stat.id.get() != ino;
             if replaced {
@@ -364,7 +374,8 @@ impl Fs {
             let had_session = state.session.is_some();
             // A precondition that somebody asked for must not be forgotten, either.
             let anew = |old: &mut Session| write && (old.is_published() || expect.is_some());
-            let begins_anew = |old: &mut Session| anew(old) || old.is_lost();
+            // Another mount may have given the same bytes another number, by a rename.
+            let begins_anew = |old: &mut Session| anew(old) || old.is_lost() || old.is_outdated(&opened.stat);
             if let Some(old) = state.session.take_if(begins_anew) {
                 // The handles of a session that was lost must not write over what won.
                 state.session_number += u64::from(old.is_lost());
@@ -442,13 +453,11 @@ impl Fs {
             Err(error) => return Err(from_backend(error)),
         };
         let ino = stat.id.get();
-        let options = SessionOptions {
-            create: Some(mode),
-            exclusive: true,
-            truncate: false,
-            expect: None,
-            creator: caller.creator(),
-        };
+        // What was expected here is no more: that is told when the session is saved, as for a file that is there.
+        let expect = self.expects.get(&key).map(Precondition::Generation);
+        self.expects.end(&key);
+        let options =
+            SessionOptions { create: Some(mode), exclusive: true, truncate: false, expect, creator: caller.creator() };
         let session = Session::reserved(&self.store, &key, &stat, &options);
         let entry = self.entry(parent, name, stat.clone());
         let node = {
@@ -550,11 +559,18 @@ impl Fs {
     /// Where what was written to an inode belongs; `None` when this mount has removed its last name. When somebody
     /// else has, and the directory with it, the bytes are set aside under the name that it had.
     fn key_to_save(&self, ino: Ino, state: &State) -> Option<Key> {
-        let nodes = self.nodes.lock();
-        nodes.key(ino).or_else(|| {
-            let removed = nodes.get(ino).is_some_and(Node::is_orphan);
-            if removed { None } else { state.session.as_ref().map(|session| session.key().clone()) }
-        })
+        let (mut known, removed) = {
+            let nodes = self.nodes.lock();
+            (nodes.keys(ino), nodes.get(ino).is_some_and(Node::is_orphan))
+        };
+        if known.len() > 1
+            && let Some(at) = known.iter().position(|key| self.is_at(ino, key))
+        {
+            // Somebody else may have taken away the one by which it was last found.
+            return Some(known.swap_remove(at));
+        }
+        let known = known.into_iter().next();
+        known.or_else(|| if removed { None } else { state.session.as_ref().map(|session| session.key().clone()) })
     }
 
     /// A descriptor was closed: what the caller's process has written through it becomes a generation. A process

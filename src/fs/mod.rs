@@ -10,6 +10,7 @@
 mod attr;
 mod dirs;
 mod errno;
+mod expect;
 mod files;
 mod groups;
 mod names;
@@ -31,9 +32,10 @@ pub use types::{Attr, Caller, Changes, DirItem, Entry, Fh, FsOptions, Ino, Inval
 
 use crate::backend::{Creator, FsStat, Stat};
 use crate::store::Store;
-use crate::types::{Generation, Key};
+use crate::types::Key;
 use dirs::DirHandle;
 use errno::{errno, from_backend};
+use expect::Expectations;
 use files::Handle;
 use nodes::Nodes;
 
@@ -49,8 +51,7 @@ pub struct Fs {
     handles: Mutex<HashMap<Fh, Arc<Handle>>>,
     dir_handles: Mutex<HashMap<Fh, Arc<DirHandle>>>,
     next_handle: AtomicU64,
-    /// `user.sepia.expect`, by name: the generation that the next write session, rename over or removal must find.
-    expects: Mutex<HashMap<Key, Generation>>,
+    expects: Expectations,
     /// Counts what sessions have published: who has looked at an object meanwhile must look again.
     publications: Arc<AtomicU64>,
     /// Other mounts of this store are alive: the kernel must ask each time.
@@ -69,7 +70,7 @@ impl Fs {
             handles: Mutex::default(),
             dir_handles: Mutex::default(),
             next_handle: AtomicU64::new(1),
-            expects: Mutex::default(),
+            expects: Expectations::default(),
             publications: Arc::default(),
             has_peers: AtomicBool::new(false),
             watching: watch::Watching::default(),

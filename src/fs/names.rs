@@ -1,16 +1,45 @@
 //! Names: looking up, making, linking, removing, renaming.
 
 use std::ffi::OsStr;
-use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
+use parking_lot::Mutex;
 use rustix::fs::RenameFlags;
 use rustix::io::Errno;
 
+use super::expect::as_seen;
+use super::nodes::Remains;
 use super::types::{Caller, Entry, Ino};
 use super::{Fs, Result, errno, from_backend};
-use crate::backend::{FileKind, Rename, Stat};
+use crate::backend::{self, FileKind, Rename, Stat};
 use crate::types::{Key, Precondition, RESERVED_NAME};
+
+/// How often a change is tried again that was based on what somebody else has changed meanwhile.
+const TRIES: usize = 16;
+
+/// What a rename is based on.
+struct Ends {
+    moved: Stat,
+    replaced: Option<Stat>,
+    how: Rename,
+    /// Keeps what is replaced, if it is open.
+    hold: Option<Remains>,
+}
+
+/// Makes a change that looks first, and looks again when it finds that somebody has changed the object meanwhile:
+/// the inner error says which. Else a session of this mount would take another's generation for its own base.
+///
+/// # Errors
+/// ESTALE when that doesn't end.
+fn unless_changed<T>(mut change: impl FnMut() -> Result<std::result::Result<T, Key>>) -> Result<T> {
+    for _ in 0..TRIES {
+        match change()? {
+            Ok(done) => return Ok(done),
+            Err(key) => log::debug!("{key}: was changed by somebody else while its name was being changed"),
+        }
+    }
+    Err(Errno::STALE)
+}
 
 impl Fs {
     /// What is at `name` in a directory.
@@ -133,13 +162,19 @@ impl Fs {
         self.check_writable()?;
         let _names = self.namespace.read();
         let (from, to) = (self.key(ino)?, self.child(parent, name)?);
-        self.settle(ino, &from)?;
-        let before = self.store.backend().stat(&from).map_err(from_backend)?;
-        let stat = self.store.backend().link(&from, &to).map_err(from_backend)?;
-        if stat.id.get() == ino {
-            self.nodes.lock().add_name(ino, parent, name);
-            self.follow(&before, &from, &stat);
-        }
+        let (before, stat) = unless_changed(|| {
+            self.settle(ino, &from)?;
+            let before = self.store.backend().stat(&from).map_err(from_backend)?;
+            if before.id.get() != ino {
+                return Err(Errno::STALE);
+            }
+            Ok(match self.store.backend().link(&from, &to, &as_seen(&before)) {
+                Err(backend::Error::Stale { key, .. }) => Err(key),
+                other => Ok((before, other.map_err(from_backend)?)),
+            })
+        })?;
+        self.nodes.lock().add_name(ino, parent, name);
+        self.follow(&before, &from, &stat);
         Ok(self.introduce(&to, parent, name, stat))
     }
 
@@ -153,10 +188,10 @@ impl Fs {
         let key = self.child(parent, name)?;
         let stat = self.store.backend().stat(&key).map_err(from_backend)?;
         let ino = stat.id.get();
-        let expect = self.expected(&key);
-        let hold = self.hold_if_open(ino, &key);
+        let expect = self.expected(&key, Some(&stat))?;
+        let hold = self.hold_if_open(&key, &stat);
         self.store.backend().remove(&key, &expect).map_err(from_backend)?;
-        self.expectation_met(&key);
+        self.expects.end(&key);
         self.nodes.lock().remove_name(ino, parent, name, hold);
         Ok(())
     }
@@ -170,28 +205,32 @@ impl Fs {
         let _names = self.namespace.read();
         let key = self.child(parent, name)?;
         let stat = self.store.backend().stat(&key).map_err(from_backend)?;
-        let hold = self.hold(&key);
+        let hold = self.hold(&key, &stat);
         self.store.backend().remove_dir(&key).map_err(from_backend)?;
         self.nodes.lock().remove_name(stat.id.get(), parent, name, hold);
         Ok(())
     }
 
-    /// A descriptor of what is about to go, if it is open: its handles may still ask for its attributes. Of what
+    /// Holds what is about to go, if it is open: its handles may still ask for its attributes. Of what
     /// isn't open, nobody does.
-    fn hold_if_open(&self, ino: Ino, key: &Key) -> Option<Arc<OwnedFd>> {
-        let open = self.nodes.lock().get(ino).is_some_and(|node| node.open.is_some());
-        if open { self.hold(key) } else { None }
+    fn hold_if_open(&self, key: &Key, stat: &Stat) -> Option<Remains> {
+        let open = self.nodes.lock().get(stat.id.get()).is_some_and(|node| node.may_be_open());
+        if open { self.hold(key, stat) } else { None }
     }
 
-    /// A descriptor of what is about to go. A directory needs one even if it isn't open: processes may be in it.
-    fn hold(&self, key: &Key) -> Option<Arc<OwnedFd>> {
-        self.store.backend().hold(key).ok().flatten().map(Arc::new)
+    /// Holds what is about to go. A directory needs that even if it isn't open: processes may be in it.
+    fn hold(&self, key: &Key, stat: &Stat) -> Option<Remains> {
+        Some(match self.store.backend().hold(key) {
+            Ok(Some(fd)) => Remains::Held(Arc::new(fd)),
+            Ok(None) => Remains::Known(Arc::new(Mutex::new(stat.clone()))),
+            Err(_) => return None,
+        })
     }
 
     /// Renames an entry. `flags` as in renameat2(2).
     ///
     /// # Errors
-    /// As rename(2), and ESTALE when `user.sepia.expect` of what would be replaced says so.
+    /// As rename(2), and ESTALE when `user.sepia.expect` of either name says so.
     pub fn rename(
         &self,
         parent: Ino,
@@ -213,34 +252,18 @@ impl Fs {
         let (_shared, _alone) =
             if moves_dir { (None, Some(self.namespace.write())) } else { (Some(self.namespace.read()), None) };
         let (from, to) = (self.child(parent, name)?, self.child(new_parent, new_name)?);
-        let backend = self.store.backend();
-        let moved = backend.stat(&from).map_err(from_backend)?;
-        let replaced = match backend.stat(&to) {
-            Ok(stat) => Some(stat),
-            Err(error) if error.is_not_found() => None,
-            Err(error) => return Err(from_backend(error)),
-        };
-        let moved = self.settled(moved, &from)?;
-        let replaced = match replaced {
-            Some(other) if exchange => Some(self.settled(other, &to)?),
-            other => other,
-        };
-        let expect_to = match &replaced {
-            _ if flags.contains(RenameFlags::NOREPLACE) => Precondition::Absent,
-            _ => self.expected(&to),
-        };
-        let hold = match &replaced {
-            Some(other) if exchange || other.id == moved.id => None,
-            Some(other) if other.kind == FileKind::Directory => self.hold(&to),
-            Some(other) => self.hold_if_open(other.id.get(), &to),
-            None => None,
-        };
-        let how = Rename { expect_from: Precondition::Any, expect_to, exchange };
-        let stat = backend.rename(&from, &to, &how).map_err(from_backend)?;
+        let (Ends { moved, replaced, hold, .. }, stat) = unless_changed(|| {
+            let ends = self.ends(&from, &to, flags)?;
+            Ok(match self.store.backend().rename(&from, &to, &ends.how) {
+                Err(backend::Error::Stale { key, .. }) if key == from || exchange => Err(key),
+                other => Ok((ends, other.map_err(from_backend)?)),
+            })
+        })?;
 
-        let (ino, other) = (moved.id.get(), replaced.as_ref().map(|stat| stat.id.get()));
-        self.expectation_met(&to);
-        if other == Some(ino) {
+        let (ino, other) = (stat.id.get(), replaced.as_ref().map(|stat| stat.id.get()));
+        self.expects.end(&from);
+        self.expects.end(&to);
+        if other == Some(moved.id.get()) {
             // Two names of one file: rename(2) leaves both.
             return Ok(());
         }
@@ -258,7 +281,7 @@ impl Fs {
         self.follow(&moved, &to, &stat);
         if exchange
             && let Some(other) = &replaced
-            && let Ok(stat) = backend.stat(&from)
+            && let Ok(stat) = self.store.backend().stat(&from)
         {
             self.follow(other, &from, &stat);
         }
@@ -266,9 +289,48 @@ impl Fs {
             self.moved_below(&to);
             if exchange {
                 self.moved_below(&from);
+                self.expects.exchanged(&from, &to);
+            } else {
+                self.expects.moved(&from, &to);
             }
         }
         Ok(())
+    }
+
+    /// Looks at both ends of a rename, which saves what was written to them, and says what must still hold then.
+    ///
+    /// # Errors
+    /// ESTALE when `user.sepia.expect` says so; what the medium says.
+    fn ends(&self, from: &Key, to: &Key, flags: RenameFlags) -> Result<Ends> {
+        let backend = self.store.backend();
+        let exchange = flags.contains(RenameFlags::EXCHANGE);
+        let moved = backend.stat(from).map_err(from_backend)?;
+        let replaced = match backend.stat(to) {
+            Ok(stat) => Some(stat),
+            Err(error) if error.is_not_found() => None,
+            Err(error) => return Err(from_backend(error)),
+        };
+        let moved = self.settled(moved, from)?;
+        let replaced = match replaced {
+            Some(other) if exchange => Some(self.settled(other, to)?),
+            other => other,
+        };
+        self.expected(from, Some(&moved))?;
+        let expect_to = match &replaced {
+            _ if flags.contains(RenameFlags::NOREPLACE) => Precondition::Absent,
+            other => match (self.expected(to, other.as_ref())?, other) {
+                (_, Some(other)) if exchange => as_seen(other),
+                (expected, _) => expected,
+            },
+        };
+        let hold = match &replaced {
+            Some(other) if exchange || other.id == moved.id => None,
+            Some(other) if other.kind == FileKind::Directory => self.hold(to, other),
+            Some(other) => self.hold_if_open(to, other),
+            None => None,
+        };
+        let how = Rename { expect_from: as_seen(&moved), expect_to, exchange };
+        Ok(Ends { moved, replaced, how, hold })
     }
 
     fn settle(&self, ino: Ino, key: &Key) -> Result<()> {
@@ -307,16 +369,6 @@ impl Fs {
         for (node, key) in open {
             node.moved(&key);
         }
-    }
-
-    /// The precondition that `user.sepia.expect` set for the next change of a name: whatever object has the name by
-    /// then. It stays until that has happened, for the kernel asks again when the answer is ESTALE (`retry_estale`).
-    fn expected(&self, key: &Key) -> Precondition {
-        self.expects.lock().get(key).map_or(Precondition::Any, |generation| Precondition::Generation(*generation))
-    }
-
-    fn expectation_met(&self, key: &Key) {
-        self.expects.lock().remove(key);
     }
 
     /// Records what was changed from outside, and returns the state.

@@ -10,6 +10,8 @@ use std::ffi::{OsStr, OsString};
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
+use parking_lot::Mutex;
+
 use super::files::OpenNode;
 use super::types::Ino;
 use crate::backend::{FileKind, Stat};
@@ -55,14 +57,25 @@ pub struct Node {
     rare: Option<Box<Rare>>,
 }
 
+/// What the kernel may still ask about an inode that has lost its last name.
+#[derive(Debug, Clone)]
+pub enum Remains {
+    /// What was removed knows its attributes itself, as long as it is held.
+    Held(Arc<OwnedFd>),
+    /// Of what the medium can't hold, these are the attributes.
+    Known(Arc<Mutex<Stat>>),
+}
+
 /// What few inodes have.
 #[derive(Debug, Default)]
 struct Rare {
     /// Further names (hard links).
     names: BTreeMap<Ino, BTreeSet<Box<OsStr>>>,
-    /// It has lost its last name; the descriptor keeps what the kernel may still ask about.
-    orphan: Option<Option<Arc<OwnedFd>>>,
+    /// It has lost its last name.
+    orphan: Option<Option<Remains>>,
     watched: bool,
+    /// Handles may be open that share nothing with those that are opened now.
+    split: bool,
 }
 
 impl Rare {
@@ -88,14 +101,24 @@ impl Node {
         self.rare.as_ref().is_some_and(|rare| rare.orphan.is_some())
     }
 
-    /// The descriptor of one that has lost its last name.
-    pub fn orphan(&self) -> Option<Arc<OwnedFd>> {
+    /// What is left of one that has lost its last name.
+    pub fn orphan(&self) -> Option<Remains> {
         self.rare.as_ref().and_then(|rare| rare.orphan.clone().flatten())
     }
 
     /// Notes that the directory is watched. Returns whether it was before.
     pub fn set_watched(&mut self) -> bool {
         std::mem::replace(&mut self.rare().watched, true)
+    }
+
+    /// Notes that handles of an older generation are open.
+    pub fn set_split(&mut self) {
+        self.rare().split = true;
+    }
+
+    /// Whether a handle is open, or may be.
+    pub fn may_be_open(&self) -> bool {
+        self.open.is_some() || self.rare.as_ref().is_some_and(|rare| rare.split)
     }
 
     pub fn is_watched(&self) -> bool {
@@ -180,6 +203,12 @@ impl Nodes {
         let node = self.map.get(&ino)?;
         // A name below a directory that the kernel has forgotten leads nowhere; another one may.
         node.names().find_map(|(parent, name)| self.key(parent)?.child(name).ok())
+    }
+
+    /// All paths by which an inode is known. Other mounts may have taken some of them away.
+    pub fn keys(&self, ino: Ino) -> Vec<Key> {
+        let names = self.map.get(&ino).into_iter().flat_map(|node| node.names());
+        names.filter_map(|(parent, name)| self.key(parent)?.child(name).ok()).collect()
     }
 
     /// The directory that an inode is in; the root is in itself.
@@ -291,7 +320,7 @@ impl Nodes {
     }
 
     /// An inode has lost a name. Returns whether it was the last one that is known; `hold` then keeps it.
-    pub fn remove_name(&mut self, ino: Ino, parent: Ino, name: &OsStr, hold: Option<Arc<OwnedFd>>) -> bool {
+    pub fn remove_name(&mut self, ino: Ino, parent: Ino, name: &OsStr, hold: Option<Remains>) -> bool {
         let Some(node) = self.map.get_mut(&ino) else { return false };
         let known = node.has_name(parent, name);
         if node.parent == parent && &*node.name == name {

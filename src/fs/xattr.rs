@@ -49,7 +49,7 @@ impl Fs {
             return self.store.backend().get_xattr(&key, name).map_err(from_backend);
         }
         if name == EXPECT {
-            let expect = self.expects.lock().get(&key).copied();
+            let expect = self.expects.get(&key);
             return expect.map(|generation| generation.to_string().into_bytes()).ok_or(Errno::NODATA);
         }
         if ino == ROOT && name == "user.sepia.store" {
@@ -92,15 +92,14 @@ impl Fs {
     /// Sets an attribute on behalf of a process that the kernel has found entitled to it. `flags` as in setxattr(2).
     ///
     /// # Errors
-    /// EEXIST, ENODATA (flags), EINVAL (no generation), ENOSPC, EROFS.
+    /// EEXIST, ENODATA (flags), EINVAL (no generation, or nothing that has one), ENOSPC, EROFS.
     pub fn setxattr(&self, caller: &Caller, ino: Ino, name: &OsStr, value: &[u8], flags: i32) -> Result<()> {
         self.check_writable()?;
         let _names = self.namespace.read();
         if name == EXPECT {
             let generation = std::str::from_utf8(value).ok().and_then(|text| text.trim().parse::<Generation>().ok());
             let generation = generation.ok_or(Errno::INVAL)?;
-            self.expects.lock().insert(self.key(ino)?, generation);
-            return Ok(());
+            return self.expect(ino, generation);
         }
         if is_own(name) {
             let create = XattrFlags::from_bits_retain(flags as u32).contains(XattrFlags::CREATE);
@@ -128,7 +127,7 @@ impl Fs {
         let _names = self.namespace.read();
         if is_own(name) {
             if name == EXPECT {
-                self.expects.lock().remove(&self.key(ino)?);
+                self.expect_nothing(ino);
             }
             return Ok(());
         }

@@ -127,7 +127,7 @@ impl Store {
         {
             expect = stat.precondition();
         }
-        let commit = Commit { expect, durable: true, amend: false, merge: true, sum: None };
+        let commit = Commit { expect, durable: true, amend: false, merge: intent.base, sum: None };
         let (error, staged) = if !(intent.acknowledged || intent.in_place) {
             return self.put_aside(staged, &intent.key, intent.append_from, intent.expect, Reason::Interrupted);
         } else if let Some(from) = intent.append_from {

@@ -216,6 +216,20 @@ impl Session {
         self.lost.is_some()
     }
 
+    /// Whether the version that it was based on when it was opened is no longer this one. Who named a generation may
+    /// have named another one on purpose.
+    pub fn is_outdated(&self, stat: &Stat) -> bool {
+        !matches!(self.expect, Precondition::Generation(_)) && !self.is_based_on(stat)
+    }
+
+    /// Whether it is a change of this generation, or goes on with it.
+    pub fn expects(&self, generation: Generation) -> bool {
+        match self.expect {
+            Precondition::Version(base, ..) | Precondition::Generation(base) => base == generation,
+            _ => false,
+        }
+    }
+
     /// The file that readers may read while nothing is staged.
     pub fn base_file(&self) -> Option<&Arc<File>> {
         self.base.as_ref().map(|base| &base.file)
@@ -434,7 +448,7 @@ impl Session {
             expect: self.expect,
             durable,
             amend: self.published,
-            merge: self.append_only && self.tail_from.is_some(),
+            merge: self.mergeable_base(),
             sum: self.size().ok().and_then(|size| self.sum.up_to(size)),
         };
         let stat = match self.tail_from {
@@ -492,7 +506,8 @@ impl Session {
         }
         let opened = self.store.backend.open(key)?;
         let Some(staged) = self.staged.as_ref().filter(|_| opened.stat.id == id) else { return Ok(None) };
-        let commit = Commit { expect: opened.stat.precondition(), durable, amend: false, merge: true, sum: None };
+        let merge = Some(opened.stat.incarnation);
+        let commit = Commit { expect: opened.stat.precondition(), durable, amend: false, merge, sum: None };
         let stat = self.store.backend.append(key, staged, 0, &commit)?;
         self.base = Some(opened);
         Ok(Some(stat))
@@ -501,9 +516,22 @@ impl Session {
     /// Nothing was written. A file that was made and never written to has no generation: nothing was saved.
     fn publish_clean(&mut self, key: &Key, durable: bool) -> Result<Option<Stat>> {
         if durable {
-            let opened = self.store.backend.open(key)?;
-            opened.file.sync_all().map_err(|e| self.io("sync", e))?;
-            self.store.backend.sync_dir(&key.parent().unwrap_or_else(Key::root))?;
+            match self.store.backend.open(key) {
+                Ok(opened) => {
+                    opened.file.sync_all().map_err(|e| self.io("sync", e))?;
+                    match self.store.backend.sync_dir(&key.parent().unwrap_or_else(Key::root)) {
+                        Err(error) if !is_gone(&error) => return Err(error.into()),
+                        _ => {}
+                    }
+                }
+                // Somebody else has removed it, or put something else there: that is no fault of what was synced.
+                Err(error) if is_gone(&error) => {
+                    if let Some(base) = &self.base {
+                        base.file.sync_all().map_err(|e| self.io("sync", e))?;
+                    }
+                }
+                Err(error) => return Err(error.into()),
+            }
         }
         Ok(None)
     }
@@ -575,7 +603,7 @@ impl Session {
     /// When the precondition doesn't hold or the medium fails; the bytes are then dropped, for the caller has them.
     pub(super) fn save(mut self, key: &Key) -> Result<Stat> {
         self.stage_whole()?;
-        let commit = Commit { expect: self.expect, durable: true, amend: false, merge: false, sum: None };
+        let commit = Commit { expect: self.expect, durable: true, amend: false, merge: None, sum: None };
         let staged = self.staged.take().ok_or_else(|| self.broken())?;
         match self.store.backend.commit(key, staged, &commit, &self.creator) {
             Ok(stat) => Ok(stat),
@@ -658,7 +686,14 @@ impl Session {
     }
 
     fn intent(&self, append_from: Option<u64>) -> Intent {
-        Intent { key: self.key.clone(), expect: self.expect, append_from, acknowledged: false, in_place: false }
+        let base = append_from.and(self.mergeable_base());
+        Intent { key: self.key.clone(), expect: self.expect, append_from, base, acknowledged: false, in_place: false }
+    }
+
+    /// The bytes to which others may append, too. Who named a generation wants that one and no other.
+    fn mergeable_base(&self) -> Option<u64> {
+        let base = self.base.as_ref().filter(|_| self.append_only && matches!(self.expect, Precondition::Version(..)));
+        base.map(|base| base.stat.incarnation)
     }
 
     fn note(&self, staged: &Staged, append_from: Option<u64>) -> Result<()> {
@@ -688,9 +723,7 @@ impl Session {
     fn stale(&self, key: &Key) -> Result<Option<backend::Error>> {
         let current = match self.store.backend.open(key) {
             Ok(opened) => Some(opened.stat),
-            // Gone, or something else has the name.
-            Err(error) if error.is_not_found() => None,
-            Err(backend::Error::Invalid(..) | backend::Error::NotDirectory(_)) => None,
+            Err(error) if is_gone(&error) => None,
             Err(error) => return Err(error.into()),
         };
         let same = match (self.expect, &current) {
@@ -741,6 +774,12 @@ impl Session {
     fn broken(&self) -> Error {
         self.io("write without a staged file", rustix::io::Errno::IO)
     }
+}
+
+/// Whether an object that was there before is gone, or something else has its name.
+fn is_gone(error: &backend::Error) -> bool {
+    use backend::Error::{Invalid, NotDirectory, NotFound};
+    matches!(error, NotFound(_) | NotDirectory(_) | Invalid(..))
 }
 
 fn holds(file: &File, size: u64) -> bool {

@@ -6,11 +6,11 @@ use std::os::unix::fs::PermissionsExt;
 
 use sepia::backend::{FileKind, Kept as Form, Opened};
 use sepia::fs::DirItem;
-use sepia::{Key, Precondition, Store};
+use sepia::{Key, Store};
 
 use super::driver::{Driver, Result, read_all, read_once};
 use super::history::{Histories, Kept};
-use super::sessions::{Expect, Staged};
+use super::sessions::{Expect, Open, Staged};
 use super::tree::{Id, Kind, ROOT, base, join};
 
 /// The numbers and bytes of the generations of a key, oldest first; `None` for bytes that are not kept.
@@ -26,13 +26,6 @@ fn text(bytes: &[u8]) -> String {
 
 fn key(path: &str) -> Key {
     if path.is_empty() { Key::root() } else { Key::parse(path).unwrap() }
-}
-
-fn number_of(precondition: &Precondition) -> Option<u64> {
-    match precondition {
-        Precondition::Version(generation, ..) | Precondition::Generation(generation) => Some(generation.get()),
-        _ => None,
-    }
 }
 
 fn bytes_of(opened: &Opened) -> Vec<u8> {
@@ -111,13 +104,19 @@ impl Driver {
             }
         }
         equal(|| what("attributes"), node.xattrs.clone(), xattrs)?;
+        // Of an inode with several names, the kernel asks without saying by which.
+        if tree.names(id).len() == 1 {
+            let expected = self.model.mounts[side].expected(path).map(|number| number.to_string());
+            let real = fs.getxattr(item.ino, OsStr::new("user.sepia.expect")).ok().map(|value| text(&value));
+            equal(|| what("user.sepia.expect"), expected, real)?;
+        }
         if kind == FileKind::Directory {
             return self.compare_dir(side, path, id, item.ino);
         }
         equal(|| what("links"), tree.names(id).len() as u32, attr.stat.nlink)?;
-        let open = self.model.mounts[side].open.get(&id);
+        let open = self.model.mounts[side].newest(id);
         let current = tree.current(id);
-        if !self.is_torn(side, id) {
+        if !open.is_some_and(is_torn) {
             equal(|| what("the size"), self.size(side, id), attr.stat.size)?;
         }
         // Opening would change what those who have it open read.
@@ -128,19 +127,14 @@ impl Driver {
         Ok(())
     }
 
-    /// The bytes of an object with several names were replaced under a session that goes on.
-    fn is_torn(&self, side: usize, id: Id) -> bool {
-        let open = self.model.mounts[side].open.get(&id);
-        open.and_then(|open| open.session.as_ref()).is_some_and(|session| session.torn)
-    }
-
     /// What stat shows: the size of what is staged, else of the object.
     fn size(&self, side: usize, id: Id) -> u64 {
-        let open = self.model.mounts[side].open.get(&id);
+        let open = self.model.mounts[side].newest(id);
         match open.and_then(|open| open.session.as_ref()) {
             Some(session) if !matches!(session.staged, Staged::None) => session.size() as u64,
             None if open.is_some_and(|open| open.unnamed) => {
-                self.model.mounts[side].read(&self.model.shared.tree, id).len() as u64
+                let (phys, _) = open.and_then(|open| open.current).expect("what was written");
+                self.model.shared.tree.bytes[phys].len() as u64
             }
             _ => self.model.shared.tree.current(id).len() as u64,
         }
@@ -149,15 +143,14 @@ impl Driver {
     fn compare_handles(&self) -> Result {
         for (at, handle) in self.handles.iter().enumerate() {
             let (mount, fs) = (&self.model.mounts[handle.side], &self.sides[handle.side].fs);
-            let open = &mount.open[&handle.id];
-            if self.is_torn(handle.side, handle.id) {
+            let open = &mount.opens[&handle.open];
+            if is_torn(open) {
                 continue;
             }
-            let expected = mount.read(&self.model.shared.tree, handle.id);
+            let expected = mount.read(&self.model.shared.tree, handle.open);
             let real = read_all(fs, handle.fh).map_err(|e| format!("read handle {at}: {e}"))?;
             equal(|| format!("bytes of handle {at} ({handle:?})"), text(&expected), text(&real))?;
-            // Only where there are local files can more be told of what has no name.
-            if open.orphan && self.outside.is_some() {
+            if open.orphan {
                 let attr = fs.getattr(handle.ino, Some(handle.fh)).map_err(|e| format!("getattr handle {at}: {e}"))?;
                 equal(|| format!("links of handle {at}"), 0, attr.stat.nlink)?;
                 equal(|| format!("the size of handle {at}"), self.size(handle.side, handle.id), attr.stat.size)?;
@@ -271,33 +264,30 @@ impl Driver {
                     };
                     let version = tree.fresh();
                     let file = tree.file_mut(id);
-                    let before = std::mem::replace(&mut file.version, version);
-                    file.beginnings = vec![version];
-                    // Stamped anew under the same number, it is like an amended one to who appends.
-                    match number == number_of(&seen) {
-                        true => file.amended.push(before),
-                        false => file.amended.clear(),
+                    file.version = version;
+                    // The bytes are the same.
+                    file.beginnings.push(version);
+                    let (stamp, seen) = (file.stamp, file.seen.map(|(version, _)| version));
+                    let mut open = self.model.mounts[side].newest_mut(id);
+                    if let Some(open) = open.as_mut().filter(|open| open.current.is_some_and(|(_, of)| of == stamp)) {
+                        open.current_version = version;
                     }
-                    let open = self.model.mounts[side].open.get_mut(&id);
                     let session = open.and_then(|open| open.session.as_mut());
-                    if let Some(session) =
-                        session.filter(|session| session.expect == Expect::Version(file.seen.unwrap().0))
-                    {
+                    if let Some(session) = session.filter(|session| seen.map(Expect::Version) == Some(session.expect)) {
                         session.expect = Expect::Version(version);
                     }
                 } else if version != file.version && seen == precondition {
                     return Err(format!("{path} still is {seen:?}, though it was changed"));
-                } else if self.renaming.is_some() && version != file.version && number > number_of(&seen).map(|n| n + 1)
-                {
-                    // Published and then renumbered: what came before can't be told from what was replaced.
-                    let now = tree.file_mut(id);
-                    now.beginnings = vec![file.version];
-                    now.amended.clear();
                 }
             }
             let file = self.model.shared.tree.file_mut(id);
             file.number = number;
             file.seen = Some((file.version, precondition));
+            let version = file.version;
+            for open in self.model.mounts.iter_mut().flat_map(|mount| mount.of(id)) {
+                let session = open.session.as_mut().filter(|session| session.expect == Expect::Version(version));
+                session.into_iter().for_each(|session| session.number = number);
+            }
         }
         Ok(())
     }
@@ -307,12 +297,15 @@ impl Driver {
         let tree = &self.model.shared.tree;
         for (path, dir, id) in tree.files() {
             for mount in &mut self.model.mounts {
-                if let Some(open) = mount.open.get_mut(&id) {
-                    open.last_name = Some((dir, base(&path).to_owned()));
-                }
+                mount.of(id).for_each(|open| open.last_name = Some((dir, base(&path).to_owned())));
             }
         }
     }
+}
+
+/// The bytes of an object with several names were replaced under a session that goes on.
+fn is_torn(open: &Open) -> bool {
+    open.session.as_ref().is_some_and(|session| session.torn)
 }
 
 fn generations(store: &Store, path: &str) -> Result<Generations> {

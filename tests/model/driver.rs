@@ -14,6 +14,7 @@ use sepia::fs::{Caller, Changes, Fh, Fs, FsOptions, Ino};
 use super::names::Model;
 use super::ops::{At, How, Op, RenameHow};
 use super::outside::Outside;
+use super::sessions::OpenId;
 use super::tree::{Id, ROOT, base, join};
 
 /// What the store is on.
@@ -33,8 +34,6 @@ pub struct Side {
     pub store: Store,
     /// Paths that the kernel remembers beside those of open files. It never forgets a directory before what is in it.
     pub held: Vec<Vec<Ino>>,
-    /// Paths with a precondition, which would be lost with the inode.
-    pub expecting: Vec<Vec<Ino>>,
     /// Those of the operation under way.
     pub loose: Vec<Ino>,
 }
@@ -47,6 +46,7 @@ pub struct Handle {
     pub fh: Fh,
     pub write: bool,
     append: bool,
+    pub open: OpenId,
     session: u64,
     /// Something was written through it, so that closing it saves.
     wrote: Cell<bool>,
@@ -93,13 +93,8 @@ pub fn same<T: PartialEq + std::fmt::Debug>(
 impl Driver {
     pub fn new(medium: Medium) -> Self {
         let options = || FsOptions { read_only: false, ttl: Duration::ZERO };
-        let side = |store: Store| Side {
-            fs: Fs::new(store.clone(), options()),
-            store,
-            held: Vec::new(),
-            expecting: Vec::new(),
-            loose: Vec::new(),
-        };
+        let side =
+            |store: Store| Side { fs: Fs::new(store.clone(), options()), store, held: Vec::new(), loose: Vec::new() };
         let (sides, outside, dir) = match medium {
             Medium::Memory => (vec![side(Store::open("memory:").unwrap())], None, None),
             Medium::File => {
@@ -205,6 +200,7 @@ impl Driver {
                 let Some((path, dir, _)) = pick(&tree.entries(), entry).cloned() else { return Ok(()) };
                 let (parent, name) = self.walk_parent(side, &path)?;
                 self.walk(side, &path).map_err(|e| format!("look up {path}: {e}"))?;
+                self.learn_number(side, &path)?;
                 let real = self.sides[side].fs.unlink(parent, OsStr::new(&name));
                 same("unlink", self.model.unlink(side, dir, &name), real)
             }
@@ -311,6 +307,18 @@ impl Driver {
         Ok((parent, name.to_owned()))
     }
 
+    /// Whether an expectation is met can't be told before somebody has looked at what was changed from outside.
+    pub fn learn_number(&mut self, side: usize, path: &str) -> Result {
+        let tree = &mut self.model.shared.tree;
+        let file = tree.find(path).filter(|id| tree.file(*id).is_some_and(|file| file.number.is_none()));
+        if let (Some(id), Some(_)) = (file, self.model.mounts[side].expected(path)) {
+            let key = sepia::Key::parse(path).unwrap();
+            let opened = self.sides[side].store.get(&key).map_err(|e| format!("{path}: {e}"))?;
+            tree.file_mut(id).number = opened.stat.generation.map(|generation| generation.get());
+        }
+        Ok(())
+    }
+
     fn rename(&mut self, side: usize, from: (&str, Id), to: (&str, Id), how: RenameHow) -> Result {
         let (parent, name) = self.walk_parent(side, from.0)?;
         let (new_parent, new_name) = self.walk_parent(side, to.0)?;
@@ -321,13 +329,11 @@ impl Driver {
             RenameHow::NoReplace => RenameFlags::NOREPLACE,
             RenameHow::Exchange => RenameFlags::EXCHANGE,
         };
+        self.learn_number(side, from.0)?;
+        self.learn_number(side, to.0)?;
         self.renaming = Some(side);
         let real = self.sides[side].fs.rename(parent, OsStr::new(&name), new_parent, OsStr::new(&new_name), flags);
         let model = self.model.rename(side, (from.1, base(from.0)), (to.1, base(to.0)), how);
-        // Where both are wrong, the kernel has said the one before anybody asks for the other.
-        if (model, real) == (Err(Errno::NOTDIR), Err(Errno::STALE)) {
-            return Ok(());
-        }
         same(&format!("rename {} {}", from.0, to.0), model, real)
     }
 
@@ -341,6 +347,8 @@ impl Driver {
         if self.handles.len() == MAX_HANDLES || (there.is_some() && !is_file) {
             return Ok(());
         }
+        let full = join(&path, name);
+        self.learn_number(side, &full)?;
         let mode = MODES[usize::from(mode)];
         let mut flags = OFlags::RDWR | OFlags::CREATE;
         flags.set(OFlags::EXCL, excl);
@@ -349,11 +357,11 @@ impl Driver {
         let real = self.sides[side].fs.create(&caller(), parent, OsStr::new(name), mode, flags.bits() as i32);
         let model = match there {
             Some(_) if excl => Err(Errno::EXIST),
-            Some(id) => self.model.open(side, id, (true, trunc)).map(|session| (id, session)),
+            Some(id) => self.model.open(side, (&full, id), (true, trunc)).map(|session| (id, session)),
             None => self.model.create(side, dir, name, mode & !UMASK),
         };
         match (model, real) {
-            (Ok((id, session)), Ok((entry, reply))) => {
+            (Ok((id, (open, session))), Ok((entry, reply))) => {
                 let ino = entry.attr.ino;
                 let mut path = std::mem::take(&mut self.sides[side].loose);
                 path.push(ino);
@@ -364,6 +372,7 @@ impl Driver {
                     fh: reply.fh,
                     write: true,
                     append,
+                    open,
                     session,
                     wrote: Cell::default(),
                     path,
@@ -386,10 +395,11 @@ impl Driver {
         };
         flags.set(OFlags::APPEND, append && write);
         flags.set(OFlags::TRUNC, trunc && write);
+        self.learn_number(side, path)?;
         let real = self.sides[side].fs.open(&caller(), ino, flags.bits() as i32);
-        let model = self.model.open(side, id, (write, trunc && write));
+        let model = self.model.open(side, (path, id), (write, trunc && write));
         match (model, real) {
-            (Ok(session), Ok(reply)) => {
+            (Ok((open, session)), Ok(reply)) => {
                 let append = append && write;
                 let path = std::mem::take(&mut self.sides[side].loose);
                 self.handles.push(Handle {
@@ -399,6 +409,7 @@ impl Driver {
                     fh: reply.fh,
                     write,
                     append,
+                    open,
                     session,
                     wrote: Cell::default(),
                     path,
@@ -415,7 +426,7 @@ impl Driver {
         let fs = &self.sides[handle.side].fs;
         let real = fs.write(&caller(), handle.fh, at.into(), data, false, false).map(drop);
         handle.wrote.set(true);
-        let model = self.model.session(handle.side, handle.id, handle.write, handle.session);
+        let model = self.model.session(handle.side, handle.open, handle.write, handle.session);
         let model = model.and_then(|(session, tree)| session.write(tree, offset, data));
         same("write", model, real)
     }
@@ -426,13 +437,13 @@ impl Driver {
             return Ok(());
         }
         // Of what somebody else has removed, the answer doesn't tell more.
-        if self.model.mounts[handle.side].target(&self.model.shared.tree, handle.id) != Some(Some(handle.id)) {
+        if self.model.mounts[handle.side].target(&self.model.shared.tree, handle.open) != Some(Some(handle.id)) {
             return Ok(());
         }
         let changes = Changes { size: Some(size), ..Changes::default() };
         let real = self.sides[handle.side].fs.setattr(&caller(), handle.ino, Some(handle.fh), &changes).map(drop);
         let (side, id) = (handle.side, handle.id);
-        let model = self.model.session(side, id, true, handle.session);
+        let model = self.model.session(side, handle.open, true, handle.session);
         let changed = model.and_then(|(session, tree)| session.truncate(tree, size as usize));
         if changed == Ok(false) {
             self.model.set_mtime(side, id);
@@ -444,15 +455,9 @@ impl Driver {
         let Some(handle) = pick(&self.handles, handle) else { return Ok(()) };
         let fs = &self.sides[handle.side].fs;
         let real = if durable { fs.fsync(handle.fh) } else { fs.flush(&caller(), handle.fh) };
-        let (side, id) = (handle.side, handle.id);
-        let target = self.model.mounts[side].target(&self.model.shared.tree, id);
-        let gone = target.is_some_and(|there| there != Some(id));
+        let (side, open) = (handle.side, handle.open);
         let model =
-            self.model.publish(side, id, (handle.write, handle.session), durable || handle.wrote.get(), durable);
-        // Nothing was at stake, and whether the name is still there is not what was asked.
-        if model == Ok(()) && gone && durable && real.is_err() {
-            return Ok(());
-        }
+            self.model.publish(side, open, (handle.write, handle.session), durable || handle.wrote.get(), durable);
         same(if durable { "fsync" } else { "flush" }, model, real)
     }
 
@@ -460,7 +465,7 @@ impl Driver {
         let fs = &self.sides[handle.side].fs;
         fs.release(handle.fh);
         handle.path.iter().rev().for_each(|ino| fs.forget(*ino, 1));
-        self.model.release(handle.side, handle.id, handle.write);
+        self.model.release(handle.side, handle.open, handle.write);
     }
 }
 

@@ -3,22 +3,22 @@
 use rustix::io::Errno;
 
 use super::names::Model;
-use super::sessions::{Session, Staged};
+use super::sessions::{OpenId, Session, Staged};
 use super::tree::{Id, Tree};
 
 type Result<T = ()> = std::result::Result<T, Errno>;
 
 impl Model {
-    pub fn open(&mut self, side: usize, id: Id, how: (bool, bool)) -> Result<u64> {
-        self.mounts[side].open(&mut self.shared, id, how)
+    pub fn open(&mut self, side: usize, file: (&str, Id), how: (bool, bool)) -> Result<(OpenId, u64)> {
+        self.mounts[side].open(&mut self.shared, file, how)
     }
 
     /// The session that a handle writes to.
-    pub fn session(&mut self, side: usize, id: Id, write: bool, number: u64) -> Result<(&mut Session, &Tree)> {
+    pub fn session(&mut self, side: usize, open: OpenId, write: bool, number: u64) -> Result<(&mut Session, &Tree)> {
         if !write {
             return Err(Errno::BADF);
         }
-        let open = self.mounts[side].open.get_mut(&id).expect("an open file");
+        let open = self.mounts[side].opens.get_mut(&open).expect("an open file");
         match &mut open.session {
             Some(session) if open.number == number => Ok((session, &self.shared.tree)),
             _ => Err(Errno::STALE),
@@ -26,10 +26,17 @@ impl Model {
     }
 
     /// flush or fsync of a handle. `wrote`: something was written through this one.
-    pub fn publish(&mut self, side: usize, id: Id, (write, number): (bool, u64), wrote: bool, durable: bool) -> Result {
+    pub fn publish(
+        &mut self,
+        side: usize,
+        at: OpenId,
+        (write, number): (bool, u64),
+        wrote: bool,
+        durable: bool,
+    ) -> Result {
         let mount = &mut self.mounts[side];
-        let open = &mount.open[&id];
-        let named = mount.target(&self.shared.tree, id).is_some();
+        let open = &mount.opens[&at];
+        let named = mount.target(&self.shared.tree, at).is_some();
         let late = write && open.number != number;
         let due = open.session.as_ref().is_some_and(|session| (session.wrote && wrote) || session.lost);
         if durable {
@@ -44,28 +51,28 @@ impl Model {
                 _ => {}
             }
         }
-        let result = mount.publish(&mut self.shared, id, durable);
+        let result = mount.publish(&mut self.shared, at, durable);
         self.tear();
         result
     }
 
-    pub fn release(&mut self, side: usize, id: Id, write: bool) {
-        self.mounts[side].release(&mut self.shared, id, write);
+    pub fn release(&mut self, side: usize, open: OpenId, write: bool) {
+        self.mounts[side].release(&mut self.shared, open, write);
         self.tear();
     }
 
     /// truncate(2): by itself, or as part of a session that is open.
-    pub fn set_size(&mut self, side: usize, id: Id, size: usize) -> Result {
-        let number = self.mounts[side].open(&mut self.shared, id, (true, false))?;
-        let result = self.session(side, id, true, number).and_then(|(session, tree)| session.truncate(tree, size));
-        let open = &self.mounts[side].open[&id];
+    pub fn set_size(&mut self, side: usize, (path, id): (&str, Id), size: usize) -> Result {
+        let (at, number) = self.mounts[side].open(&mut self.shared, (path, id), (true, false))?;
+        let result = self.session(side, at, true, number).and_then(|(session, tree)| session.truncate(tree, size));
+        let open = &self.mounts[side].opens[&at];
         let alone = open.writers == 1;
         let dirty = open.session.as_ref().is_some_and(|session| session.dirty);
         let result = match result {
-            Ok(changed) if alone && dirty => self.mounts[side].publish(&mut self.shared, id, false).map(|()| changed),
+            Ok(changed) if alone && dirty => self.mounts[side].publish(&mut self.shared, at, false).map(|()| changed),
             other => other,
         };
-        self.mounts[side].release(&mut self.shared, id, true);
+        self.mounts[side].release(&mut self.shared, at, true);
         self.tear();
         if !result? {
             self.set_mtime(side, id);
@@ -75,15 +82,16 @@ impl Model {
 
     /// The modification time is another one, of what is staged if something is.
     pub fn set_mtime(&mut self, side: usize, id: Id) {
-        let open = self.mounts[side].open.get(&id);
+        let open = self.mounts[side].newest(id);
         let staged = open.and_then(|open| open.session.as_ref()).is_some_and(|s| !matches!(s.staged, Staged::None));
         if staged {
             return;
         }
         let stamp = self.shared.tree.fresh();
         let file = self.shared.tree.file_mut(id);
-        let before = std::mem::replace(&mut file.stamp, stamp);
-        if let Some(current) = self.mounts[side].open.get_mut(&id).and_then(|open| open.current.as_mut())
+        let (before, version) = (std::mem::replace(&mut file.stamp, stamp), file.version);
+        let open = self.mounts[side].newest_mut(id).filter(|open| open.current_version == version);
+        if let Some(current) = open.and_then(|open| open.current.as_mut())
             && current.1 == before
         {
             current.1 = stamp;
@@ -94,7 +102,7 @@ impl Model {
     pub fn tear(&mut self) {
         let torn = std::mem::take(&mut self.shared.torn);
         for session in
-            self.mounts.iter_mut().flat_map(|mount| mount.open.values_mut()).filter_map(|o| o.session.as_mut())
+            self.mounts.iter_mut().flat_map(|mount| mount.opens.values_mut()).filter_map(|o| o.session.as_mut())
         {
             session.torn |= session.base.is_some_and(|(phys, _)| torn.contains(&phys));
         }

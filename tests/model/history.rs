@@ -46,9 +46,9 @@ impl Histories {
         self.keys.keys()
     }
 
-    /// Bytes are kept at or below the key.
+    /// Bytes are kept for the key.
     pub fn keeps_bytes(&self, key: &str) -> bool {
-        self.keys.iter().any(|(at, history)| is_within(at, key) && !history.kept.is_empty())
+        self.keys.get(key).is_some_and(|history| !history.kept.is_empty())
     }
 
     /// Takes the history of one key, as its object takes another name. Numbers of the old name may be used again,

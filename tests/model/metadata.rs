@@ -34,7 +34,8 @@ impl Driver {
             }
             Op::SetSize { side, file, size } => {
                 let Some((path, _, id)) = pick(&tree.files(), file).cloned() else { return Ok(()) };
-                let expected = self.model.set_size(side, id, size.into());
+                self.learn_number(side, &path)?;
+                let expected = self.model.set_size(side, (&path, id), size.into());
                 self.setattr(side, &path, &Changes { size: Some(size.into()), ..Changes::default() }, expected)
             }
             Op::SetXattr { side, entry, name, value, flags } => {
@@ -67,15 +68,21 @@ impl Driver {
                 // One that nobody has the number of is of no use.
                 let Some(number) = tree.file(id).and_then(|file| file.number) else { return Ok(()) };
                 let number = if right { number } else { number + 100 };
+                // It holds for the names by which the mount knows the file.
+                let names = tree.names(id);
+                for name in &names {
+                    self.walk(side, name).map_err(|e| e.to_string())?;
+                }
                 let ino = self.walk(side, &path).map_err(|e| e.to_string())?;
-                let side_state = &mut self.sides[side];
-                // It lives as long as the kernel knows the inode.
-                side_state.expecting.push(std::mem::take(&mut side_state.loose));
-                self.model.mounts[side].expect.insert(id, number);
-                let text = number.to_string();
-                let real =
-                    self.sides[side].fs.setxattr(&caller(), ino, OsStr::new("user.sepia.expect"), text.as_bytes(), 0);
-                same("set user.sepia.expect", Ok(()), real)
+                let (mount, fs) = (&mut self.model.mounts[side], &self.sides[side].fs);
+                let name = OsStr::new("user.sepia.expect");
+                // What is expected already is taken back.
+                if mount.expected(&path) == Some(number) {
+                    names.iter().for_each(|name| mount.end_expected(name));
+                    return same("remove user.sepia.expect", Ok(()), fs.removexattr(ino, name));
+                }
+                mount.set_expected(names, id, number);
+                same("set user.sepia.expect", Ok(()), fs.setxattr(&caller(), ino, name, number.to_string().as_bytes(), 0))
             }
             _ => unreachable!("{op:?} was handled"),
         }

@@ -4,7 +4,7 @@ use rustix::io::Errno;
 
 use super::history::{Histories, is_within};
 use super::ops::RenameHow;
-use super::sessions::{Mount, Session, Shared};
+use super::sessions::{Expect, Mount, OpenId, Session, Shared};
 use super::tree::{Id, Kind, Tree};
 
 /// The model: what is published, and what two mounts have open.
@@ -63,34 +63,37 @@ impl Model {
     }
 
     /// Makes and opens a file. Returns the number of its session.
-    pub fn create(&mut self, side: usize, dir: Id, name: &str, mode: u32) -> Result<(Id, u64)> {
+    pub fn create(&mut self, side: usize, dir: Id, name: &str, mode: u32) -> Result<(Id, (OpenId, u64))> {
         let id = self.make_file(dir, name, mode)?;
-        let open = self.mounts[side].open.entry(id).or_default();
-        open.session = Some(Session::new(id, None, super::sessions::Expect::Reserved));
+        let path = self.path(dir, name);
+        let mount = &mut self.mounts[side];
+        let expect = mount.expected(&path).map_or(Expect::Reserved, Expect::Number);
+        mount.end_expected(&path);
+        let at = mount.add(id);
+        let open = mount.newest_mut(id).expect("just added");
+        open.session = Some(Session::new(id, None, expect));
         (open.handles, open.writers, open.number) = (1, 1, 1);
-        Ok((id, 1))
+        Ok((id, (at, 1)))
     }
 
     pub fn link(&mut self, side: usize, id: Id, dir: Id, name: &str) -> Result {
         self.mounts[side].settle(&mut self.shared, id)?;
         self.check_free(dir, name)?;
         self.insert(dir, name, id);
-        // What may be replaced in place is nobody's beginning.
-        let file = self.shared.tree.file_mut(id);
-        file.beginnings = vec![file.version];
+        self.mounts[side].follow(&self.shared, id);
         Ok(())
     }
 
     pub fn unlink(&mut self, side: usize, dir: Id, name: &str) -> Result {
         let id = self.child(dir, name).ok_or(Errno::NOENT)?;
-        self.meets_expectation(side, id)?;
+        let path = self.path(dir, name);
+        self.meets_expectation(side, &path)?;
         if self.shared.tree.is_dir(id) {
             return Err(Errno::ISDIR);
         }
-        let path = self.path(dir, name);
         self.shared.keep_removed(id, &path);
         self.shared.tree.children_mut(dir).remove(name);
-        self.mounts[side].expect.remove(&id);
+        self.mounts[side].end_expected(&path);
         self.note_orphan(side, id);
         Ok(())
     }
@@ -110,27 +113,33 @@ impl Model {
         super::tree::join(&self.shared.tree.path(dir).expect("a directory in the tree"), name)
     }
 
-    /// What `user.sepia.expect` demands, until that has happened.
-    fn meets_expectation(&self, side: usize, id: Id) -> Result {
-        let expect = self.mounts[side].expect.get(&id).copied();
-        let number = self.shared.tree.file(id).and_then(|file| file.number);
+    /// What `user.sepia.expect` demands of whatever has a name.
+    fn meets_expectation(&self, side: usize, path: &str) -> Result {
+        let expect = self.mounts[side].expected(path);
+        let number = self.shared.tree.find(path).and_then(|id| self.shared.tree.file(id)?.number);
         if expect.is_some() && expect != number { Err(Errno::STALE) } else { Ok(()) }
     }
 
     /// One that is open in the mount that removed its last name has none there; others find out by the name.
     fn note_orphan(&mut self, side: usize, id: Id) {
-        if self.shared.tree.names(id).is_empty()
-            && let Some(open) = self.mounts[side].open.get_mut(&id)
-        {
-            open.orphan = true;
+        if self.shared.tree.names(id).is_empty() {
+            self.mounts[side].of(id).for_each(|open| open.orphan = true);
         }
     }
 
     pub fn rename(&mut self, side: usize, from: (Id, &str), to: (Id, &str), how: RenameHow) -> Result {
-        let replaced = self.child(to.0, to.1);
+        let (old, new) = (self.path(from.0, from.1), self.path(to.0, to.1));
+        let ends = [self.child(from.0, from.1), self.child(to.0, to.1)];
+        let same = ends[0] == ends[1];
         self.try_rename(side, from, to, how)?;
-        if let Some(other) = replaced {
-            self.mounts[side].expect.remove(&other);
+        let mount = &mut self.mounts[side];
+        ends.into_iter().flatten().filter(|_| !same).for_each(|id| mount.follow(&self.shared, id));
+        mount.end_expected(&old);
+        mount.end_expected(&new);
+        match how {
+            _ if same => {}
+            RenameHow::Exchange => mount.move_expected(&[(&old, &new), (&new, &old)]),
+            _ => mount.move_expected(&[(&old, &new)]),
         }
         Ok(())
     }
@@ -144,10 +153,10 @@ impl Model {
             self.mounts[side].settle(&mut self.shared, other)?;
         }
         let (old, new) = (self.path(from.0, from.1), self.path(to.0, to.1));
-        let met = match replaced {
-            Some(other) if how != RenameHow::NoReplace => self.meets_expectation(side, other),
-            _ => Ok(()),
-        };
+        self.meets_expectation(side, &old)?;
+        if how != RenameHow::NoReplace {
+            self.meets_expectation(side, &new)?;
+        }
         let is_dir = |id: Id| self.shared.tree.is_dir(id);
         let into_itself = is_dir(moved) && is_within(&new, &old) && new != old;
         if into_itself || (exchange && replaced.is_some_and(is_dir) && is_within(&old, &new) && old != new) {
@@ -164,10 +173,12 @@ impl Model {
                 self.may_leave_bytes(moved, &old);
             }
             // What nothing was saved to has no history of its own; that of its name may stay there. On a medium
-            // without renames, the history may stay where the new name was used before.
+            // without renames, the history may stay where the new name was used before; where an object has left the
+            // new name, what that one takes along goes on there.
             let none = self.shared.tree.file(moved).is_none_or(|file| file.generation.is_none());
+            let passed = self.ways().iter_mut().any(|way| way.of(&new).passed);
             let mut ways = Vec::new();
-            if (none || self.is_flat) && !self.shared.tree.is_dir(moved) {
+            if (none || self.is_flat || passed) && !self.shared.tree.is_dir(moved) {
                 ways = self.ways();
                 if let Some(generation) = self.shared.tree.file(moved).and_then(|file| file.generation) {
                     let with_copies = ways.clone().into_iter().map(|mut way| {
@@ -183,7 +194,6 @@ impl Model {
             return Ok(());
         };
         if exchange {
-            met?;
             if moved != other {
                 self.insert(from.0, from.1, other);
                 self.insert(to.0, to.1, moved);
@@ -194,7 +204,6 @@ impl Model {
         if is_dir(moved) && !is_dir(other) {
             return Err(Errno::NOTDIR);
         }
-        met?;
         // Two names of one file: both stay.
         if moved == other {
             return Ok(());
@@ -252,15 +261,6 @@ impl Model {
             let own = std::mem::take(way.of(from));
             way.move_below(from, to);
             *way.of(from) = own;
-        }
-        if all_below && self.is_flat {
-            // Or only those of the objects that are there.
-            for mut way in self.ways() {
-                for (path, ..) in self.shared.tree.files().into_iter().filter(|(path, ..)| is_within(path, from)) {
-                    way.move_one(&path, &format!("{to}{}", &path[from.len()..]));
-                }
-                left.push(way);
-            }
         }
         self.shared.each_history(|histories| {
             if all_below {

@@ -119,7 +119,7 @@ fn changed(model: &mut Model, id: Id, change: impl FnOnce(&mut Vec<u8>)) {
     file.stamp = version;
     if !never_written {
         (file.version, file.generation, file.number) = (version, Some(version), None);
-        (file.beginnings, file.amended) = (vec![version], Vec::new());
+        file.beginnings = vec![version];
     }
 }
 

@@ -7,13 +7,20 @@ use rustix::io::Errno;
 use super::history::Histories;
 use super::tree::{Id, Kind, Phys, Tree};
 
-/// What the handles of a file share in one mount.
+/// Which of the things that a mount has open.
+pub type OpenId = usize;
+
+/// What the handles of a file share that were opened on the same generation in one mount, or on what that mount made
+/// of it.
 #[derive(Debug, Default)]
 pub struct Open {
+    pub id: Id,
     pub handles: usize,
     pub writers: usize,
     /// What is read without a session: the bytes, and the state that they were.
     pub current: Option<(Phys, u64)>,
+    /// The version of which it was known to be those bytes.
+    pub current_version: u64,
     pub session: Option<Session>,
     pub number: u64,
     /// This mount removed its last name.
@@ -45,6 +52,8 @@ pub struct Session {
     pub id: Id,
     pub base: Option<(Phys, usize)>,
     pub expect: Expect,
+    /// The number of the version that it expects, once that was seen.
+    pub number: Option<u64>,
     pub staged: Staged,
     pub dirty: bool,
     pub wrote: bool,
@@ -74,6 +83,7 @@ impl Session {
             id,
             base,
             expect,
+            number: None,
             staged: Staged::None,
             dirty: false,
             wrote: false,
@@ -161,6 +171,24 @@ impl Session {
         Ok(true)
     }
 
+    /// Whether it goes on from the generation with this number.
+    fn is_change_of(&self, number: u64) -> bool {
+        match self.expect {
+            Expect::Version(_) => self.number == Some(number),
+            Expect::Number(expected) => expected == number,
+            Expect::Reserved => false,
+        }
+    }
+
+    /// Whether what is current is what it would replace.
+    fn is_based_on(&self, file: &super::tree::File) -> bool {
+        match self.expect {
+            Expect::Version(version) => file.version == version,
+            Expect::Reserved => file.generation.is_none(),
+            Expect::Number(_) => false,
+        }
+    }
+
     fn holds(&self, shared: &Shared, target: Option<Id>) -> bool {
         let Some((id, file)) = target.and_then(|id| Some((id, shared.tree.file(id)?))) else { return false };
         match self.expect {
@@ -174,8 +202,7 @@ impl Session {
     fn merges(&self, shared: &Shared, target: Option<Id>) -> bool {
         let file = target.and_then(|id| shared.tree.file(id));
         let tail = matches!(self.staged, Staged::Tail(..));
-        let begins =
-            |version| file.is_some_and(|file| file.beginnings.contains(&version) || file.amended.contains(&version));
+        let begins = |version| file.is_some_and(|file| file.beginnings.contains(&version));
         tail && self.append_only && matches!(self.expect, Expect::Version(version) if begins(version))
     }
 
@@ -217,19 +244,10 @@ impl Session {
         let version = shared.tree.fresh();
         let private = shared.tree.store(content.clone());
         let file = shared.tree.file_mut(id);
-        let before = file.version;
-        match &self.staged {
-            Staged::Tail(..) if !amends => {}
-            _ if amends => file.amended.push(before),
-            _ => file.amended.clear(),
-        }
         match &self.staged {
             Staged::Tail(_, tail) => {
                 let phys = file.phys;
                 file.beginnings.push(version);
-                if linked {
-                    file.beginnings = vec![version];
-                }
                 shared.tree.bytes[phys].extend(tail);
                 self.base = Some((phys, shared.tree.bytes[phys].len()));
             }
@@ -253,7 +271,7 @@ impl Session {
             (file.generation, file.number) = (Some(version), None);
         }
         self.staged = Staged::None;
-        self.expect = Expect::Version(version);
+        (self.expect, self.number) = (Expect::Version(version), None);
         (self.dirty, self.wrote, self.published) = (false, false, true);
         Ok(Some(version))
     }
@@ -316,25 +334,100 @@ impl Shared {
 /// What one mount has open.
 #[derive(Debug, Default)]
 pub struct Mount {
-    pub open: BTreeMap<Id, Open>,
-    /// What `user.sepia.expect` was set to.
-    pub expect: BTreeMap<Id, u64>,
+    pub opens: BTreeMap<OpenId, Open>,
+    /// What those share who open a file now.
+    newest: BTreeMap<Id, OpenId>,
+    counter: OpenId,
+    /// What `user.sepia.expect` was set to: the number, and for which object, by name.
+    pub expect: BTreeMap<String, (u64, Id)>,
 }
 
 impl Mount {
-    pub fn open(&mut self, shared: &mut Shared, id: Id, (write, truncate): (bool, bool)) -> Result<u64, Errno> {
-        let expect = if write { self.expect.remove(&id) } else { None };
-        let open = self.open.entry(id).or_default();
+    pub fn newest(&self, id: Id) -> Option<&Open> {
+        self.newest.get(&id).map(|open| &self.opens[open])
+    }
+
+    pub fn newest_mut(&mut self, id: Id) -> Option<&mut Open> {
+        self.newest.get(&id).and_then(|open| self.opens.get_mut(open))
+    }
+
+    /// All that is open of a file.
+    pub fn of(&mut self, id: Id) -> impl Iterator<Item = &mut Open> {
+        self.opens.values_mut().filter(move |open| open.id == id)
+    }
+
+    /// What is opened from now on is not shared with what is open.
+    pub fn add(&mut self, id: Id) -> OpenId {
+        self.counter += 1;
+        self.newest.insert(id, self.counter);
+        self.opens.insert(self.counter, Open { id, ..Open::default() });
+        self.counter
+    }
+
+    /// What is expected at a name.
+    pub fn expected(&self, path: &str) -> Option<u64> {
+        self.expect.get(path).map(|(number, _)| *number)
+    }
+
+    pub fn set_expected(&mut self, names: Vec<String>, id: Id, number: u64) {
+        self.expect.retain(|_, (_, other)| *other != id);
+        self.expect.extend(names.into_iter().map(|path| (path, (number, id))));
+    }
+
+    /// What was expected is met, or taken back: under all names.
+    pub fn end_expected(&mut self, path: &str) {
+        if let Some((_, id)) = self.expect.remove(path) {
+            self.expect.retain(|_, (_, other)| *other != id);
+        }
+    }
+
+    /// Directories have other names.
+    pub fn move_expected(&mut self, moves: &[(&str, &str)]) {
+        let new = |path: &str| {
+            let moved = moves.iter().find(|(from, _)| super::history::is_within(path, from));
+            moved.map_or(path.to_owned(), |(from, to)| format!("{to}{}", &path[from.len()..]))
+        };
+        let (moved, stay): (Vec<_>, Vec<_>) =
+            std::mem::take(&mut self.expect).into_iter().partition(|(path, _)| new(path) != *path);
+        self.expect = stay.into_iter().chain(moved.into_iter().map(|(path, expect)| (new(&path), expect))).collect();
+    }
+
+    pub fn open(
+        &mut self,
+        shared: &mut Shared,
+        (path, id): (&str, Id),
+        (write, truncate): (bool, bool),
+    ) -> Result<(OpenId, u64), Errno> {
+        let expect = if write { self.expected(path) } else { None };
         let file = shared.tree.file(id).ok_or(Errno::INVAL)?.clone();
-        if !open.session.as_ref().is_some_and(|session| session.dirty && !session.lost) {
+        let is_older = |open: &Open| {
+            let session = open.session.as_ref();
+            let joins = session.is_some_and(|session| session.dirty && !session.lost);
+            let same = open.current.is_some_and(|(_, stamp)| stamp == file.stamp);
+            // Who has it open stays with what they have.
+            !joins && !same && !session.is_some_and(|session| session.is_based_on(&file))
+        };
+        let at = match self.newest.get(&id) {
+            Some(at) if !is_older(&self.opens[at]) => *at,
+            _ => self.add(id),
+        };
+        let open = self.opens.get_mut(&at).expect("it is open");
+        if let Some(session) = open.session.as_ref().filter(|session| session.dirty && !session.lost) {
+            // It goes on with what was begun, and that can't be made to depend on something else.
+            if expect.is_some_and(|number| !session.is_change_of(number)) {
+                return Err(Errno::STALE);
+            }
+        } else {
             let opened = (file.phys, file.stamp);
             let same = open.current.is_some_and(|(_, stamp)| stamp == file.stamp);
             if !same {
-                open.current = Some(opened);
+                (open.current, open.current_version) = (Some(opened), file.version);
             }
             let had_session = open.session.is_some();
+            let outdated =
+                |old: &Session| matches!(old.expect, Expect::Version(version) if version != file.version) || old.lost;
             if let Some(old) =
-                open.session.take_if(|old| (write && (old.published || expect.is_some())) || !same || old.lost)
+                open.session.take_if(|old| (write && (old.published || expect.is_some())) || outdated(old))
             {
                 open.number += u64::from(old.lost);
             }
@@ -353,12 +446,17 @@ impl Mount {
         }
         open.handles += 1;
         open.writers += usize::from(write);
-        Ok(open.number)
+        let number = open.number;
+        if write {
+            self.end_expected(path);
+        }
+        Ok((at, number))
     }
 
     /// What is at the name by which this mount knows a file; the outer `None`: it has no name any more.
-    pub fn target(&self, tree: &Tree, id: Id) -> Option<Option<Id>> {
-        let open = self.open.get(&id)?;
+    pub fn target(&self, tree: &Tree, open: OpenId) -> Option<Option<Id>> {
+        let open = self.opens.get(&open)?;
+        let id = open.id;
         if open.orphan {
             return None;
         }
@@ -369,46 +467,59 @@ impl Mount {
         Some(tree.path(*dir).and_then(|_| tree.children(*dir)?.get(name).copied()))
     }
 
-    pub fn publish(&mut self, shared: &mut Shared, id: Id, durable: bool) -> Result<(), Errno> {
-        let Some(target) = self.target(&shared.tree, id) else { return Ok(()) };
-        let Some(open) = self.open.get_mut(&id) else { return Ok(()) };
+    pub fn publish(&mut self, shared: &mut Shared, open: OpenId, durable: bool) -> Result<(), Errno> {
+        let Some(target) = self.target(&shared.tree, open) else { return Ok(()) };
+        let Some(open) = self.opens.get_mut(&open) else { return Ok(()) };
         let Some(session) = &mut open.session else { return Ok(()) };
         let stamp = if durable { session.sync(shared, target)? } else { session.publish(shared, target)? };
         if let (Some(stamp), Some((phys, _))) = (stamp, session.base) {
-            open.current = Some((phys, stamp));
+            (open.current, open.current_version) = (Some((phys, stamp)), stamp);
         }
         Ok(())
+    }
+
+    /// After a rename or a link.
+    pub fn follow(&mut self, shared: &Shared, id: Id) {
+        if let (Some(file), Some(open)) = (shared.tree.file(id), self.newest_mut(id))
+            && open.current.is_some_and(|(_, stamp)| stamp == file.stamp)
+        {
+            open.current_version = file.version;
+        }
     }
 
     /// Before a rename or a link.
     pub fn settle(&mut self, shared: &mut Shared, id: Id) -> Result<(), Errno> {
-        let dirty = self.open.get(&id).and_then(|open| open.session.as_ref());
+        let dirty = self.newest(id).and_then(|open| open.session.as_ref());
         if dirty.is_some_and(|session| session.dirty && !session.lost) {
-            return self.publish(shared, id, false);
+            return self.publish(shared, self.newest[&id], false);
         }
         Ok(())
     }
 
-    pub fn release(&mut self, shared: &mut Shared, id: Id, write: bool) {
-        let open = self.open.get_mut(&id).expect("an open file");
+    pub fn release(&mut self, shared: &mut Shared, at: OpenId, write: bool) {
+        let open = self.opens.get_mut(&at).expect("an open file");
+        let id = open.id;
         open.handles -= 1;
         open.writers -= usize::from(write);
         if write && open.writers == 0 {
-            self.end(shared, id);
+            self.end(shared, at);
         }
-        if self.open[&id].handles == 0 {
-            self.open.remove(&id);
+        if self.opens[&at].handles == 0 {
+            self.opens.remove(&at);
+            if self.newest.get(&id) == Some(&at) {
+                self.newest.remove(&id);
+            }
         }
     }
 
-    fn end(&mut self, shared: &mut Shared, id: Id) {
-        let unfinished = self.open[&id].session.as_ref().is_some_and(|s| !s.lost && s.dirty);
-        let orphan = self.open[&id].orphan;
+    fn end(&mut self, shared: &mut Shared, at: OpenId) {
+        let unfinished = self.opens[&at].session.as_ref().is_some_and(|s| !s.lost && s.dirty);
+        let orphan = self.opens[&at].orphan;
         if unfinished && !orphan {
             // Nobody hears of it: release has no answer.
-            let _ = self.publish(shared, id, false);
+            let _ = self.publish(shared, at, false);
         }
-        let open = self.open.get_mut(&id).expect("an open file");
+        let open = self.opens.get_mut(&at).expect("an open file");
         let Some(session) = open.session.take() else { return };
         // Without a name, the remaining handles go on sharing what was written.
         if orphan && !matches!(session.staged, Staged::None) {
@@ -421,8 +532,8 @@ impl Mount {
     }
 
     /// What a handle of the file reads.
-    pub fn read(&self, tree: &Tree, id: Id) -> Vec<u8> {
-        let open = &self.open[&id];
+    pub fn read(&self, tree: &Tree, open: OpenId) -> Vec<u8> {
+        let open = &self.opens[&open];
         match (&open.session, open.current) {
             (Some(session), _) => session.content(tree),
             (None, Some((phys, _))) => tree.bytes[phys].clone(),

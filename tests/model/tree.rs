@@ -38,9 +38,6 @@ pub struct File {
     pub generation: Option<u64>,
     /// The versions whose bytes are the beginning of these: to them, others may append.
     pub beginnings: Vec<u64>,
-    /// The versions that this generation had: those that a session has replaced by amending it can't be told from
-    /// the beginnings of a later one, so appends to them may merge too.
-    pub amended: Vec<u64>,
     /// The number of the generation, as it was last seen.
     pub number: Option<u64>,
     /// What the store said a session on it is based on, and of which version.
@@ -81,16 +78,7 @@ impl Tree {
         let (phys, version) = (self.store(bytes), self.fresh());
         let generation = (!reserved).then_some(version);
         let beginnings = vec![version];
-        let file = File {
-            phys,
-            version,
-            stamp: version,
-            generation,
-            beginnings,
-            amended: Vec::new(),
-            number: None,
-            seen: None,
-        };
+        let file = File { phys, version, stamp: version, generation, beginnings, number: None, seen: None };
         self.add(Kind::File(file), mode)
     }
 

@@ -2,8 +2,9 @@
 
 use super::*;
 
-fn merge(expect: Precondition) -> Commit {
-    Commit { merge: true, ..when(expect) }
+/// For an append to `base`, or to what has grown from it.
+pub fn merge(base: &Stat) -> Commit {
+    Commit { merge: Some(base.incarnation), ..when(base.precondition()) }
 }
 
 pub fn an_append_makes_a_generation(b: &dyn Backend) {
@@ -34,18 +35,15 @@ pub fn an_append_at_a_stale_base_fails(b: &dyn Backend) {
         append(b, "log", 6, "lost", &when(second.precondition())),
         Error::Stale { current: None, .. } | Error::NotFound(_)
     );
-    refused!(
-        append(b, "log", 6, "lost", &merge(second.precondition())),
-        Error::Stale { current: None, .. } | Error::NotFound(_)
-    );
+    refused!(append(b, "log", 6, "lost", &merge(&second)), Error::Stale { current: None, .. } | Error::NotFound(_));
     assert_eq!((names(b, ""), read_generation(b, "log", 2)), (vec![], "onetwo".to_owned()));
 }
 
 pub fn appends_merge(b: &dyn Backend) {
     let base = put(b, "log", "base ");
-    good(append(b, "log", 5, "a ", &merge(base.precondition())));
-    let third = good(append(b, "log", 5, "b ", &merge(base.precondition())));
-    let fourth = good(append(b, "log", 5, "c", &merge(base.precondition())));
+    good(append(b, "log", 5, "a ", &merge(&base)));
+    let third = good(append(b, "log", 5, "b ", &merge(&base)));
+    let fourth = good(append(b, "log", 5, "c", &merge(&base)));
     assert_eq!([third.generation, fourth.generation], [3, 4].map(Generation::new));
     assert_eq!(read(b, "log"), "base a b c");
     assert_eq!(
@@ -53,7 +51,7 @@ pub fn appends_merge(b: &dyn Backend) {
         ("base ".to_owned(), "base a b ".to_owned())
     );
     // Somebody who had published their part, and goes on.
-    let how = Commit { amend: true, ..merge(third.precondition()) };
+    let how = Commit { amend: true, ..merge(&third) };
     assert_eq!(
         (good(append(b, "log", 9, "d", &how)).generation, read(b, "log")),
         (Some(generation(5)), "base a b cd".to_owned())
@@ -64,17 +62,49 @@ pub fn appends_merge(b: &dyn Backend) {
 pub fn an_append_does_not_merge_with_a_rewrite(b: &dyn Backend) {
     let base = put(b, "log", "base");
     put(b, "log", "other");
-    refused!(append(b, "log", 4, "lost", &merge(base.precondition())), Error::Stale { current, .. } if current == Generation::new(2));
+    refused!(append(b, "log", 4, "lost", &merge(&base)), Error::Stale { current, .. } if current == Generation::new(2));
     let third = good(append(b, "log", 5, "more", &when(ANY)));
-    refused!(append(b, "log", 4, "lost", &merge(base.precondition())), Error::Stale { current, .. } if current == third.generation);
+    refused!(append(b, "log", 4, "lost", &merge(&base)), Error::Stale { current, .. } if current == third.generation);
     assert_eq!(read(b, "log"), "othermore");
     // Another object under the same name.
     put(b, "new", "base");
     let old = good(append(b, "new", 4, "!", &when(ANY)));
     good(b.remove(&key("new"), &ANY));
     let new = put(b, "new", "base!");
-    refused!(append(b, "new", 5, "lost", &merge(old.precondition())), Error::Stale { current, .. } if current == new.generation);
+    refused!(append(b, "new", 5, "lost", &merge(&old)), Error::Stale { current, .. } if current == new.generation);
     assert_eq!(read(b, "new"), "base!");
+}
+
+/// An amendment has the number of what it replaces, and other bytes.
+pub fn an_append_does_not_merge_with_an_amendment(b: &dyn Backend) {
+    let base = put(b, "log", "base");
+    let amended = good(commit(b, &key("log"), b"other", &Commit { amend: true, ..when(base.precondition()) }));
+    assert_eq!(amended.generation, base.generation);
+    stale(append(b, "log", 4, "lost", &merge(&base)), base.precondition(), amended.generation);
+    let second = good(append(b, "log", 5, "+", &when(amended.precondition())));
+    stale(append(b, "log", 4, "lost", &merge(&base)), base.precondition(), second.generation);
+    // One that appended did not touch what was there.
+    let third = good(append(b, "log", 6, "+", &Commit { amend: true, ..when(second.precondition()) }));
+    good(append(b, "log", 6, "more", &merge(&second)));
+    assert_eq!((third.generation, read(b, "log")), (second.generation, "other++more".to_owned()));
+}
+
+pub fn appends_merge_under_several_names(b: &dyn Backend) {
+    let base = put(b, "log", "base");
+    if !can(b).hard_links {
+        return unsupported(b.link(&key("log"), &key("link"), &ANY));
+    }
+    good(b.link(&key("log"), &key("link"), &ANY));
+    good(append(b, "link", 4, "+a", &merge(&base)));
+    let third = good(append(b, "log", 4, "+b", &merge(&base)));
+    assert_eq!(read(b, "link"), "base+a+b");
+    // It is rewritten in place, under the same number or another.
+    let amended = good(commit(b, &key("log"), b"other+a+b", &Commit { amend: true, ..when(third.precondition()) }));
+    refused!(append(b, "log", 8, "lost", &merge(&third)), Error::Stale { .. });
+    good(commit(b, &key("log"), b"an other", &when(amended.precondition())));
+    good(b.remove(&key("link"), &ANY));
+    refused!(append(b, "log", 9, "lost", &merge(&amended)), Error::Stale { .. });
+    assert_eq!(read(b, "log"), "an other");
 }
 
 /// Four generations of which each is the beginning of the next.
@@ -120,7 +150,7 @@ pub fn prefixes_stay_readable(b: &dyn Backend) {
 pub fn an_amended_append(b: &dyn Backend) {
     let first = put(b, "log", "1");
     let second = good(append(b, "log", 1, "2", &when(first.precondition())));
-    let how = Commit { amend: true, merge: true, ..when(second.precondition()) };
+    let how = Commit { amend: true, ..merge(&second) };
     let amended = good(append(b, "log", 2, "3", &how));
     assert_eq!((amended.generation, read(b, "log")), (Some(generation(2)), "123".to_owned()));
     assert_eq!((numbers(b, "log"), read_generation(b, "log", 1)), (vec![1], "1".to_owned()));
@@ -134,7 +164,7 @@ pub fn an_amendment_leaves_the_prefix_alone(b: &dyn Backend) {
     assert_eq!((read(b, "f"), read_generation(b, "f", 1)), ("XX".to_owned(), "first".to_owned()));
     assert_eq!(kept(b, "f")[0].size, 5);
     // What was appended to is gone, so nothing can be merged into it.
-    refused!(append(b, "f", 5, "lost", &merge(first.precondition())), Error::Stale { current, .. } if current == second.generation);
+    refused!(append(b, "f", 5, "lost", &merge(&first)), Error::Stale { current, .. } if current == second.generation);
     put(b, "f", "YY");
     assert_eq!((read_generation(b, "f", 1), read_generation(b, "f", 2)), ("first".to_owned(), "XX".to_owned()));
 }

@@ -36,21 +36,24 @@ pub fn symlinks(b: &dyn Backend) {
 pub fn hard_links(b: &dyn Backend) {
     let first = put(b, "a", "1");
     if !can(b).hard_links {
-        unsupported(b.link(&key("a"), &key("b")));
+        unsupported(b.link(&key("a"), &key("b"), &ANY));
         refused!(b.stat(&key("b")), Error::NotFound(_));
         return;
     }
-    let linked = good(b.link(&key("a"), &key("b")));
+    let other = good(commit(b, &key("a"), b"1", &when(first.precondition())));
+    stale(b.link(&key("a"), &key("b"), &first.precondition()), first.precondition(), other.generation);
+    refused!(b.stat(&key("b")), Error::NotFound(_));
+    let linked = good(b.link(&key("a"), &key("b"), &other.precondition()));
     assert_eq!((linked.id, linked.nlink), (first.id, 2));
-    refused!(b.link(&key("a"), &key("b")), Error::Exists(_));
-    refused!(b.link(&key("none"), &key("c")), Error::NotFound(_));
+    refused!(b.link(&key("a"), &key("b"), &ANY), Error::Exists(_));
+    refused!(b.link(&key("none"), &key("c"), &ANY), Error::NotFound(_));
     mkdir(b, "d");
-    assert!(b.link(&key("d"), &key("e")).is_err());
+    assert!(b.link(&key("d"), &key("e"), &ANY).is_err());
     // A commit through one name is seen through the other, and both stay.
     let second = good(commit(b, &key("a"), b"22", &when(linked.precondition())));
     assert_eq!((read(b, "a"), read(b, "b")), ("22".to_owned(), "22".to_owned()));
     assert_eq!((second.nlink, second.id, good(b.stat(&key("b"))).generation), (2, first.id, second.generation));
-    assert_eq!(read_generation(b, "a", 1), "1");
+    assert_eq!(read_generation(b, "a", 2), "1");
     good(b.remove(&key("a"), &ANY));
     let left = good(b.stat(&key("b")));
     assert_eq!((left.nlink, left.id, read(b, "b")), (1, first.id, "22".to_owned()));

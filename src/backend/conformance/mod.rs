@@ -52,15 +52,17 @@ pub const CASES: &[Case] = cases! {
         an_amendment_is_the_same_generation, durable_commits,
         open_files_keep_their_bytes, removal_under_a_precondition;
     appends: an_append_makes_a_generation, an_append_at_a_stale_base_fails, appends_merge,
-        an_append_does_not_merge_with_a_rewrite, prefixes_stay_readable, an_amended_append,
+        an_append_does_not_merge_with_a_rewrite, an_append_does_not_merge_with_an_amendment,
+        appends_merge_under_several_names, prefixes_stay_readable, an_amended_append,
         an_amendment_leaves_the_prefix_alone, what_a_prefix_needs_is_not_dropped;
     history: generations_are_listed_in_order, deleted_generations_stay, missing_generations,
         generations_are_dropped, histories_are_found, generations_keep_their_metadata;
     numbering: numbers_go_on_after_a_removal, numbers_go_on_after_a_rename_over, numbers_go_on_after_there_and_back,
         numbers_go_on_where_something_left, numbers_go_on_where_something_young_left, numbers_go_on_when_all_is_dropped, numbers_go_on_at_an_older_name;
     renames: a_rename_takes_the_history_along, a_rename_over_is_a_commit, an_older_history_stays,
-        renames_under_preconditions, refused_renames, a_directory_moves_with_its_members, a_rename_to_itself,
-        an_exchange, prefixes_survive_a_rename_over;
+        renames_under_preconditions, refused_renames, a_directory_moves_with_its_members,
+        histories_of_members_are_joined, histories_of_members_stay_where_a_directory_was, a_rename_to_itself,
+        an_exchange, prefixes_survive_a_rename_over, prefixes_survive_where_something_left;
     races: one_reserves, one_commits, increments_add_up, appends_add_up, one_name_one_kind,
         removal_of_a_directory_against_creation;
     records: records_are_stored_and_listed, staged_bytes_become_a_record;
@@ -84,7 +86,7 @@ pub fn run(make: &dyn Fn() -> Arc<dyn Backend>) {
 
 /// A commit without anything special.
 const fn when(expect: Precondition) -> Commit {
-    Commit { expect, durable: false, amend: false, merge: false, sum: None }
+    Commit { expect, durable: false, amend: false, merge: None, sum: None }
 }
 
 const ANY: Precondition = Precondition::Any;
@@ -144,7 +146,8 @@ fn mkdir(backend: &dyn Backend, path: &str) -> Stat {
 /// Staged bytes from an offset on.
 fn stage_at(backend: &dyn Backend, path: &Key, from: u64, bytes: &[u8]) -> Staged {
     let append_from = (from > 0).then_some(from);
-    let intent = Intent { key: path.clone(), expect: ANY, append_from, acknowledged: false, in_place: false };
+    let intent =
+        Intent { key: path.clone(), expect: ANY, append_from, base: None, acknowledged: false, in_place: false };
     let staged = backend.staging().stage(&intent).unwrap_or_else(|e| panic!("can't stage: {e}"));
     staged.file().write_all_at(bytes, from).unwrap_or_else(|e| panic!("can't write what is staged: {e}"));
     staged

@@ -92,7 +92,7 @@ pub fn appends_add_up(b: &dyn Backend) {
     let base = put(b, "log", "base\n");
     at_once(&|thread| {
         for n in 0..EACH {
-            let how = Commit { merge: true, ..when(base.precondition()) };
+            let how = super::appends::merge(&base);
             good(append(b, "log", base.size, &format!("{thread}.{n}\n"), &how));
         }
         0

@@ -132,6 +132,48 @@ pub fn a_directory_moves_with_its_members(b: &dyn Backend) {
     assert_eq!((read(b, "a/b/f"), numbers(b, "a/b/f"), current(b, "a/b/f")), ("3".to_owned(), vec![1, 2], 3));
 }
 
+/// Under the old name of the directory nobody would look for them.
+pub fn histories_of_members_are_joined(b: &dyn Backend) {
+    for path in ["to/f", "to/gone", "from/f", "from/gone"] {
+        let dir = path.split_once('/').map_or("", |(dir, _)| dir);
+        if b.stat(&key(dir)).is_err() {
+            mkdir(b, dir);
+        }
+        let first = put(b, path, &format!("{path} 1"));
+        good(append(b, path, first.size, "+", &when(first.precondition())));
+        put(b, path, &format!("{path} 3"));
+    }
+    for path in ["to/f", "to/gone", "from/gone"] {
+        good(b.remove(&key(path), &ANY));
+    }
+    let before = good(b.stat(&key("from/f")));
+    let moved = good(b.rename(&key("from"), &key("to"), &RENAME));
+    assert_eq!((moved.kind, names(b, "to")), (FileKind::Directory, vec!["f".to_owned()]));
+    assert_eq!(histories(b, ""), [key("to/f"), key("to/gone")]);
+    let all =
+        |path: &str| kept(b, path).iter().map(|i| read_generation(b, path, i.generation.get())).collect::<Vec<_>>();
+    assert_eq!(all("to/f"), ["to/f 1", "to/f 1+", "to/f 3", "from/f 1", "from/f 1+"]);
+    assert_eq!(all("to/gone"), ["to/gone 1", "to/gone 1+", "to/gone 3", "from/gone 1", "from/gone 1+", "from/gone 3"]);
+    let now = good(b.stat(&key("to/f")));
+    assert!(now.id == before.id && now.generation > Generation::new(5), "above all: {now:?}");
+    assert_eq!(read(b, "to/f"), "from/f 3");
+    stale(commit(b, &key("to/f"), b"x", &when(before.precondition())), before.precondition(), now.generation);
+}
+
+pub fn histories_of_members_stay_where_a_directory_was(b: &dyn Backend) {
+    mkdir(b, "name");
+    put(b, "name/member", "1");
+    good(b.remove(&key("name/member"), &ANY));
+    good(b.remove_dir(&key("name")));
+    put(b, "name", "1");
+    put(b, "name", "2");
+    good(b.rename(&key("name"), &key("other"), &RENAME));
+    assert_eq!((read(b, "other"), read_generation(b, "other", 1)), ("2".to_owned(), "1".to_owned()));
+    assert_eq!(histories(b, ""), [key("name/member"), key("other")], "the object's own history came along");
+    good(b.rename(&key("other"), &key("name"), &RENAME));
+    assert_eq!((read_generation(b, "name", 1), histories(b, "").len()), ("1".to_owned(), 2));
+}
+
 pub fn a_rename_to_itself(b: &dyn Backend) {
     put(b, "f", "1");
     mkdir(b, "d");
@@ -181,4 +223,21 @@ pub fn prefixes_survive_a_rename_over(b: &dyn Backend) {
     assert_eq!(read_generation(b, "from", 1), "from");
     put(b, "to", "rewritten");
     assert_eq!((read_generation(b, "from", 1), read_generation(b, "to", 3)), ("from".to_owned(), "from+".to_owned()));
+}
+
+pub fn prefixes_survive_where_something_left(b: &dyn Backend) {
+    let first = put(b, "name", "12345");
+    good(append(b, "name", 5, "6", &when(first.precondition())));
+    good(b.rename(&key("name"), &key("away"), &RENAME));
+    good(b.remove(&key("away"), &ANY));
+    put(b, "away", "another");
+    put(b, "name", "1");
+    assert_eq!(
+        (read_generation(b, "away", 1), read_generation(b, "away", 2)),
+        ("12345".to_owned(), "123456".to_owned())
+    );
+    // Where the history of the name goes on, it must be readable there.
+    for info in kept(b, "name") {
+        assert_eq!(read_generation(b, "name", info.generation.get()), "12345");
+    }
 }

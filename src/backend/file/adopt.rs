@@ -2,7 +2,7 @@
 
 use rustix::fs::{Mode, OFlags};
 
-use super::entry::{Found, Place, write_record};
+use super::entry::{Found, Place, write_record, write_rewritten};
 use super::record::{Record, Unsettled};
 use super::*;
 use crate::backend::GenerationName;
@@ -62,6 +62,9 @@ impl FileBackend {
             };
             self.keep_as_note(key, &lost, super::generations::CHANGED_OUTSIDE, stat.mtime)?;
             log::warn!("{key}: was changed outside Sepia; that is generation {generation} now");
+        }
+        if !kept_number && found.record.is_some_and(|record| record.inode == stat.incarnation) {
+            write_rewritten(key, place, committed)?;
         }
         let record = Record {
             generation,

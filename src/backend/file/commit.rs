@@ -6,7 +6,7 @@ use std::os::unix::fs::{FileExt, MetadataExt};
 use rustix::fs::{AtFlags, Mode, OFlags};
 use rustix::io::Errno;
 
-use super::entry::{Found, Place, convert, statx, write_record};
+use super::entry::{Found, Place, convert, read_rewritten, statx, write_record, write_rewritten};
 use super::generations::{create_in_history, kept_name, prefix_note};
 use super::record::{Record, Unsettled};
 use super::*;
@@ -145,7 +145,8 @@ impl FileBackend {
     ) -> Result<Record> {
         let failed = |error: std::io::Error| Error::from_io(key, "save into an object with several names", error);
         let expect = found.stat.precondition();
-        let intent = Intent { key: key.clone(), expect, append_from: None, acknowledged: true, in_place: true };
+        let intent =
+            Intent { key: key.clone(), expect, append_from: None, base: None, acknowledged: true, in_place: true };
         if !amend && let Some(name) = kept_name(found, now, false) {
             self.keep_by_copy(key, place, &name.to_string())?;
         }
@@ -154,6 +155,8 @@ impl FileBackend {
         let fd = rustix::fs::openat(&place.dir, &place.name, flags, Mode::empty()).map_err(|e| failed(e.into()))?;
         let into = File::from(fd);
         let times = staged.file().metadata().map_err(failed)?;
+        // Who has the old bytes as a base must not take the new ones for them.
+        write_rewritten(key, place, now)?;
         into.set_len(0).map_err(failed)?;
         copy_range(staged.file(), &into, 0, u64::MAX).map_err(failed)?;
         into.set_len(times.len()).map_err(failed)?;
@@ -194,17 +197,18 @@ impl FileBackend {
         let _tree = self.locks.share_tree(key)?;
         let _lock = self.locks.key(key)?;
         let place = self.place(key)?;
-        let found = match self.check(key, &place, &how.expect) {
-            Err(Error::Stale { current: Some(_), .. }) if how.merge => self.mergeable(key, &place, how)?,
-            other => other?.ok_or_else(|| Error::NotFound(key.clone()))?,
+        let (found, merged) = match self.check(key, &place, &how.expect) {
+            Err(Error::Stale { current: Some(_), .. }) if how.merge.is_some() => {
+                (self.mergeable(key, &place, from, how)?, true)
+            }
+            other => (other?.ok_or_else(|| Error::NotFound(key.clone()))?, false),
         };
         let (Some(old), Some(record)) = (found.stat.generation, found.record) else {
             return Err(Error::Stale { key: key.clone(), current: found.stat.generation });
         };
-        if !how.merge && found.stat.size != from {
+        if how.merge.is_none() && found.stat.size != from {
             return Err(Error::Stale { key: key.clone(), current: Some(old) });
         }
-        let merged = !matches!(how.expect, Precondition::Version(g, ..) | Precondition::Generation(g) if g == old);
         let amend = how.amend && !merged;
         let generation = if amend { old } else { old.next() };
         let now = self.now();
@@ -215,6 +219,7 @@ impl FileBackend {
             key: key.clone(),
             expect: found.stat.precondition(),
             append_from: Some(from),
+            base: Some(found.stat.incarnation),
             acknowledged: how.durable,
             in_place: true,
         };
@@ -273,14 +278,24 @@ impl FileBackend {
         just_recorded(key, &place, &record)
     }
 
-    /// What is current, if it has the expected generation's bytes as its beginning.
-    fn mergeable(&self, key: &Key, place: &Place, how: &Commit) -> Result<Found> {
+    /// What is current, if it has the expected version's bytes, `size` of them, as its beginning: the same file, which
+    /// was only appended to.
+    fn mergeable(&self, key: &Key, place: &Place, size: u64, how: &Commit) -> Result<Found> {
         let found = self.find(key, place)?;
         let stale = Error::Stale { key: key.clone(), current: found.stat.generation };
-        let Precondition::Version(base, id, _) = how.expect else { return Err(stale) };
-        match found.stat.generation {
-            Some(current) if found.stat.id == id && self.only_appended_since(key, base, current)? => Ok(found),
-            _ => Err(stale),
+        let (Precondition::Version(generation, id, committed), Some(base)) = (how.expect, how.merge) else {
+            return Err(stale);
+        };
+        let Some(current) = found.stat.generation.filter(|_| found.stat.id == id && found.stat.size >= size) else {
+            return Err(stale);
+        };
+        let untouched = found.stat.incarnation == base
+            && read_rewritten(key, place)?.is_none_or(|rewritten| rewritten <= committed);
+        // After a power loss another file begins with the same bytes, if they were brought back.
+        if untouched || self.only_appended_since(key, (generation, committed), current)? {
+            Ok(found)
+        } else {
+            Err(stale)
         }
     }
 

@@ -303,8 +303,29 @@ fn read_record(key: &Key, place: &Place) -> Result<Option<Record>> {
 
 /// Writes the record of the file at a place.
 pub fn write_record(key: &Key, place: &Place, record: &Record) -> Result<()> {
+    write_own(key, place, record::NAME, &record.pack())
+}
+
+/// When the bytes of the file at a place were last replaced in it, and not by another file.
+pub fn read_rewritten(key: &Key, place: &Place) -> Result<Option<Timestamp>> {
+    let mut value = [0; 8];
+    match rustix::fs::lgetxattr(proc_path(place), record::REWRITTEN, &mut value[..]) {
+        Ok(8) => Ok(Some(Timestamp::from_nanos(i64::from_le_bytes(value)))),
+        Err(Errno::NODATA) => Ok(None),
+        // Damaged: it may have been at any time.
+        Ok(_) | Err(Errno::RANGE) => Ok(Some(Timestamp::from_nanos(i64::MAX))),
+        Err(error) => Err(Error::from_io(key, "read when it was rewritten", error)),
+    }
+}
+
+/// Notes that the bytes of the file at a place are replaced in it: what was `committed` before isn't its beginning.
+pub fn write_rewritten(key: &Key, place: &Place, committed: Timestamp) -> Result<()> {
+    write_own(key, place, record::REWRITTEN, &committed.nanos().to_le_bytes())
+}
+
+fn write_own(key: &Key, place: &Place, name: &str, value: &[u8]) -> Result<()> {
     let path = proc_path(place);
-    let set = || rustix::fs::lsetxattr(&path, record::NAME, &record.pack(), XattrFlags::empty());
+    let set = || rustix::fs::lsetxattr(&path, name, value, XattrFlags::empty());
     match set() {
         // An ordinary user may set attributes only of what they may write; a read-only file of theirs they may
         // make writable for a moment.

@@ -168,10 +168,9 @@ impl FileBackend {
         rustix::fs::renameat(&dir, &partial, &dir, &name).map_err(|e| failed(e.into()))
     }
 
-    /// Whether bytes are kept for `key`, or for keys below it, and not just notes.
+    /// Whether bytes are kept for `key`, and not just notes.
     pub(super) fn keeps_bytes(&self, key: &Key) -> Result<bool> {
-        let (_, members) = self.history_entries(key)?;
-        Ok(!members.is_empty() || self.kept(key)?.iter().any(|info| !matches!(info.kept, Kept::Lost(_))))
+        Ok(self.kept(key)?.iter().any(|info| !matches!(info.kept, Kept::Lost(_))))
     }
 
     pub(super) fn kept(&self, key: &Key) -> Result<Vec<GenerationInfo>> {
@@ -327,9 +326,16 @@ impl FileBackend {
             .map_err(|e| Error::from_io(key, "drop a generation", e))
     }
 
-    /// Whether everything from generation `from` on, up to the current one, only appended to it.
-    pub(super) fn only_appended_since(&self, key: &Key, from: Generation, current: Generation) -> Result<bool> {
+    /// Whether everything from generation `from` on, as it was `committed`, only appended to it, up to the current
+    /// one, though that may be another file.
+    pub(super) fn only_appended_since(
+        &self,
+        key: &Key,
+        (from, committed): (Generation, Timestamp),
+        current: Generation,
+    ) -> Result<bool> {
         let kept = self.kept(key)?;
+        let is_base = |info: &GenerationInfo| info.generation == from && info.committed == committed;
         let is_beginning = |number: u64| {
             kept.iter().filter(|info| info.generation.get() == number).any(|info| match &info.kept {
                 Kept::Prefix(_) => true,
@@ -340,7 +346,7 @@ impl FileBackend {
                 Kept::Whole => false,
             })
         };
-        Ok(from <= current && (from.get()..current.get()).all(is_beginning))
+        Ok(kept.iter().any(is_base) && from < current && (from.get()..current.get()).all(is_beginning))
     }
 }
 

@@ -58,7 +58,7 @@ impl FileBackend {
     }
 
     pub(super) fn read_xattr(&self, key: &Key, name: &OsStr) -> Result<Vec<u8>> {
-        if name == record::NAME {
+        if record::is_own(name) {
             return Err(Error::NoAttribute(key.clone()));
         }
         let path = self.xattr_path(key)?;
@@ -77,11 +77,11 @@ impl FileBackend {
 
     pub(super) fn xattr_names(&self, key: &Key) -> Result<Vec<OsString>> {
         let list = list_names(&self.xattr_path(key)?).map_err(|e| from_xattr(key, "list its attributes", e))?;
-        Ok(list.into_iter().filter(|name| name != record::NAME).collect())
+        Ok(list.into_iter().filter(|name| !record::is_own(name)).collect())
     }
 
     pub(super) fn write_xattr(&self, key: &Key, name: &OsStr, value: &[u8], flags: i32) -> Result<()> {
-        if name == record::NAME {
+        if record::is_own(name) {
             return Err(Error::Invalid(key.clone(), "this attribute is Sepia's own record"));
         }
         let flags = XattrFlags::from_bits_retain(flags as u32);
@@ -90,7 +90,7 @@ impl FileBackend {
     }
 
     pub(super) fn drop_xattr(&self, key: &Key, name: &OsStr) -> Result<()> {
-        if name == record::NAME {
+        if record::is_own(name) {
             return Err(Error::NoAttribute(key.clone()));
         }
         rustix::fs::lremovexattr(self.xattr_path(key)?, name).map_err(|e| from_xattr(key, "remove an attribute", e))
@@ -113,7 +113,7 @@ pub fn copy(key: &Key, place: &Place, from: &Stat, to: &Staged, fresh: bool) -> 
         Err(Errno::OPNOTSUPP | Errno::ACCESS) => Vec::new(),
         Err(error) => return Err(Error::from_io(key, "read its attributes", error)),
     };
-    for name in names.iter().filter(|name| *name != record::NAME) {
+    for name in names.iter().filter(|name| !record::is_own(name)) {
         let mut value = vec![0; XATTR_MAX];
         let length = match rustix::fs::lgetxattr(&path, name, &mut value[..]) {
             Ok(length) => length,

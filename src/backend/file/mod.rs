@@ -110,8 +110,8 @@ impl Backend for FileBackend {
         self.make_file(key, mode, creator)
     }
 
-    fn link(&self, from: &Key, to: &Key) -> Result<Stat> {
-        self.make_link(from, to)
+    fn link(&self, from: &Key, to: &Key, expect: &Precondition) -> Result<Stat> {
+        self.make_link(from, to, expect)
     }
 
     fn remove(&self, key: &Key, expect: &Precondition) -> Result<()> {

@@ -129,7 +129,17 @@ impl FileBackend {
             self.make_prefix_whole(from, &place)?;
         }
         let (Some(source), Some(target)) = (self.history_dir(from)?, self.history_dir(to)?) else { return Ok(()) };
-        for info in self.kept(from)?.iter().filter(|info| info.generation < upto) {
+        let kept = self.kept(from)?;
+        let shared = kept.partition_point(|info| info.generation < upto);
+        for (at, info) in kept[..shared].iter().enumerate() {
+            if at + 1 == shared
+                && let Kept::Prefix(size) = info.kept
+                && let Some(whole) = kept[shared..].iter().find(|later| later.kept == Kept::Whole)
+            {
+                // Its bytes are those of one that stays behind.
+                self.copy_prefix(to, info, &self.open_whole(from, whole)?, size)?;
+                continue;
+            }
             let name = super::generations::name_of(info);
             match rustix::fs::linkat(&source, &name, &target, &name, AtFlags::empty()) {
                 Ok(()) | Err(Errno::EXIST) => {}

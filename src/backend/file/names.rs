@@ -82,14 +82,11 @@ impl FileBackend {
         Ok(convert(&statx(&place.dir, &place.name).map_err(failed)?, None))
     }
 
-    pub(super) fn make_link(&self, from: &Key, to: &Key) -> Result<Stat> {
+    pub(super) fn make_link(&self, from: &Key, to: &Key, expect: &Precondition) -> Result<Stat> {
         let _tree = self.locks.share_tree(from)?;
         let _locks = self.locks.keys(from, to)?;
         let (source, target) = (self.place(from)?, self.place(to)?);
-        let mut found = self.find(from, &source)?;
-        if found.is_changed() {
-            found = self.adopt_locked(from, &source, found)?;
-        }
+        let found = self.check(from, &source, expect)?.ok_or_else(|| Error::NotFound(from.clone()))?;
         // A link that a commit left behind would make two names of what is one object.
         if found.stat.kind == FileKind::File && found.stat.nlink > 1 {
             self.unkeep(from, &found)?;

@@ -371,7 +371,8 @@ impl FileBackend {
     fn stage_copy(&self, key: &Key, file: &File, size: u64) -> Result<Staged> {
         let failed = |error: std::io::Error| Error::from_io(key, "copy what is left of it", error);
         let expect = Precondition::Any;
-        let intent = Intent { key: key.clone(), expect, append_from: None, acknowledged: false, in_place: false };
+        let intent =
+            Intent { key: key.clone(), expect, append_from: None, base: None, acknowledged: false, in_place: false };
         let staged = self.staging.stage(&intent).map_err(failed)?;
         copy_range(file, staged.file(), 0, size).map_err(failed)?;
         staged.file().set_len(size).map_err(failed)?;
@@ -388,7 +389,8 @@ impl FileBackend {
         Ok(file.metadata().is_ok_and(|meta| meta.len() >= info.size) && is_summed(file, info.size, unsettled))
     }
 
-    fn copy_prefix(&self, key: &Key, info: &GenerationInfo, from: &Opened, size: u64) -> Result<()> {
+    /// Gives a generation that is the beginning of what is open a file of its own in the history of `key`.
+    pub(super) fn copy_prefix(&self, key: &Key, info: &GenerationInfo, from: &Opened, size: u64) -> Result<()> {
         let failed = |error: std::io::Error| Error::from_io(key, "keep the generation before", error);
         let dir = self.make_history_dir(key)?;
         let name = name_of(info);

@@ -6,10 +6,20 @@
 //! recorded: a file changed from outside has another size or modification time, and a copy that took the attribute
 //! along has another inode number.
 
+use std::ffi::OsStr;
+
 use crate::types::{Generation, ObjectId, Timestamp};
 
 /// The attribute's name.
 pub const NAME: &str = "user.sepia";
+
+/// Another attribute, of files whose bytes were replaced in place: when, in nanoseconds (8 bytes, little endian).
+pub const REWRITTEN: &str = "user.sepia.rewritten";
+
+/// Whether an attribute is one of these.
+pub fn is_own(name: &OsStr) -> bool {
+    name == NAME || name == REWRITTEN
+}
 
 const FORMAT: u8 = 1;
 const LENGTH: usize = 59;

@@ -14,6 +14,15 @@ use super::*;
 use crate::backend::GenerationName;
 use crate::types::Timestamp;
 
+/// How much of the histories at a name moves.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Extent {
+    /// That of the object. If its name was a directory's before, the histories of the members stay.
+    Own,
+    /// Those of all below a directory, too.
+    Below,
+}
+
 impl FileBackend {
     pub(super) fn rename_entry(&self, from: &Key, to: &Key, how: &Rename) -> Result<Stat> {
         if from.is_root() || to.is_root() {
@@ -90,7 +99,7 @@ impl FileBackend {
         }
         let mut highest = self.highest(to)?.max(replaced.as_ref().and_then(|other| other.stat.generation));
         // Where nothing is kept under the new name, the history comes along, and the count goes on.
-        let has_history = self.history_dir(from)?.is_some();
+        let has_history = !self.history_entries(from)?.0.is_empty();
         let history_moves = has_history && replaced.is_none() && !self.keeps_bytes(to)?;
         if history_moves {
             self.comes_back(to, from)?;
@@ -127,7 +136,7 @@ impl FileBackend {
             return Err(Error::from_io(from, "rename", error));
         }
         if let Some(note) = note {
-            self.move_history(from, to)?;
+            self.move_history(from, to, Extent::Own)?;
             self.forget_rename(&note);
         }
         let arrived = self.find(to, target)?.stat;
@@ -190,8 +199,8 @@ impl FileBackend {
         match (self.history_dir(from)?, self.history_dir(to)?) {
             (None, None) => Ok(()),
             (Some(_), Some(_)) => self.rename_history(from, to, RenameFlags::EXCHANGE),
-            (Some(_), None) => self.move_history(from, to),
-            (None, Some(_)) => self.move_history(to, from),
+            (Some(_), None) => self.move_history(from, to, Extent::Below),
+            (None, Some(_)) => self.move_history(to, from, Extent::Below),
         }
     }
 
@@ -223,7 +232,7 @@ impl FileBackend {
         if how.exchange {
             self.exchange_histories(from, to)?;
         } else if self.history_dir(from)?.is_some() {
-            self.move_history(from, to)?;
+            self.move_history(from, to, Extent::Below)?;
         }
         if let Some(note) = note {
             self.forget_rename(&note);
@@ -231,19 +240,20 @@ impl FileBackend {
         Ok(self.find(to, &target)?.stat)
     }
 
-    /// Moves the histories at and below `from` to `to`, into what may be there already.
-    fn move_history(&self, from: &Key, to: &Key) -> Result<()> {
-        if self.history_dir(from)?.is_none() {
-            return Ok(());
-        }
-        if self.history_dir(to)?.is_none() {
+    /// Moves the history of `from` to `to`, into what may be there already.
+    fn move_history(&self, from: &Key, to: &Key, extent: Extent) -> Result<()> {
+        let Some(source) = self.history_dir(from)? else { return Ok(()) };
+        let (names, mut members) = self.history_entries(from)?;
+        if self.history_dir(to)?.is_none() && (extent == Extent::Below || members.is_empty()) {
             if let Some(parent) = to.parent() {
                 self.make_history_dir(&parent)?;
             }
             return self.rename_history(from, to, RenameFlags::NOREPLACE);
         }
-        let (names, members) = self.history_entries(from)?;
-        let (Some(source), Some(target)) = (self.history_dir(from)?, self.history_dir(to)?) else { return Ok(()) };
+        if extent == Extent::Own {
+            members.clear();
+        }
+        let target = self.make_history_dir(to)?;
         // Numbers that were used here already must not come again: those that join count on from them.
         let highest = self.highest(to)?.map_or(0, Generation::get);
         let lowest = names.iter().map(|name| name.number).find(|number| *number > 0);
@@ -259,8 +269,9 @@ impl FileBackend {
             }
         }
         for member in members {
-            self.move_history(&from.child(&member)?, &to.child(&member)?)?;
+            self.move_history(&from.child(&member)?, &to.child(&member)?, extent)?;
         }
+        drop(source);
         let (_, left) = self.history_entries(from)?;
         if left.is_empty()
             && let (Some(parent), Some(name)) = (from.parent(), from.name())
@@ -346,9 +357,11 @@ impl FileBackend {
             let Ok(text) = std::fs::read_to_string(note.path()) else { continue };
             let mut keys = text.lines().map(Key::unescape);
             if let (Some(Ok(from)), Some(Ok(to))) = (keys.next(), keys.next()) {
-                let gone = |key: &Key| self.look(key).is_err_and(|error| error.is_not_found());
-                if gone(&from) && !gone(&to) {
-                    self.move_history(&from, &to)?;
+                let gone = self.look(&from).is_err_and(|error| error.is_not_found());
+                let there = self.look(&to).ok().filter(|_| gone);
+                if let Some(stat) = there {
+                    let extent = if stat.kind == FileKind::Directory { Extent::Below } else { Extent::Own };
+                    self.move_history(&from, &to, extent)?;
                     log::warn!("{to}: moved its history along from {from}, which a crash had left behind");
                 }
             }

@@ -11,7 +11,7 @@ use super::local::{read_all, read_from};
 use super::names::Entry;
 use super::record::{Record, check, new_incarnation};
 use crate::backend::{Commit, Creator, Error, FileKind, Opened, Result, Staged, Stat};
-use crate::types::{Generation, Key, Precondition, Timestamp};
+use crate::types::{Key, Precondition, Timestamp};
 
 impl MemoryBackend {
     /// Takes a name with an empty file that is no generation.
@@ -81,8 +81,9 @@ impl MemoryBackend {
     /// Puts bytes in the place of what was found; `None` if that has changed, which then was not touched.
     fn put_over(&self, key: &Key, entry: &Entry, put: Put) -> Result<Option<Stat>> {
         let now = self.tick();
-        let mut record =
-            Record { mtime: put.mtime, ctime: now, incarnation: new_incarnation(), ..entry.record.clone() };
+        // What is appended to goes on being the same bytes.
+        let incarnation = if put.as_prefix { entry.record.incarnation } else { new_incarnation() };
+        let mut record = Record { mtime: put.mtime, ctime: now, incarnation, ..entry.record.clone() };
         let mut kept = None;
         if !(put.amend && record.generation.is_some()) {
             if record.generation.is_some() {
@@ -126,7 +127,7 @@ impl MemoryBackend {
             };
             let Some(object) = self.flat.get(&entry.name).filter(|object| object.etag == entry.etag) else { continue };
             let expected = check(key, &how.expect, Some(&entry.record)).is_ok() && entry.size == from;
-            let grown = !expected && how.merge && self.grew_from(key, &entry.record, &how.expect, from)?;
+            let grown = !expected && entry.size >= from && grew_from(&entry.record, how);
             if !expected && !grown {
                 return Err(Error::Stale { key: key.clone(), current: entry.record.generation });
             }
@@ -137,20 +138,11 @@ impl MemoryBackend {
             }
         }
     }
+}
 
-    /// Whether the current generation holds the expected one, which had `size` bytes, as its beginning: whether
-    /// all generations in between were only appended to.
-    fn grew_from(&self, key: &Key, current: &Record, expect: &Precondition, size: u64) -> Result<bool> {
-        let base = match *expect {
-            Precondition::Version(base, id, _) if id == current.id => base,
-            Precondition::Generation(base) => base,
-            _ => return Ok(false),
-        };
-        let upto = current.generation.map_or(0, Generation::get);
-        let history = self.history(key)?;
-        let prefix = |number| history.kept.get(&number).and_then(|kept| kept.record.prefix);
-        Ok(base.get() < upto && prefix(base.get()) == Some(size) && (base.get()..upto).all(|n| prefix(n).is_some()))
-    }
+/// Whether the current bytes have the expected version's as their beginning: appends leave the incarnation as it is.
+fn grew_from(current: &Record, how: &Commit) -> bool {
+    matches!(how.expect, Precondition::Version(_, id, _) if id == current.id) && how.merge == Some(current.incarnation)
 }
 
 /// What is put in the place of the current bytes.

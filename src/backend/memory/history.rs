@@ -196,16 +196,22 @@ impl MemoryBackend {
         self.take_back(history.markers.iter().filter(|(_, m)| m.last <= number).map(|(copy, _)| copy.clone()));
     }
 
-    /// Moves a history to another key: each copy is there before it is gone here.
-    pub(super) fn move_history(&self, history: History, to: &Key) {
+    /// Moves a history to another key, where its numbers count on from `count_from`: each copy is there before it is
+    /// gone here.
+    pub(super) fn move_history(&self, history: History, to: &Key, count_from: u64) -> Result<()> {
         let kept = history.kept.into_values().map(|kept| kept.copy);
         for copy in kept.chain(history.spare.into_iter().map(|(_, copy)| copy)) {
             let start = copy.name.iter().rposition(|&b| b == b'/').map_or(0, |at| at + 1);
-            let name = [&prefix(to)[..], &copy.name[start..]].concat();
-            if self.flat.copy(&copy.name, copy.etag, &name, None, Condition::Any).is_ok() {
+            let Some(old) = GenerationName::parse(OsStr::from_bytes(&copy.name[start..])) else { continue };
+            let new = GenerationName { number: old.number + count_from, ..old };
+            let Some(head) = self.flat.head(&copy.name) else { continue };
+            let record = Record::read(to, &head.metadata)?;
+            let metadata = record.map(|record| Record { generation: Generation::new(new.number), ..record }.metadata());
+            if self.flat.copy(&copy.name, copy.etag, &name_of(to, new), metadata, Condition::Any).is_ok() {
                 self.take_back([copy]);
             }
         }
+        Ok(())
     }
 
     /// The keys at or below `dir` of which something is kept.

@@ -170,7 +170,7 @@ impl Backend for MemoryBackend {
         self.reserve_name(key, mode, creator)
     }
 
-    fn link(&self, _: &Key, to: &Key) -> Result<Stat> {
+    fn link(&self, _: &Key, to: &Key, _: &Precondition) -> Result<Stat> {
         Err(Error::Unsupported(to.clone(), "hard links"))
     }
 

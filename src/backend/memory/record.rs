@@ -27,7 +27,7 @@ pub struct Record {
     pub ctime: Timestamp,
     pub committed: Option<Timestamp>,
     pub generation: Option<Generation>,
-    /// A random number that changes whenever the bytes do.
+    /// A random number that changes whenever the bytes are replaced, and stays when they are appended to.
     pub incarnation: u64,
     /// The bytes are not here: they are the first so many of the next generation.
     pub prefix: Option<u64>,

@@ -54,7 +54,8 @@ impl MemoryBackend {
     }
 
     /// Moves a file or a link. `None` if either end changed since it was found; nothing has then happened. Without
-    /// `enter` the directories at both ends are the caller's business.
+    /// `enter` it is a member of a directory that moves: the directories at both ends are the caller's business, and
+    /// its history comes along in any case, for under the old name nobody would look for it.
     fn move_object(
         &self,
         from: &Key,
@@ -78,9 +79,10 @@ impl MemoryBackend {
         let replaces = target.as_ref().and_then(|target| target.record.generation);
         let (old, older) = (self.history(from)?, self.history(to)?);
         let along = record.kind == FileKind::File && replaces.is_none() && older.is_of(record.id, record.generation);
+        let joins = record.kind == FileKind::File && replaces.is_none() && !along && !enter;
         let last = older.last().max(replaces.map_or(0, Generation::get));
-        if record.generation.is_some() && !along {
-            record.generation = Some(Generation::new(last).map_or(Generation::FIRST, Generation::next));
+        if let Some(own) = record.generation.filter(|_| !along) {
+            record.generation = Generation::new(last + if joins { own.get() } else { 1 });
             record.committed = Some(now);
         }
 
@@ -89,7 +91,7 @@ impl MemoryBackend {
             if let Some(target) = target.as_ref().filter(|_| replaces.is_some()) {
                 made.push(self.keep(to, target, now, false).ok()?);
             }
-            if source.record.generation.is_some() && !along && !old.kept.is_empty() {
+            if source.record.generation.is_some() && !along && !joins && !old.kept.is_empty() {
                 // The history stays here, and ends with what leaves.
                 made.push(self.keep(from, &source, now, true).ok()?);
             }
@@ -121,9 +123,9 @@ impl MemoryBackend {
             // The new marker says as much.
             self.unmark(&old, generation.get());
         }
-        if along {
+        if along || joins {
             self.unmark(&older, record.generation.map_or(0, Generation::get));
-            self.move_history(old, to);
+            self.move_history(old, to, if joins { last } else { 0 })?;
         }
         if enter {
             self.leave(from)?;
@@ -231,15 +233,15 @@ impl MemoryBackend {
     fn move_old_histories(&self, from: &Key, to: &Key) -> Result<()> {
         for key in self.keys_with_history(from)? {
             let Some(new) = key.rebase(from, to).filter(|_| key != *from) else { continue };
-            // Somebody has made it anew, or the new name has an older history: then it stays.
-            if self.look_file(&key)? || self.look_file(&new)? || self.history(&new)?.last() > 0 {
+            // Somebody has made it anew: then it stays.
+            if self.look_file(&key)? || self.look_file(&new)? {
                 continue;
             }
-            let history = self.history(&key)?;
+            let (history, count_from) = (self.history(&key)?, self.history(&new)?.last());
             if let Some(superseded) = history.kept.values().next_back() {
                 self.mark(&key, superseded.record.id, history.last(), Some(&new))?;
             }
-            self.move_history(history, &new);
+            self.move_history(history, &new, count_from)?;
         }
         Ok(())
     }

@@ -1,0 +1,466 @@
+//! Write sessions of `fs::Fs`, without a kernel: two mounts of one store that change the same file.
+
+use std::ffi::{OsStr, OsString};
+use std::fs::File;
+use std::os::fd::OwnedFd;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use rustix::fs::{OFlags, RenameFlags};
+use rustix::io::Errno;
+use sepia::backend::file::FileBackend;
+use sepia::backend::{
+    self, Abandoned, Backend, Capabilities, ChangeSink, Commit, Creator, DirEntry, FileKind, FsStat, GenerationInfo,
+    Opened, Rename, SetAttr, Staged, StagingArea, Stat, Watch,
+};
+use sepia::fs::{Caller, Fh, Fs, FsOptions, Ino};
+use sepia::{Generation, Key, Precondition, Store};
+
+const ROOT: Ino = 1;
+
+struct Side {
+    fs: Fs,
+    store: Store,
+}
+
+fn side(store: Store) -> Side {
+    let options = FsOptions { read_only: false, ttl: Duration::ZERO };
+    Side { fs: Fs::new(store.clone(), options), store }
+}
+
+/// Two mounts of a store in a directory.
+fn pair() -> (Side, Side, tempfile::TempDir) {
+    let dir = tempfile::tempdir().unwrap();
+    let url = dir.path().to_str().unwrap();
+    (side(Store::init(url).unwrap()), side(Store::open(url).unwrap()), dir)
+}
+
+fn caller() -> Caller {
+    let (uid, gid) = (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw());
+    Caller { uid, gid, umask: 0o022, thread: std::process::id() }
+}
+
+fn key(path: &str) -> Key {
+    Key::parse(path).unwrap()
+}
+
+impl Side {
+    fn ino(&self, name: &str) -> Ino {
+        self.fs.lookup(ROOT, OsStr::new(name)).unwrap().attr.ino
+    }
+
+    fn try_open(&self, name: &str, flags: OFlags) -> Result<Fh, Errno> {
+        self.fs.open(&caller(), self.ino(name), flags.bits() as i32).map(|reply| reply.fh)
+    }
+
+    fn open(&self, name: &str, flags: OFlags) -> Fh {
+        self.try_open(name, flags).unwrap()
+    }
+
+    fn create(&self, name: &str) -> Fh {
+        let flags = (OFlags::RDWR | OFlags::CREATE).bits() as i32;
+        self.fs.create(&caller(), ROOT, OsStr::new(name), 0o644, flags).unwrap().1.fh
+    }
+
+    fn write(&self, fh: Fh, at: u64, bytes: &str) {
+        assert_eq!(self.fs.write(&caller(), fh, at, bytes.as_bytes(), false, false), Ok(bytes.len()));
+    }
+
+    fn close(&self, fh: Fh) -> Result<(), Errno> {
+        let flushed = self.fs.flush(&caller(), fh);
+        self.fs.release(fh);
+        flushed
+    }
+
+    fn save(&self, name: &str, bytes: &str) {
+        let fh = self.create(name);
+        self.write(fh, 0, bytes);
+        self.close(fh).unwrap();
+    }
+
+    /// Saves by `> name`.
+    fn rewrite(&self, name: &str, bytes: &str) {
+        let fh = self.open(name, OFlags::WRONLY | OFlags::TRUNC);
+        self.write(fh, 0, bytes);
+        self.close(fh).unwrap();
+    }
+
+    fn expect(&self, name: &str, generation: u64) {
+        let value = generation.to_string();
+        self.fs.setxattr(&caller(), self.ino(name), OsStr::new("user.sepia.expect"), value.as_bytes(), 0).unwrap();
+    }
+
+    fn expected(&self, name: &str) -> Option<String> {
+        let value = self.fs.getxattr(self.ino(name), OsStr::new("user.sepia.expect")).ok()?;
+        Some(String::from_utf8(value).unwrap())
+    }
+
+    fn rename(&self, from: &str, to: &str) -> Result<(), Errno> {
+        self.fs.rename(ROOT, OsStr::new(from), ROOT, OsStr::new(to), RenameFlags::empty())
+    }
+
+    fn text(&self, name: &str) -> String {
+        let opened = self.store.get(&key(name)).unwrap();
+        let mut bytes = vec![0; opened.stat.size as usize];
+        std::os::unix::fs::FileExt::read_exact_at(&*opened.file, &mut bytes, 0).unwrap();
+        String::from_utf8(bytes).unwrap()
+    }
+
+    fn conflicts(&self) -> usize {
+        self.store.conflicts().unwrap().len()
+    }
+}
+
+// Expectations
+
+#[test]
+fn an_expectation_is_not_forgotten_by_joining_a_session() {
+    let (a, b, _dir) = pair();
+    a.save("f", "one");
+    a.rewrite("f", "two");
+    let writer = a.open("f", OFlags::RDWR);
+    a.write(writer, 0, "TWO");
+    a.expect("f", 1);
+    assert_eq!(a.try_open("f", OFlags::RDWR), Err(Errno::STALE));
+    assert_eq!(a.expected("f").as_deref(), Some("1"), "what was not met stays");
+    a.expect("f", 2);
+    let joined = a.open("f", OFlags::RDWR);
+    assert_eq!(a.expected("f"), None);
+    a.write(joined, 3, "!");
+    assert_eq!((a.close(joined), a.close(writer)), (Ok(()), Ok(())));
+    assert_eq!((b.text("f"), b.conflicts()), ("TWO!".to_owned(), 0));
+}
+
+#[test]
+fn an_expectation_survives_an_open_that_fails() {
+    let (a, b, _dir) = pair();
+    a.save("f", "one");
+    let ino = a.ino("f");
+    a.expect("f", 1);
+    b.save("g", "other");
+    b.rename("g", "f").unwrap();
+    assert_eq!(a.fs.open(&caller(), ino, OFlags::RDWR.bits() as i32).map(drop), Err(Errno::STALE));
+    // As the kernel does, which looks again.
+    let fh = a.open("f", OFlags::RDWR);
+    a.write(fh, 0, "lost");
+    assert_eq!(a.close(fh), Err(Errno::STALE));
+    assert_eq!((b.text("f"), b.conflicts()), ("other".to_owned(), 1));
+}
+
+#[test]
+fn an_expectation_holds_for_all_names_and_for_what_another_mount_removes() {
+    let (a, b, _dir) = pair();
+    a.save("f", "one");
+    a.fs.link(a.ino("f"), ROOT, OsStr::new("g")).unwrap();
+    let (f, _) = (a.ino("f"), a.ino("g"));
+    // By whichever name the kernel knows it.
+    a.fs.setxattr(&caller(), f, OsStr::new("user.sepia.expect"), b"7", 0).unwrap();
+    for name in ["f", "g"] {
+        assert_eq!(a.fs.unlink(ROOT, OsStr::new(name)), Err(Errno::STALE));
+        assert_eq!(a.rename(name, "h"), Err(Errno::STALE));
+    }
+    a.expect("f", 1);
+    a.fs.unlink(ROOT, OsStr::new("g")).unwrap();
+    assert_eq!(a.expected("f"), None, "it was for one change");
+
+    a.expect("f", 1);
+    b.fs.unlink(ROOT, OsStr::new("f")).unwrap();
+    let fh = a.create("f");
+    a.write(fh, 0, "lost");
+    assert_eq!(a.close(fh), Err(Errno::STALE), "it was expected to be there");
+    assert_eq!((a.text("f"), a.conflicts()), (String::new(), 1));
+}
+
+#[test]
+fn an_expectation_moves_with_its_directory() {
+    let (a, _b, _dir) = pair();
+    let dir = a.fs.mkdir(&caller(), ROOT, OsStr::new("d"), 0o755).unwrap().attr.ino;
+    let fh = a.fs.create(&caller(), dir, OsStr::new("f"), 0o644, OFlags::RDWR.bits() as i32).unwrap();
+    a.write(fh.1.fh, 0, "one");
+    a.close(fh.1.fh).unwrap();
+    a.fs.setxattr(&caller(), fh.0.attr.ino, OsStr::new("user.sepia.expect"), b"7", 0).unwrap();
+    a.rename("d", "e").unwrap();
+    assert_eq!(a.fs.unlink(a.ino("e"), OsStr::new("f")), Err(Errno::STALE));
+    assert_eq!(a.fs.setxattr(&caller(), dir, OsStr::new("user.sepia.expect"), b"1", 0), Err(Errno::INVAL), "of a directory");
+}
+
+// Names that change while others save
+
+/// Another mount saves between the look and the change: the session must not take that save for its own base.
+#[test]
+fn a_rename_or_link_takes_no_others_save_for_its_own() {
+    for links in [false, true] {
+        let dir = tempfile::tempdir().unwrap();
+        let url = dir.path().to_str().unwrap();
+        let b = side(Store::init(url).unwrap());
+        let inner = FileBackend::open(dir.path()).unwrap();
+        let between = Arc::new(Between { inner, act: Mutex::new(None) });
+        let a = side(Store::with_backend(between.clone(), b.store.location().clone()));
+        a.save("from", "base");
+        let (ino, fh) = (a.ino("from"), a.open("from", OFlags::RDWR));
+        let others = b.store.clone();
+        *between.act.lock().unwrap() = Some(Box::new(move || {
+            others.put(&key("from"), &mut &b"theirs"[..], Precondition::Any).unwrap();
+        }));
+        if links {
+            a.fs.link(ino, ROOT, OsStr::new("to")).unwrap();
+        } else {
+            a.rename("from", "to").unwrap();
+        }
+        assert!(between.act.lock().unwrap().is_none(), "nothing happened in between");
+        a.write(fh, 0, "mine");
+        assert_eq!(a.close(fh), Err(Errno::STALE));
+        assert_eq!((a.text("to"), a.conflicts()), ("theirs".to_owned(), 1));
+    }
+}
+
+type Act = Box<dyn FnOnce() + Send>;
+
+/// A backend at which something happens right before the next rename or link.
+struct Between {
+    inner: FileBackend,
+    act: Mutex<Option<Act>>,
+}
+
+impl Between {
+    fn act(&self) {
+        let act = self.act.lock().unwrap().take();
+        if let Some(act) = act {
+            act();
+        }
+    }
+}
+
+macro_rules! as_below {
+    ($(fn $name:ident($($argument:ident: $type:ty),*) -> $result:ty;)+) => {
+        $(fn $name(&self, $($argument: $type),*) -> $result { self.inner.$name($($argument),*) })+
+    };
+}
+
+impl Backend for Between {
+    fn rename(&self, from: &Key, to: &Key, how: &Rename) -> backend::Result<Stat> {
+        self.act();
+        self.inner.rename(from, to, how)
+    }
+
+    fn link(&self, from: &Key, to: &Key, expect: &Precondition) -> backend::Result<Stat> {
+        self.act();
+        self.inner.link(from, to, expect)
+    }
+
+    as_below! {
+        fn capabilities() -> Capabilities;
+        fn store_id() -> &str;
+        fn staging() -> &StagingArea;
+        fn stat(key: &Key) -> backend::Result<Stat>;
+        fn list(dir: &Key) -> backend::Result<Vec<DirEntry>>;
+        fn read_link(key: &Key) -> backend::Result<Vec<u8>>;
+        fn create_dir(key: &Key, mode: u32, creator: &Creator) -> backend::Result<Stat>;
+        fn create_symlink(key: &Key, target: &[u8], creator: &Creator) -> backend::Result<Stat>;
+        fn create_special(key: &Key, kind: FileKind, mode: u32, rdev: u64, creator: &Creator) -> backend::Result<Stat>;
+        fn reserve(key: &Key, mode: u32, creator: &Creator) -> backend::Result<Stat>;
+        fn remove(key: &Key, expect: &Precondition) -> backend::Result<()>;
+        fn remove_dir(key: &Key) -> backend::Result<()>;
+        fn hold(key: &Key) -> backend::Result<Option<OwnedFd>>;
+        fn sync_dir(dir: &Key) -> backend::Result<()>;
+        fn set_attr(key: &Key, attr: &SetAttr) -> backend::Result<Stat>;
+        fn get_xattr(key: &Key, name: &OsStr) -> backend::Result<Vec<u8>>;
+        fn list_xattrs(key: &Key) -> backend::Result<Vec<OsString>>;
+        fn set_xattr(key: &Key, name: &OsStr, value: &[u8], flags: i32) -> backend::Result<()>;
+        fn remove_xattr(key: &Key, name: &OsStr) -> backend::Result<()>;
+        fn open(key: &Key) -> backend::Result<Opened>;
+        fn commit(key: &Key, staged: Staged, how: &Commit, creator: &Creator) -> Result<Stat, (backend::Error, Staged)>;
+        fn append(key: &Key, staged: &Staged, from: u64, how: &Commit) -> backend::Result<Stat>;
+        fn generations(key: &Key) -> backend::Result<Vec<GenerationInfo>>;
+        fn histories(dir: &Key) -> backend::Result<Vec<Key>>;
+        fn open_generation(key: &Key, generation: Generation) -> backend::Result<Opened>;
+        fn drop_generation(key: &Key, generation: Generation) -> backend::Result<()>;
+        fn put_record(path: &Key, bytes: &[u8]) -> backend::Result<()>;
+        fn keep_staged(path: &Key, staged: Staged) -> Result<(), (backend::Error, Staged)>;
+        fn open_record(path: &Key) -> backend::Result<File>;
+        fn list_records(dir: &Key) -> backend::Result<Vec<Key>>;
+        fn remove_record(path: &Key) -> backend::Result<()>;
+        fn stat_fs() -> backend::Result<FsStat>;
+        fn take_abandoned() -> backend::Result<Vec<Abandoned>>;
+        fn repair(abandoned: &Abandoned) -> backend::Result<bool>;
+        fn watch(sink: ChangeSink) -> backend::Result<Option<Box<dyn Watch>>>;
+    }
+}
+
+#[test]
+fn a_save_goes_to_the_name_that_is_left() {
+    let (a, b, _dir) = pair();
+    a.save("f", "one");
+    a.fs.link(a.ino("f"), ROOT, OsStr::new("g")).unwrap();
+    let fh = a.open("f", OFlags::RDWR);
+    a.ino("g");
+    a.write(fh, 0, "two");
+    b.save("other", "other");
+    b.rename("other", "g").unwrap();
+    assert_eq!(a.close(fh), Ok(()));
+    assert_eq!((a.text("f"), a.text("g"), a.conflicts()), ("two".to_owned(), "other".to_owned(), 0));
+}
+
+/// A session to which nothing was written makes way for who opens what is current, even if only the number changed.
+#[test]
+fn who_opens_what_another_mount_has_renumbered_is_not_lost() {
+    let (a, b, _dir) = pair();
+    a.save("old", "one");
+    a.rewrite("old", "two");
+    a.save("f", "text");
+    let idle = a.open("f", OFlags::RDWR);
+    b.rename("f", "old").unwrap();
+    let fh = a.open("old", OFlags::RDWR);
+    a.write(fh, 0, "TEXT");
+    assert_eq!(a.close(fh), Ok(()));
+    a.fs.release(idle);
+    assert_eq!((b.text("old"), b.conflicts()), ("TEXT".to_owned(), 0));
+}
+
+// fsync
+
+#[test]
+fn fsync_of_what_somebody_else_removed_or_replaced_succeeds() {
+    let (a, b, _dir) = pair();
+    for name in ["removed", "replaced", "a directory now"] {
+        a.save(name, "one");
+        let fh = a.open(name, OFlags::RDWR);
+        b.fs.unlink(ROOT, OsStr::new(name)).unwrap();
+        match name {
+            "replaced" => b.save(name, "two"),
+            "a directory now" => drop(b.fs.mkdir(&caller(), ROOT, OsStr::new(name), 0o755).unwrap()),
+            _ => {}
+        }
+        assert_eq!(a.fs.fsync(fh), Ok(()), "{name}");
+        a.fs.release(fh);
+    }
+}
+
+// Files without a name
+
+#[test]
+fn an_open_file_keeps_its_attributes_without_a_name() {
+    let (a, _b, _dir) = pair();
+    for side in [a, side(Store::open("memory:").unwrap())] {
+        side.save("f", "one");
+        let (ino, fh) = (side.ino("f"), side.open("f", OFlags::RDWR));
+        let fresh = side.create("g");
+        let other = side.ino("g");
+        let before = side.fs.getattr(ino, None).unwrap().stat;
+        side.fs.unlink(ROOT, OsStr::new("f")).unwrap();
+        side.fs.unlink(ROOT, OsStr::new("g")).unwrap();
+        let after = side.fs.getattr(ino, Some(fh)).unwrap().stat;
+        assert_eq!(
+            (after.nlink, after.size, after.mode, after.mtime, after.uid),
+            (0, 3, before.mode, before.mtime, before.uid)
+        );
+        side.write(fh, 3, "+two");
+        side.write(fresh, 0, "12");
+        assert_eq!(side.fs.getattr(ino, Some(fh)).unwrap().stat.size, 7);
+        let mode = sepia::fs::Changes { mode: Some(0o600), ..Default::default() };
+        assert_eq!(side.fs.setattr(&caller(), other, Some(fresh), &mode).unwrap().stat.mode, 0o600);
+        let stat = side.fs.getattr(other, Some(fresh)).unwrap().stat;
+        assert_eq!((stat.nlink, stat.size, stat.mode), (0, 2, 0o600));
+        side.fs.release(fh);
+        side.fs.release(fresh);
+    }
+}
+
+/// So does one that was opened before another mount saved, when nobody has the newer generation open.
+#[test]
+fn an_older_handle_keeps_its_attributes_without_a_name() {
+    let (a, b, _dir) = pair();
+    a.save("f", "one");
+    let (ino, older) = (a.ino("f"), a.open("f", OFlags::RDONLY));
+    b.rewrite("f", "two");
+    let newer = a.open("f", OFlags::RDONLY);
+    a.fs.release(newer);
+    a.fs.unlink(ROOT, OsStr::new("f")).unwrap();
+    assert_eq!(a.fs.getattr(ino, Some(older)).map(|attr| attr.stat.nlink), Ok(0));
+}
+
+// Appends
+
+const APPEND: OFlags = OFlags::WRONLY.union(OFlags::APPEND);
+
+/// An amendment replaces the bytes under their number: who saw those before must not append to the others.
+#[test]
+fn an_append_does_not_merge_with_an_amendment() {
+    for later in ["", "appended"] {
+        let (a, b, _dir) = pair();
+        let amends = a.create("f");
+        a.write(amends, 0, "first");
+        a.fs.flush(&caller(), amends).unwrap();
+        let appends = b.open("f", APPEND);
+        b.write(appends, 0, "+b");
+        a.write(amends, 0, "other");
+        a.close(amends).unwrap();
+        if !later.is_empty() {
+            let fh = a.open("f", APPEND);
+            a.write(fh, 0, later);
+            a.close(fh).unwrap();
+        }
+        assert_eq!(b.close(appends), Err(Errno::STALE));
+        assert_eq!((a.text("f"), a.conflicts()), (format!("other{later}"), 1));
+    }
+}
+
+#[test]
+fn appends_merge_with_an_amendment_that_appended() {
+    let (a, b, _dir) = pair();
+    a.save("f", "base");
+    let first = a.open("f", APPEND);
+    a.write(first, 0, "+a1");
+    a.fs.flush(&caller(), first).unwrap();
+    let second = b.open("f", APPEND);
+    b.write(second, 0, "+b");
+    a.write(first, 0, "+a2");
+    a.close(first).unwrap();
+    assert_eq!(b.close(second), Ok(()));
+    assert_eq!((a.text("f"), a.conflicts()), ("base+a1+a2+b".to_owned(), 0));
+}
+
+#[test]
+fn appends_to_an_object_with_several_names_merge() {
+    let (a, b, _dir) = pair();
+    a.save("f", "base");
+    a.fs.link(a.ino("f"), ROOT, OsStr::new("g")).unwrap();
+    let (first, second, third) = (a.open("f", APPEND), b.open("f", APPEND), b.open("g", OFlags::WRONLY));
+    a.write(first, 0, "+a");
+    b.write(second, 0, "+b");
+    assert_eq!((a.close(first), b.close(second)), (Ok(()), Ok(())));
+    assert_eq!((a.text("g"), a.conflicts()), ("base+a+b".to_owned(), 0));
+    // But not with a rewrite, which an object with several names gets in place.
+    b.fs.release(third);
+    let (rewrites, appends) = (a.open("f", OFlags::RDWR), b.open("g", APPEND));
+    a.write(rewrites, 0, "BASE");
+    b.write(appends, 0, "+lost");
+    assert_eq!((a.close(rewrites), b.close(appends)), (Ok(()), Err(Errno::STALE)));
+    assert_eq!((b.text("f"), b.conflicts()), ("BASE+a+b".to_owned(), 1));
+}
+
+#[test]
+fn an_expectation_does_not_merge() {
+    for (a, b) in [
+        {
+            let (a, b, dir) = pair();
+            std::mem::forget(dir);
+            (a, b)
+        },
+        {
+            let store = Store::open("memory:").unwrap();
+            (side(store.clone()), side(store))
+        },
+    ] {
+        a.save("f", "base");
+        a.expect("f", 1);
+        let fh = a.open("f", APPEND);
+        a.write(fh, 0, "+a");
+        let other = b.open("f", APPEND);
+        b.write(other, 0, "+b");
+        b.close(other).unwrap();
+        assert_eq!(a.close(fh), Err(Errno::STALE));
+        assert_eq!((a.text("f"), a.conflicts()), ("base+b".to_owned(), 1));
+        assert!(a.store.put(&key("f"), &mut &b""[..], Precondition::Absent).is_err());
+    }
+}
