@@ -181,7 +181,11 @@ fn an_expectation_moves_with_its_directory() {
     a.fs.setxattr(&caller(), fh.0.attr.ino, OsStr::new("user.sepia.expect"), b"7", 0).unwrap();
     a.rename("d", "e").unwrap();
     assert_eq!(a.fs.unlink(a.ino("e"), OsStr::new("f")), Err(Errno::STALE));
-    assert_eq!(a.fs.setxattr(&caller(), dir, OsStr::new("user.sepia.expect"), b"1", 0), Err(Errno::INVAL), "of a directory");
+    assert_eq!(
+        a.fs.setxattr(&caller(), dir, OsStr::new("user.sepia.expect"), b"1", 0),
+        Err(Errno::INVAL),
+        "of a directory"
+    );
 }
 
 // Names that change while others save

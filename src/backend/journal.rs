@@ -51,6 +51,8 @@ pub(super) struct Line {
     acknowledged: bool,
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     in_place: bool,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    sum: Option<u32>,
 }
 
 impl Line {
@@ -77,6 +79,7 @@ impl Line {
             base: intent.base,
             acknowledged: intent.acknowledged,
             in_place: intent.in_place,
+            sum: intent.sum,
         }
     }
 
@@ -101,6 +104,7 @@ impl Line {
             base: self.base,
             acknowledged: self.acknowledged,
             in_place: self.in_place,
+            sum: self.sum,
         })
     }
 }
@@ -202,6 +206,7 @@ mod tests {
             base: Some(8),
             acknowledged: true,
             in_place: false,
+            sum: Some(9),
         };
         let good = serde_json::to_string(&Line::new(1, 2, &intent)).unwrap();
         let text = format!("{good}\n{{\"slot\":2,\"ino\0\n{good}");

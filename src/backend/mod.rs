@@ -24,7 +24,7 @@ use std::fs::File;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
-pub(crate) use checksum::RunningSum;
+pub(crate) use checksum::{RunningSum, sum_of};
 pub(crate) use copy::copy_range;
 pub use error::{Error, Result};
 pub use history::{GenerationInfo, GenerationName, Kept};

@@ -43,6 +43,9 @@ pub struct Intent {
     pub acknowledged: bool,
     /// The staged bytes were being copied into the object itself (it has several names): that must be finished.
     pub in_place: bool,
+    /// The CRC-32 of the staged bytes, from `append_from` on, if they were not synced when this was noted: after a
+    /// power loss they may be others.
+    pub sum: Option<u32>,
 }
 
 /// A staged file whose owner died, now in the hands of the caller.
@@ -235,7 +238,7 @@ impl StagingArea {
     fn unknown(&self, slot: u64) -> io::Result<Intent> {
         let key = Key::object("lost+found", &slot.to_string()).map_err(io::Error::other)?;
         let expect = Precondition::Any;
-        Ok(Intent { key, expect, append_from: None, base: None, acknowledged: false, in_place: false })
+        Ok(Intent { key, expect, append_from: None, base: None, acknowledged: false, in_place: false, sum: None })
     }
 
     fn instances(&self) -> io::Result<Vec<PathBuf>> {
@@ -398,6 +401,7 @@ mod tests {
             base: Some(8),
             acknowledged: true,
             in_place: false,
+            sum: None,
         }
     }
 

@@ -3,7 +3,7 @@
 use std::fmt;
 
 use super::{ConflictId, Error, Reason, Result, Store};
-use crate::backend::{self, Abandoned, Commit, Creator, Staged, Torn, copy_range};
+use crate::backend::{self, Abandoned, Commit, Creator, Staged, Torn, copy_range, sum_of};
 use crate::types::{Generation, Key, Precondition};
 
 /// What became of a session whose process died.
@@ -128,7 +128,17 @@ impl Store {
             expect = stat.precondition();
         }
         let commit = Commit { expect, durable: true, amend: false, merge: intent.base, sum: None };
-        let (error, staged) = if !(intent.acknowledged || intent.in_place) {
+        let whole = match intent.sum {
+            Some(sum) if !intent.acknowledged => {
+                let (from, file) = (intent.append_from.unwrap_or(0), staged.file());
+                let end = file.metadata().map_or(0, |meta| meta.len());
+                sum_of(file, from, end).is_ok_and(|found| found == sum)
+            }
+            _ => true,
+        };
+        let (error, staged) = if !whole {
+            return self.put_aside(staged, &intent.key, intent.append_from, intent.expect, Reason::Torn);
+        } else if !(intent.acknowledged || intent.in_place) {
             return self.put_aside(staged, &intent.key, intent.append_from, intent.expect, Reason::Interrupted);
         } else if let Some(from) = intent.append_from {
             match self.backend.append(&intent.key, &staged, from, &commit) {

@@ -687,7 +687,15 @@ impl Session {
 
     fn intent(&self, append_from: Option<u64>) -> Intent {
         let base = append_from.and(self.mergeable_base());
-        Intent { key: self.key.clone(), expect: self.expect, append_from, base, acknowledged: false, in_place: false }
+        Intent {
+            key: self.key.clone(),
+            expect: self.expect,
+            append_from,
+            base,
+            acknowledged: false,
+            in_place: false,
+            sum: None,
+        }
     }
 
     /// The bytes to which others may append, too. Who named a generation wants that one and no other.

@@ -82,7 +82,11 @@ impl Driver {
                     return same("remove user.sepia.expect", Ok(()), fs.removexattr(ino, name));
                 }
                 mount.set_expected(names, id, number);
-                same("set user.sepia.expect", Ok(()), fs.setxattr(&caller(), ino, name, number.to_string().as_bytes(), 0))
+                same(
+                    "set user.sepia.expect",
+                    Ok(()),
+                    fs.setxattr(&caller(), ino, name, number.to_string().as_bytes(), 0),
+                )
             }
             _ => unreachable!("{op:?} was handled"),
         }

@@ -146,8 +146,15 @@ fn mkdir(backend: &dyn Backend, path: &str) -> Stat {
 /// Staged bytes from an offset on.
 fn stage_at(backend: &dyn Backend, path: &Key, from: u64, bytes: &[u8]) -> Staged {
     let append_from = (from > 0).then_some(from);
-    let intent =
-        Intent { key: path.clone(), expect: ANY, append_from, base: None, acknowledged: false, in_place: false };
+    let intent = Intent {
+        key: path.clone(),
+        expect: ANY,
+        append_from,
+        base: None,
+        acknowledged: false,
+        in_place: false,
+        sum: None,
+    };
     let staged = backend.staging().stage(&intent).unwrap_or_else(|e| panic!("can't stage: {e}"));
     staged.file().write_all_at(bytes, from).unwrap_or_else(|e| panic!("can't write what is staged: {e}"));
     staged

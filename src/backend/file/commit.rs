@@ -145,8 +145,15 @@ impl FileBackend {
     ) -> Result<Record> {
         let failed = |error: std::io::Error| Error::from_io(key, "save into an object with several names", error);
         let expect = found.stat.precondition();
-        let intent =
-            Intent { key: key.clone(), expect, append_from: None, base: None, acknowledged: true, in_place: true };
+        let intent = Intent {
+            key: key.clone(),
+            expect,
+            append_from: None,
+            base: None,
+            acknowledged: true,
+            in_place: true,
+            sum: None,
+        };
         if !amend && let Some(name) = kept_name(found, now, false) {
             self.keep_by_copy(key, place, &name.to_string())?;
         }
@@ -222,6 +229,7 @@ impl FileBackend {
             base: Some(found.stat.incarnation),
             acknowledged: how.durable,
             in_place: true,
+            sum: Some(tail.sum),
         };
         // Before the object is touched: if we die meanwhile, recovery must know how much of it was whole.
         if how.durable { staged.secure(&intent) } else { staged.note(&intent) }.map_err(failed)?;

@@ -371,8 +371,15 @@ impl FileBackend {
     fn stage_copy(&self, key: &Key, file: &File, size: u64) -> Result<Staged> {
         let failed = |error: std::io::Error| Error::from_io(key, "copy what is left of it", error);
         let expect = Precondition::Any;
-        let intent =
-            Intent { key: key.clone(), expect, append_from: None, base: None, acknowledged: false, in_place: false };
+        let intent = Intent {
+            key: key.clone(),
+            expect,
+            append_from: None,
+            base: None,
+            acknowledged: false,
+            in_place: false,
+            sum: None,
+        };
         let staged = self.staging.stage(&intent).map_err(failed)?;
         copy_range(file, staged.file(), 0, size).map_err(failed)?;
         staged.file().set_len(size).map_err(failed)?;
