@@ -19,7 +19,6 @@ fn mounted() -> (Store, Mount) {
 }
 
 #[test]
-#[ignore = "open fault: a file without history that is replaced from outside counts from 1 again"]
 fn what_changes_outside_is_seen_and_becomes_generations() {
     let (store, mount) = mounted();
     let (inside, outside) = (mount.join("Note"), store.path().join("Note"));

@@ -1,11 +1,39 @@
 //! Changes from outside: what differs from what Sepia recorded becomes a generation of its own.
 
+use std::num::NonZeroUsize;
+
+use lru::LruCache;
+use parking_lot::Mutex;
 use rustix::fs::{Mode, OFlags};
 
 use super::entry::{Found, Place, write_record, write_rewritten};
 use super::record::{Record, Unsettled};
 use super::*;
 use crate::backend::GenerationName;
+
+/// How many objects without a history a process remembers.
+const REMEMBERED: NonZeroUsize = NonZeroUsize::new(16 << 10).expect("not zero");
+
+/// Objects that this process has seen in their first generation. When such a one is replaced from outside by a file
+/// without a record, nothing in the store tells that its number was in use.
+#[derive(Debug)]
+pub struct Firsts(Mutex<LruCache<Key, ()>>);
+
+impl Firsts {
+    pub fn new() -> Self {
+        Firsts(Mutex::new(LruCache::new(REMEMBERED)))
+    }
+
+    pub fn saw(&self, key: &Key, stat: &Stat) {
+        if stat.generation == Some(Generation::FIRST) && self.0.lock().get(key).is_none() {
+            self.0.lock().put(key.clone(), ());
+        }
+    }
+
+    fn know(&self, key: &Key) -> bool {
+        self.0.lock().contains(key)
+    }
+}
 
 impl FileBackend {
     /// Records what is at `key` as a generation, if it isn't the recorded one.
@@ -50,6 +78,7 @@ impl FileBackend {
             }
             // Replaced by a file without a record: the one that was current is gone, and its number with it.
             (None, Some(highest)) => (highest.next().next(), self.now()),
+            (None, None) if self.firsts.know(key) => (Generation::FIRST.next(), self.now()),
             (None, None) => (Generation::FIRST, stat.mtime),
         };
         let kept_number = found.record.is_some_and(|record| record.generation == generation);

@@ -24,6 +24,7 @@ impl FileBackend {
     ) -> std::result::Result<Stat, (Error, Staged)> {
         match self.try_commit(key, &staged, how, creator) {
             Ok((stat, in_place)) => {
+                self.firsts.saw(key, &stat);
                 if in_place {
                     staged.discard()
                 } else {

@@ -105,6 +105,7 @@ impl FileBackend {
             locks: Locks::open(part("lock")?).map_err(unusable)?,
             staging: StagingArea::new(meta.join("staging")),
             departed: Departed::new(),
+            firsts: Firsts::new(),
             power: Power::new(meta.clone()),
             access_times: AccessTimes::default(),
             meta,

@@ -30,6 +30,7 @@ use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use adopt::Firsts;
 use atime::AccessTimes;
 use dirs::{Dir, Dirs};
 use format::Format;
@@ -57,6 +58,7 @@ pub struct FileBackend {
     locks: Locks,
     staging: StagingArea,
     departed: Departed,
+    firsts: Firsts,
     power: Power,
     access_times: AccessTimes,
 }

@@ -19,6 +19,7 @@ impl FileBackend {
         loop {
             let opened = open_place(key, &place)?;
             if opened.stat.recorded || opened.stat.generation.is_none() {
+                self.firsts.saw(key, &opened.stat);
                 self.access_times.opened_file(&*opened.file);
                 return Ok(opened);
             }
