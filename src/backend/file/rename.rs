@@ -92,8 +92,10 @@ impl FileBackend {
             replaced = self.find_optional(to, target)?;
         }
         let was = moved.clone();
-        if replaced.is_none() && (self.departed.knows(to) || self.history_dir(to)?.is_some()) {
+        if replaced.as_ref().is_none_or(Found::is_reserved) && self.history_dir(to)?.is_some() {
             self.close_history(to)?;
+        }
+        if replaced.is_none() && (self.departed.knows(to) || self.history_dir(to)?.is_some()) {
             self.departed.came_back(to, from);
             self.taken_again(to, Some(from))?;
         }
