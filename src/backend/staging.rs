@@ -82,17 +82,25 @@ struct Instance {
     path: PathBuf,
     dir: OwnedFd,
     journal: Mutex<Journal>,
-    pool: Mutex<Vec<u64>>,
+    /// Emptied staged files, still open.
+    pool: Mutex<Vec<Slot>>,
     // Held, not used: closing it tells the others that this process is dead.
     _lock: OwnedFd,
+}
+
+/// A file in an instance's directory, by number.
+#[derive(Debug)]
+struct Slot {
+    number: u64,
+    file: Arc<File>,
+    inode: u64,
 }
 
 /// A staged file. Dropping it keeps the bytes for recovery; [`Staged::discard`] gives them up.
 #[derive(Debug)]
 #[must_use = "a staged file is committed, set aside or discarded; dropped, it waits for recovery"]
 pub struct Staged {
-    file: Arc<File>,
-    slot: u64,
+    slot: Slot,
     instance: Arc<Instance>,
     /// It has metadata of an object, so it can't serve another session.
     tainted: AtomicBool,
@@ -150,14 +158,23 @@ impl StagingArea {
     pub fn stage(&self, intent: &Intent) -> io::Result<Staged> {
         let instance = self.instance()?;
         let pooled = instance.pool.lock().pop();
-        let slot = pooled.unwrap_or_else(|| instance.journal.lock().new_slot());
-        let flags = OFlags::RDWR | OFlags::CREATE | OFlags::CLOEXEC | OFlags::NOFOLLOW | OFlags::LARGEFILE;
-        let file = rustix::fs::openat(&instance.dir, slot.to_string(), flags, Mode::RUSR | Mode::WUSR)?;
-        let staged = Staged { file: Arc::new(File::from(file)), slot, instance, tainted: AtomicBool::new(false) };
-        if pooled.is_some() {
-            let now = Timespec { tv_sec: 0, tv_nsec: rustix::fs::UTIME_NOW };
-            rustix::fs::futimens(&*staged.file, &Timestamps { last_access: now, last_modification: now })?;
-        }
+        let slot = match pooled {
+            Some(slot) => {
+                // The times of an appended tail are nobody's.
+                if intent.append_from.is_none() {
+                    let now = Timespec { tv_sec: 0, tv_nsec: rustix::fs::UTIME_NOW };
+                    rustix::fs::futimens(&*slot.file, &Timestamps { last_access: now, last_modification: now })?;
+                }
+                slot
+            }
+            None => {
+                let number = instance.journal.lock().new_slot();
+                let flags = OFlags::RDWR | OFlags::CREATE | OFlags::CLOEXEC | OFlags::NOFOLLOW | OFlags::LARGEFILE;
+                let file = rustix::fs::openat(&instance.dir, number.to_string(), flags, Mode::RUSR | Mode::WUSR)?;
+                Slot::new(number, File::from(file))?
+            }
+        };
+        let staged = Staged { slot, instance, tainted: AtomicBool::new(false) };
         if let Err(error) = staged.note(intent) {
             staged.discard();
             return Err(error);
@@ -226,8 +243,8 @@ impl StagingArea {
             let instance = self.instance()?;
             let flags = OFlags::RDWR | OFlags::CLOEXEC | OFlags::NOFOLLOW | OFlags::LARGEFILE;
             let file = File::from(rustix::fs::open(entry.path(), flags, Mode::empty())?);
-            let slot = instance.journal.lock().new_slot();
-            let staged = Staged { file: Arc::new(file), slot, instance, tainted: AtomicBool::new(true) };
+            let slot = Slot::new(instance.journal.lock().new_slot(), file)?;
+            let staged = Staged { slot, instance, tainted: AtomicBool::new(true) };
             staged.note(&intent)?;
             rustix::fs::rename(entry.path(), staged.path())?;
             taken.push(Abandoned { intent, staged });
@@ -310,20 +327,27 @@ impl Instance {
     }
 }
 
+impl Slot {
+    fn new(number: u64, file: File) -> io::Result<Self> {
+        let inode = rustix::fs::fstat(&file)?.st_ino;
+        Ok(Slot { number, file: Arc::new(file), inode })
+    }
+}
+
 impl Staged {
     /// The staged bytes, open for reading and writing.
     pub fn file(&self) -> &Arc<File> {
-        &self.file
+        &self.slot.file
     }
 
     /// Where the staged file is, to be renamed or linked.
     pub fn path(&self) -> PathBuf {
-        self.instance.path.join(self.slot.to_string())
+        self.instance.path.join(self.slot.number.to_string())
     }
 
     /// The directory and the name of the staged file.
     pub fn location(&self) -> (rustix::fd::BorrowedFd<'_>, String) {
-        (self.instance.dir.as_fd(), self.slot.to_string())
+        (self.instance.dir.as_fd(), self.slot.number.to_string())
     }
 
     /// Writes into the journal what the staged file is for from now on.
@@ -331,12 +355,11 @@ impl Staged {
     /// # Errors
     /// When the journal can't be written; the former intent then stands.
     pub fn note(&self, intent: &Intent) -> io::Result<()> {
-        let inode = rustix::fs::fstat(&*self.file)?.st_ino;
         if intent.acknowledged {
             // Recovery finishes what the journal calls acknowledged, so this slot must never hold other bytes.
             self.tainted.store(true, Ordering::Relaxed);
         }
-        self.instance.journal.lock().note(&self.instance.path, self.slot, inode, intent)
+        self.instance.journal.lock().note(&self.instance.path, self.slot.number, self.slot.inode, intent)
     }
 
     /// As [`Staged::note`], and makes the bytes and the journal survive a power loss: in this order, or recovery could
@@ -345,7 +368,7 @@ impl Staged {
     /// # Errors
     /// When the medium fails; nothing may be acknowledged then.
     pub fn secure(&self, intent: &Intent) -> io::Result<()> {
-        self.file.sync_all()?;
+        self.slot.file.sync_all()?;
         self.note(intent)?;
         // The journal last: of an xfs that was shut down, files say so, and directories don't.
         rustix::fs::fsync(&self.instance.dir)?;
@@ -360,20 +383,20 @@ impl Staged {
 
     /// The staged file is no longer in the staging area: it was renamed to where it belongs.
     pub fn committed(self) -> Arc<File> {
-        self.instance.forget(self.slot);
-        self.file
+        self.instance.forget(self.slot.number);
+        self.slot.file
     }
 
     /// Gives the bytes up.
     pub fn discard(self) {
-        self.instance.forget(self.slot);
+        self.instance.forget(self.slot.number);
         let mut pool = self.instance.pool.lock();
         // Nobody else has ever had the file open, or others would see another session's bytes in it.
-        let private = Arc::strong_count(&self.file) == 1 && !self.tainted.load(Ordering::Relaxed);
-        if private && pool.len() < POOL_MAX && self.file.set_len(0).is_ok() {
+        let private = Arc::strong_count(&self.slot.file) == 1 && !self.tainted.load(Ordering::Relaxed);
+        if private && pool.len() < POOL_MAX && self.slot.file.set_len(0).is_ok() {
             pool.push(self.slot);
         } else {
-            let _ = rustix::fs::unlinkat(&self.instance.dir, self.slot.to_string(), AtFlags::empty());
+            let _ = rustix::fs::unlinkat(&self.instance.dir, self.slot.number.to_string(), AtFlags::empty());
         }
     }
 }

@@ -3,7 +3,7 @@
 use std::os::fd::AsFd;
 use std::os::unix::fs::{FileExt, MetadataExt};
 
-use rustix::fs::{AtFlags, Mode, OFlags};
+use rustix::fs::{AtFlags, Mode, OFlags, XattrFlags};
 use rustix::io::Errno;
 
 use super::entry::{Found, Place, convert, read_rewritten, statx, write_record, write_rewritten};
@@ -53,11 +53,10 @@ impl FileBackend {
         if found.as_ref().is_some_and(|found| found.stat.kind != FileKind::File) {
             return Err(Error::Invalid(key.clone(), "is no regular file"));
         }
-        if found.as_ref().is_none_or(Found::is_reserved) {
-            self.taken_again(key, None)?;
-        }
+        let first = found.as_ref().is_none_or(Found::is_reserved) && !self.taken_again(key, None)?;
         let generation = match found.as_ref().and_then(|found| found.stat.generation) {
             Some(own) if how.amend => own,
+            _ if first => Generation::FIRST,
             _ => self.next_generation(key, found.as_ref())?,
         };
         if how.amend {
@@ -122,7 +121,7 @@ impl FileBackend {
             inode: meta.ino(),
             unsettled,
         };
-        super::metadata::seal(key, staged, &found.stat, &record, fresh)?;
+        super::metadata::seal(key, staged, &meta, &found.stat, &record)?;
         if !amend {
             self.keep_by_link(key, place, &found, now)?;
         }
@@ -276,7 +275,10 @@ impl FileBackend {
                 sum: joined(record.unsettled.sum, tail.sum, end.saturating_sub(from)),
             },
         };
-        write_record(key, &place, &record)?;
+        match rustix::fs::fsetxattr(&into, super::record::NAME, &record.pack(), XattrFlags::empty()) {
+            Err(Errno::ACCESS) => write_record(key, &place, &record)?,
+            other => other.map_err(|e| failed(e.into()))?,
+        }
         self.power.saved();
         if how.durable {
             into.sync_all().map_err(failed)?;

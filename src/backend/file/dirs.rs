@@ -3,6 +3,7 @@
 //! A descriptor follows its directory through renames, so the cache is emptied whenever anybody renames one
 //! ([`super::lock::Locks::moves`]), and an entry is dropped when its name turns out to belong to another directory.
 
+use std::ffi::{OsStr, OsString};
 use std::num::NonZeroUsize;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
@@ -33,6 +34,22 @@ pub struct Dirs {
 pub struct Dir {
     fd: OwnedFd,
     pub inode: u64,
+}
+
+/// Where entries of a directory are made: in it, or by a path from the one above.
+#[derive(Debug)]
+pub struct Room {
+    pub dir: Arc<Dir>,
+    below: OsString,
+}
+
+impl Room {
+    /// The path of an entry, from `dir`.
+    pub fn path(&self, name: impl AsRef<OsStr>) -> OsString {
+        let mut path = self.below.clone();
+        path.push(name);
+        path
+    }
 }
 
 impl AsFd for Dir {
@@ -95,19 +112,32 @@ impl Dirs {
 
     /// Opens a directory for history, making it and those above it where they are missing.
     pub fn open_or_create(&self, dir: &Key, moves: u64) -> Result<Arc<Dir>> {
+        match self.room(dir, moves)? {
+            Room { dir: opened, below } if below.is_empty() => Ok(opened),
+            _ => self.open(dir, moves),
+        }
+    }
+
+    /// A directory for history into which something is about to be put, made like those above it where it is missing.
+    /// One that was made just now isn't opened: most histories are of one entry, and what was made is no link.
+    pub fn room(&self, dir: &Key, moves: u64) -> Result<Room> {
         match self.open(dir, moves) {
             Err(Error::NotFound(_)) => {}
-            other => return other,
+            other => return Ok(Room { dir: other?, below: OsString::new() }),
         }
         let (Some(parent), Some(name)) = (dir.parent(), dir.name()) else {
-            return Ok(self.root.clone());
+            return Ok(Room { dir: self.root.clone(), below: OsString::new() });
         };
         let above = self.open_or_create(&parent, moves)?;
         match rustix::fs::mkdirat(&above, name, Mode::RWXU) {
-            Ok(()) | Err(Errno::EXIST) => {}
-            Err(error) => return Err(Error::from_io(dir, "make a directory for its history", error)),
+            Ok(()) => {
+                let mut below = name.to_owned();
+                below.push("/");
+                Ok(Room { dir: above, below })
+            }
+            Err(Errno::EXIST) => Ok(Room { dir: self.open(dir, moves)?, below: OsString::new() }),
+            Err(error) => Err(Error::from_io(dir, "make a directory for its history", error)),
         }
-        self.open(dir, moves)
     }
 
     /// `dir` turned out to be the directory with this inode number: drops what the cache says otherwise.
@@ -115,6 +145,15 @@ impl Dirs {
         let mut cache = self.cache.lock();
         if cache.peek(dir).is_some_and(|cached| Some(cached.inode) != inode) {
             cache.clear();
+        }
+    }
+
+    /// `dir` was removed, and nothing can be below it any more.
+    pub fn removed(&self, dir: &Key) {
+        let mut cache = self.cache.lock();
+        let gone: Vec<Key> = cache.iter().map(|(key, _)| key).filter(|key| key.is_within(dir)).cloned().collect();
+        for key in gone {
+            cache.pop(&key);
         }
     }
 

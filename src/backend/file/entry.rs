@@ -2,7 +2,7 @@
 
 use std::ffi::OsStr;
 use std::num::NonZeroUsize;
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
 
 use rustix::fs::{AtFlags, Mode, RawDir, Statx, StatxFlags, XattrFlags};
@@ -284,16 +284,9 @@ fn check_xattrs(path: &Path) -> Result<()> {
     }
 }
 
-/// The path of an entry that calls without an "at" form take. No link in it is followed but the kernel's own.
-pub fn proc_path(place: &Place) -> Vec<u8> {
-    let mut path = format!("/proc/self/fd/{}/", rustix::fd::AsFd::as_fd(&*place.dir).as_raw_fd()).into_bytes();
-    path.extend_from_slice(place.name.as_bytes());
-    path
-}
-
 fn read_record(key: &Key, place: &Place) -> Result<Option<Record>> {
     let mut value = [0u8; 64];
-    match rustix::fs::lgetxattr(proc_path(place), record::NAME, &mut value[..]) {
+    match xattr::get(place, record::NAME, &mut value) {
         Ok(length) => Ok(Record::unpack(&value[..length])),
         Err(Errno::NODATA | Errno::OPNOTSUPP | Errno::RANGE) => Ok(None),
         // Not readable for an ordinary user who owns the mount: as if there were none.
@@ -310,7 +303,7 @@ pub fn write_record(key: &Key, place: &Place, record: &Record) -> Result<()> {
 /// When the bytes of the file at a place were last replaced in it, and not by another file.
 pub fn read_rewritten(key: &Key, place: &Place) -> Result<Option<Timestamp>> {
     let mut value = [0; 8];
-    match rustix::fs::lgetxattr(proc_path(place), record::REWRITTEN, &mut value[..]) {
+    match xattr::get(place, record::REWRITTEN, &mut value) {
         Ok(8) => Ok(Some(Timestamp::from_nanos(i64::from_le_bytes(value)))),
         Err(Errno::NODATA) => Ok(None),
         // Damaged: it may have been at any time.
@@ -325,8 +318,7 @@ pub fn write_rewritten(key: &Key, place: &Place, committed: Timestamp) -> Result
 }
 
 fn write_own(key: &Key, place: &Place, name: &str, value: &[u8]) -> Result<()> {
-    let path = proc_path(place);
-    let set = || rustix::fs::lsetxattr(&path, name, value, XattrFlags::empty());
+    let set = || xattr::set(place, name, value, XattrFlags::empty());
     match set() {
         // An ordinary user may set attributes only of what they may write; a read-only file of theirs they may
         // make writable for a moment.

@@ -8,6 +8,7 @@ use std::os::unix::ffi::OsStrExt;
 use rustix::fs::{AtFlags, FileType, Mode, OFlags, RawDir, Timespec, Timestamps};
 use rustix::io::Errno;
 
+use super::dirs::Room;
 use super::entry::{Found, Place, convert, statx};
 use super::moved::Note;
 use super::open::open_place;
@@ -39,6 +40,11 @@ impl FileBackend {
     /// The directory of a key's history, made if need be.
     pub(super) fn make_history_dir(&self, key: &Key) -> Result<Arc<Dir>> {
         self.history.open_or_create(key, self.locks.moves())
+    }
+
+    /// As [`FileBackend::make_history_dir`], for one entry.
+    pub(super) fn room_in_history(&self, key: &Key) -> Result<Room> {
+        self.history.room(key, self.locks.moves())
     }
 
     /// What is in the directory of a key's history: generations and markers, and the histories of members.
@@ -105,18 +111,16 @@ impl FileBackend {
     /// Keeps what is at a place as a superseded generation, by a further link to it.
     pub(super) fn keep_by_link(&self, key: &Key, place: &Place, found: &Found, now: Timestamp) -> Result<()> {
         let Some(name) = kept_name(found, now, false) else { return Ok(()) };
-        let dir = self.make_history_dir(key)?;
-        match rustix::fs::linkat(&place.dir, &place.name, &dir, name.to_string(), AtFlags::empty()) {
-            Ok(()) => Ok(()),
-            Err(error) => Err(Error::from_io(key, "keep the generation before", error)),
-        }
+        let room = self.room_in_history(key)?;
+        rustix::fs::linkat(&place.dir, &place.name, &room.dir, room.path(name.to_string()), AtFlags::empty())
+            .map_err(|e| Error::from_io(key, "keep the generation before", e))
     }
 
     /// Keeps a generation as words: where its bytes are, or why they aren't kept.
     pub(super) fn keep_as_note(&self, key: &Key, name: &GenerationName, text: &str, mtime: Timestamp) -> Result<()> {
-        let dir = self.make_history_dir(key)?;
-        let name = name.to_string();
-        match rustix::fs::symlinkat(text, &dir, &name) {
+        let room = self.room_in_history(key)?;
+        let name = room.path(name.to_string());
+        match rustix::fs::symlinkat(text, &room.dir, &name) {
             Ok(()) => {}
             Err(Errno::EXIST) => return Ok(()),
             Err(error) => return Err(Error::from_io(key, "note the generation before", error)),
@@ -124,7 +128,7 @@ impl FileBackend {
         let mtime = Timespec { tv_sec: mtime.seconds(), tv_nsec: i64::from(mtime.subsec_nanos()) };
         let times = Timestamps { last_access: mtime, last_modification: mtime };
         // For people who look at the history; the bytes don't depend on it.
-        let _ = rustix::fs::utimensat(&dir, &name, &times, AtFlags::SYMLINK_NOFOLLOW);
+        let _ = rustix::fs::utimensat(&room.dir, &name, &times, AtFlags::SYMLINK_NOFOLLOW);
         Ok(())
     }
 

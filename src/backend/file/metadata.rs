@@ -1,12 +1,14 @@
 //! Mode, owner, times and extended attributes.
 
+use std::fs::Metadata;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStringExt;
+use std::os::unix::fs::MetadataExt;
 
 use rustix::fs::{AtFlags, Gid, Mode, OFlags, Timestamps, Uid, XattrFlags};
 use rustix::io::Errno;
 
-use super::entry::{Place, proc_path, statx, write_record};
+use super::entry::{Place, statx, write_record};
 use super::record::{self, Record};
 use super::*;
 use crate::backend::{SetTime, timestamps};
@@ -61,10 +63,10 @@ impl FileBackend {
         if record::is_own(name) {
             return Err(Error::NoAttribute(key.clone()));
         }
-        let path = self.xattr_path(key)?;
+        let place = self.xattr_place(key)?;
         let mut value = vec![0; 256];
         loop {
-            match rustix::fs::lgetxattr(&path, name, &mut value[..]) {
+            match xattr::get(&place, name, &mut value) {
                 Ok(length) => {
                     value.truncate(length);
                     return Ok(value);
@@ -76,7 +78,7 @@ impl FileBackend {
     }
 
     pub(super) fn xattr_names(&self, key: &Key) -> Result<Vec<OsString>> {
-        let list = list_names(&self.xattr_path(key)?).map_err(|e| from_xattr(key, "list its attributes", e))?;
+        let list = list_names(&self.xattr_place(key)?).map_err(|e| from_xattr(key, "list its attributes", e))?;
         Ok(list.into_iter().filter(|name| !record::is_own(name)).collect())
     }
 
@@ -85,37 +87,35 @@ impl FileBackend {
             return Err(Error::Invalid(key.clone(), "this attribute is Sepia's own record"));
         }
         let flags = XattrFlags::from_bits_retain(flags as u32);
-        rustix::fs::lsetxattr(self.xattr_path(key)?, name, value, flags)
-            .map_err(|e| from_xattr(key, "set an attribute", e))
+        xattr::set(&self.xattr_place(key)?, name, value, flags).map_err(|e| from_xattr(key, "set an attribute", e))
     }
 
     pub(super) fn drop_xattr(&self, key: &Key, name: &OsStr) -> Result<()> {
         if record::is_own(name) {
             return Err(Error::NoAttribute(key.clone()));
         }
-        rustix::fs::lremovexattr(self.xattr_path(key)?, name).map_err(|e| from_xattr(key, "remove an attribute", e))
+        xattr::remove(&self.xattr_place(key)?, name).map_err(|e| from_xattr(key, "remove an attribute", e))
     }
 
-    fn xattr_path(&self, key: &Key) -> Result<Vec<u8>> {
+    fn xattr_place(&self, key: &Key) -> Result<Place> {
         if key.is_root() {
-            return Ok(proc_path(&Place { dir: self.objects.root().clone(), name: ".".into() }));
+            return Ok(Place { dir: self.objects.root().clone(), name: ".".into() });
         }
-        Ok(proc_path(&self.place(key)?))
+        self.place(key)
     }
 }
 
 /// Gives a staged file the extended attributes of the object that it is to replace. `fresh`: the object was just
 /// made, so its access time means nothing.
 pub fn copy(key: &Key, place: &Place, from: &Stat, to: &Staged, fresh: bool) -> Result<()> {
-    let path = proc_path(place);
-    let names = match list_names(&path) {
+    let names = match list_names(place) {
         Ok(names) => names,
         Err(Errno::OPNOTSUPP | Errno::ACCESS) => Vec::new(),
         Err(error) => return Err(Error::from_io(key, "read its attributes", error)),
     };
     for name in names.iter().filter(|name| !record::is_own(name)) {
         let mut value = vec![0; XATTR_MAX];
-        let length = match rustix::fs::lgetxattr(&path, name, &mut value[..]) {
+        let length = match xattr::get(place, name, &mut value) {
             Ok(length) => length,
             Err(Errno::NODATA) => continue,
             Err(error) => return Err(Error::from_io(key, "read its attributes", error)),
@@ -135,12 +135,11 @@ pub fn copy(key: &Key, place: &Place, from: &Stat, to: &Staged, fresh: bool) -> 
 
 /// Gives a staged file its record, and the owner and mode of the object that it is to replace: in this order, for an
 /// ordinary user can't set attributes of what is read-only, and a change of owner clears suid and sgid.
-pub fn seal(key: &Key, staged: &Staged, object: &Stat, record: &Record, fresh: bool) -> Result<()> {
+pub fn seal(key: &Key, staged: &Staged, own: &Metadata, object: &Stat, record: &Record) -> Result<()> {
     let failed = |error: Errno| Error::from_io(key, "save", error);
     let file = &**staged.file();
     rustix::fs::fsetxattr(file, record::NAME, &record.pack(), XattrFlags::empty()).map_err(failed)?;
-    let (own_uid, own_gid) = (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw());
-    if !fresh || object.uid != own_uid || object.gid != own_gid {
+    if (object.uid, object.gid) != (own.uid(), own.gid()) {
         let owner = (Some(Uid::from_raw(object.uid)), Some(Gid::from_raw(object.gid)));
         match rustix::fs::fchown(file, owner.0, owner.1) {
             // An ordinary user's mount makes files of that user.
@@ -203,10 +202,10 @@ fn change(
     Ok(())
 }
 
-fn list_names(path: &[u8]) -> rustix::io::Result<Vec<OsString>> {
+fn list_names(place: &Place) -> rustix::io::Result<Vec<OsString>> {
     let mut list = vec![0u8; 512];
     loop {
-        match rustix::fs::llistxattr(path, &mut list[..]) {
+        match xattr::list(place, &mut list) {
             Ok(length) => {
                 let names = list[..length].split(|&b| b == 0).filter(|name| !name.is_empty());
                 return Ok(names.map(|name| OsString::from_vec(name.to_vec())).collect());

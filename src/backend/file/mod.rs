@@ -23,6 +23,7 @@ mod records;
 mod rename;
 mod repair;
 mod watch;
+mod xattr;
 
 use std::ffi::{OsStr, OsString};
 use std::fs::File;

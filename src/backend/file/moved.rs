@@ -81,23 +81,24 @@ impl FileBackend {
     }
 
     /// Another object is about to take the name `key`, by a rename `from` somewhere or as a new one: the history
-    /// goes on from what left.
-    pub(super) fn taken_again(&self, key: &Key, from: Option<&Key>) -> Result<()> {
+    /// goes on from what left. Returns whether there is a history.
+    pub(super) fn taken_again(&self, key: &Key, from: Option<&Key>) -> Result<bool> {
         if let Some((name, mtime, note)) = self.departed.0.lock().pop(key) {
             self.keep_as_note(key, &name, &note.text(), mtime)?;
         } else if self.history_dir(key)?.is_none() {
-            return Ok(());
+            return Ok(false);
         }
         let kept = self.kept(key)?;
         match kept.last().map(|info| (&info.kept, info.generation)) {
             Some((Kept::Lost(text), left)) if kept.iter().all(|info| matches!(info.kept, Kept::Lost(_))) => {
                 match Note::parse(text) {
-                    Some(note) if Some(&note.to) != from => self.share_history(&note.to, key, left),
-                    _ => Ok(()),
+                    Some(note) if Some(&note.to) != from => self.share_history(&note.to, key, left)?,
+                    _ => {}
                 }
             }
-            _ => Ok(()),
+            _ => {}
         }
+        Ok(true)
     }
 
     /// The object that left `key` for `to` comes back with its history: what was noted of its leaving no longer

@@ -128,8 +128,8 @@ impl FileBackend {
                 rustix::fs::unlinkat(&place.dir, &place.name, AtFlags::empty()).map_err(failed)
             }
             Some(name) => {
-                let dir = self.make_history_dir(key)?;
-                rustix::fs::renameat(&place.dir, &place.name, &dir, name.to_string()).map_err(failed)
+                let room = self.room_in_history(key)?;
+                rustix::fs::renameat(&place.dir, &place.name, &room.dir, room.path(name.to_string())).map_err(failed)
             }
         }
     }
@@ -138,7 +138,7 @@ impl FileBackend {
         let place = self.place(key)?;
         rustix::fs::unlinkat(&place.dir, &place.name, AtFlags::REMOVEDIR)
             .map_err(|e| Error::from_io(key, "remove the directory", e))?;
-        self.objects.confirm(key, None);
+        self.objects.removed(key);
         Ok(())
     }
 }
