@@ -1,7 +1,6 @@
 //! Attributes: what stat shows and chmod, chown, utimensat and truncate change.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use rustix::fs::{Gid, Mode, Uid};
 use rustix::io::Errno;
@@ -54,13 +53,16 @@ impl Fs {
             atime: changes.atime,
             mtime: changes.mtime,
         };
+        let mut seen = None;
         if let Some(size) = changes.size {
-            let changed = self.truncate(caller, ino, fh, size)?;
+            let (changed, stat) = self.truncate(caller, ino, fh, size)?;
             // Even a truncation to the size that it has sets the modification time (POSIX, ftruncate).
             if !changed && set.mtime.is_none() {
                 set.mtime = Some(SetTime::Now);
             }
+            seen = stat;
             if caller.uid != 0 && changes.mode.is_none() {
+                seen = None;
                 self.clear_suid(ino)?;
             }
         }
@@ -73,7 +75,10 @@ impl Fs {
             (set.atime, set.mtime) = (None, None);
         }
         let stat = match key {
-            Some(key) if set == SetAttr::default() => self.store.backend().stat(&key).map_err(from_backend)?,
+            Some(key) if set == SetAttr::default() => match seen {
+                Some(stat) => stat,
+                None => self.store.backend().stat(&key).map_err(from_backend)?,
+            },
             Some(key) => {
                 let stat = self.store.backend().set_attr(&key, &set).map_err(from_backend)?;
                 if set.mtime.is_some() {
@@ -114,8 +119,10 @@ impl Fs {
         if let Some(node) = self.nodes.lock().get_mut(ino) {
             node.seen = Some((&stat).into());
         }
-        let written = open.is_some_and(|open| open.overlay(&mut stat));
-        Attr { ino, stat, ttl: if written { Duration::ZERO } else { self.ttl() } }
+        if let Some(open) = open {
+            open.overlay(&mut stat);
+        }
+        Attr { ino, stat, ttl: self.ttl() }
     }
 
     /// The attributes of what has lost its last name but is still in use.

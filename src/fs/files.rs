@@ -69,6 +69,20 @@ struct State {
     unnamed: Option<Arc<File>>,
     /// Counts the sessions, so that a handle whose session was lost doesn't write into the next one.
     session_number: u64,
+    /// The kernel may remember attributes from before the session is saved. Not after a write(2), for it forgets size
+    /// and times by itself then (`fuse_write_update_attr`), and also what was answered before but came in later.
+    told: bool,
+}
+
+/// What a save, or the end of a session, makes of what the kernel knows.
+#[derive(Debug, Default)]
+pub struct Saved {
+    /// The new state, if there is one.
+    stat: Option<Stat>,
+    /// The kernel may know other attributes.
+    told: bool,
+    /// Others' appends came in between: the kernel has other bytes.
+    merged: bool,
 }
 
 /// What an open has come to.
@@ -109,13 +123,19 @@ impl State {
         }
     }
 
-    fn publish(&mut self, key: &Key, durable: bool) -> Result<Option<Stat>> {
-        let Some(session) = &mut self.session else { return Ok(None) };
+    fn publish(&mut self, key: &Key, durable: bool) -> Result<Saved> {
+        let Some(session) = &mut self.session else { return Ok(Saved::default()) };
         let stat = if durable { session.sync(key) } else { session.publish(key, false) }.map_err(errno)?;
         if let (Some(stat), Some(file)) = (&stat, session.base_file()) {
             self.current = Some(Opened { file: file.clone(), stat: stat.clone() });
         }
-        Ok(stat)
+        let told = stat.is_some() && std::mem::take(&mut self.told);
+        Ok(Saved { told, merged: session.take_merged(), stat })
+    }
+
+    fn begin(&mut self, session: Session) {
+        self.session = Some(session);
+        self.told = true;
     }
 }
 
@@ -124,18 +144,19 @@ impl OpenNode {
         Arc::new(OpenNode { state: Mutex::default(), publications })
     }
 
-    fn publish(&self, state: &mut State, key: &Key, durable: bool) -> Result<Option<Stat>> {
+    fn publish(&self, state: &mut State, key: &Key, durable: bool) -> Result<Saved> {
         let published = state.publish(key, durable);
         self.publications.fetch_add(1, Ordering::Release);
         published
     }
 
-    /// Puts into `stat` what a session has written and not yet published. Returns whether there is a session: then
-    /// publishing it will change attributes, and the kernel must ask again.
-    pub fn overlay(&self, stat: &mut Stat) -> bool {
-        let state = self.state.lock();
-        let Some(session) = &state.session else { return false };
-        match session.overlay() {
+    /// Puts into `stat`, for an answer to the kernel, what a session has written and not yet published.
+    pub fn overlay(&self, stat: &mut Stat) {
+        let mut state = self.state.lock();
+        let Some(session) = &state.session else { return };
+        let overlay = session.overlay();
+        state.told = true;
+        match overlay {
             Ok(Some((size, blocks, mtime, ctime))) => {
                 (stat.size, stat.blocks, stat.mtime) = (size, blocks, mtime);
                 stat.ctime = stat.ctime.max(ctime);
@@ -143,7 +164,6 @@ impl OpenNode {
             Ok(None) => {}
             Err(error) => log::error!("can't look at what was staged: {error}"),
         }
-        true
     }
 
     /// The file that was written after its last name was removed, once its session has ended.
@@ -165,11 +185,11 @@ impl OpenNode {
     }
 
     /// Publishes what was written, for the object is about to be renamed or linked.
-    pub fn settle(&self, key: &Key) -> Result<Option<Stat>> {
+    pub fn settle(&self, key: &Key) -> Result<Saved> {
         let mut state = self.state.lock();
         match &state.session {
             Some(session) if session.is_dirty() && !session.is_lost() => self.publish(&mut state, key, false),
-            _ => Ok(None),
+            _ => Ok(Saved::default()),
         }
     }
 
@@ -217,18 +237,21 @@ impl OpenNode {
         self.state.lock().file().cloned()
     }
 
-    fn end_session(&self, state: &mut State, key: Option<&Key>) -> Option<Stat> {
-        let mut published = None;
+    fn end_session(&self, state: &mut State, key: Option<&Key>) -> Saved {
+        let mut saved = Saved::default();
         if let Some(key) = key {
             let unfinished = state.session.as_ref().is_some_and(|s| !s.is_lost() && s.is_dirty());
             if unfinished {
-                published = self.publish(state, key, false).unwrap_or_else(|error| {
+                saved = self.publish(state, key, false).unwrap_or_else(|error| {
                     log::warn!("{key}: what was written could not be saved when it was closed: {error}");
-                    None
+                    // What the kernel has of it is not what is there.
+                    Saved { told: true, ..Saved::default() }
                 });
             }
         }
-        let session = state.session.take()?;
+        let Some(session) = state.session.take() else { return saved };
+        // What was given up, or lost, was told too.
+        saved.told |= session.is_lost() || session.is_dirty();
         if let Some(file) = session.base_file()
             && let Some(current) = &mut state.current
         {
@@ -238,7 +261,7 @@ impl OpenNode {
             Some(key) => session.close(key),
             None => state.unnamed = session.abandon(),
         }
-        published
+        saved
     }
 }
 
@@ -355,7 +378,10 @@ impl Fs {
             let replaced = opened.stat.id.get() != ino;
             if replaced {
                 // By somebody else, since the kernel looked it up. Who only reads is served as if just before that.
-                let reads = if write { None } else { self.store.replaced(key, ino).map_err(errno)? };
+                // Where it is the same file below, only its record was changed, and what was before is not what it was.
+                let known = self.nodes.lock().get(ino).and_then(|node| node.seen);
+                let same_file = known.is_some_and(|known| known.is_of_file(&opened.stat));
+                let reads = if write || same_file { None } else { self.store.replaced(key, ino).map_err(errno)? };
                 opened = reads.ok_or(Errno::STALE)?;
             }
             let same = state.current.as_ref().is_some_and(|current| current.stat.same_bytes(&opened.stat));
@@ -390,7 +416,7 @@ impl Fs {
                     expect: expect.map(Precondition::Generation),
                     creator: caller.creator(),
                 };
-                state.session = Some(Session::on(&self.store, key, opened, &options));
+                state.begin(Session::on(&self.store, key, opened, &options));
             }
         }
         if truncate && let Some(session) = &mut state.session {
@@ -468,7 +494,7 @@ impl Fs {
         };
         let write = true;
         let mut state = node.state.lock();
-        state.session = Some(session);
+        state.begin(session);
         state.session_number += 1;
         let session = state.session_number;
         state.add_handle(write);
@@ -525,6 +551,7 @@ impl Fs {
         let session = state.session(&handle)?;
         if handle.append && !cached {
             let at = session.append(data).map_err(errno)?;
+            state.told = false;
             drop(state);
             if at != offset {
                 // The kernel put it elsewhere: it didn't know that somebody else had appended.
@@ -532,6 +559,7 @@ impl Fs {
             }
         } else {
             session.write_at(data, offset).map_err(errno)?;
+            state.told &= cached;
             drop(state);
         }
         if kill_priv {
@@ -594,10 +622,9 @@ impl Fs {
         let due = handle.session == state.session_number && state.session.as_ref().is_some_and(due);
         match key {
             Some(key) if due => {
-                let published = handle.node.publish(&mut state, &key, false)?;
+                let saved = handle.node.publish(&mut state, &key, false);
                 drop(state);
-                self.note_published(handle.ino, published.as_ref());
-                Ok(())
+                self.note_saved(handle.ino, saved)
             }
             Some(_) if handle.session != state.session_number => Err(Errno::STALE),
             _ => Ok(()),
@@ -618,10 +645,9 @@ impl Fs {
         }
         match (&key, &state.session, &state.current) {
             (Some(key), Some(_), _) => {
-                let published = handle.node.publish(&mut state, key, true)?;
+                let saved = handle.node.publish(&mut state, key, true);
                 drop(state);
-                self.note_published(handle.ino, published.as_ref());
-                Ok(())
+                self.note_saved(handle.ino, saved)
             }
             (_, None, Some(current)) => current.file.sync_all().map_err(|e| from_io(&e)),
             // Without a name there is nothing that could be found after a crash.
@@ -629,18 +655,27 @@ impl Fs {
         }
     }
 
-    /// The kernel knows the bytes that were just published: it passed them on.
-    pub(super) fn note_published(&self, ino: Ino, published: Option<&Stat>) {
-        let Some(stat) = published else { return };
-        {
+    /// The kernel knows the bytes that were just saved: it passed them on. What else it may know is put right.
+    pub(super) fn note_saved(&self, ino: Ino, saved: Result<Saved>) -> Result<()> {
+        let saved = match saved {
+            Ok(saved) => saved,
+            Err(error) => {
+                // It may have been told of what is not to be.
+                self.watching.invalidate_attributes(ino);
+                return Err(error);
+            }
+        };
+        if let Some(stat) = &saved.stat {
             let mut nodes = self.nodes.lock();
             if let Some(node) = nodes.get_mut(ino) {
-                node.cached = Some(stat.version());
+                node.cached = if saved.merged { None } else { Some(stat.version()) };
                 node.seen = Some(stat.into());
             }
         }
-        // But not that the commit changed the status change time.
-        self.watching.invalidate_attributes(ino);
+        if saved.told || saved.merged {
+            self.watching.invalidate(ino, saved.merged);
+        }
+        Ok(())
     }
 
     /// The last descriptor of a handle was closed.
@@ -650,16 +685,16 @@ impl Fs {
         let mut state = handle.node.state.lock();
         let key = self.key_to_save(handle.ino, &state);
         state.handles -= 1;
-        let mut published = None;
+        let mut saved = Saved::default();
         if handle.write {
             state.writers -= 1;
             if state.writers == 0 {
-                published = handle.node.end_session(&mut state, key.as_ref());
+                saved = handle.node.end_session(&mut state, key.as_ref());
             }
         }
         let unused = state.handles == 0;
         drop(state);
-        self.note_published(handle.ino, published.as_ref());
+        let _ = self.note_saved(handle.ino, Ok(saved));
         if unused {
             self.close_node(handle.ino, &handle.node);
         }
@@ -738,13 +773,25 @@ impl Fs {
     }
 
     /// Changes the size of a file, through a handle or without one. Returns whether it had another size.
-    pub(super) fn truncate(&self, caller: &Caller, ino: Ino, fh: Option<Fh>, size: u64) -> Result<bool> {
+    /// And, if it was looked at anyway, the state of the object.
+    pub(super) fn truncate(
+        &self,
+        caller: &Caller,
+        ino: Ino,
+        fh: Option<Fh>,
+        size: u64,
+    ) -> Result<(bool, Option<Stat>)> {
         if let Some(fh) = fh
             && let Ok(handle) = self.handle(fh)
             && handle.write
         {
             let mut state = handle.node.state.lock();
-            return state.session(&handle)?.truncate(size).map_err(errno);
+            return Ok((state.session(&handle)?.truncate(size).map_err(errno)?, None));
+        }
+        if fh.is_none()
+            && let Some((changed, stat)) = self.truncate_opened(ino, size)?
+        {
+            return Ok((changed, Some(stat)));
         }
         let reply = self.open(caller, ino, OFlags::WRONLY.bits() as i32)?;
         let result = self.handle(reply.fh).and_then(|handle| {
@@ -755,14 +802,40 @@ impl Fs {
             // A truncation by itself is a save by itself, and its caller wants to know whether it succeeded.
             if alone && session.is_dirty() {
                 let key = self.key(ino)?;
-                let published = handle.node.publish(&mut state, &key, false)?;
+                let saved = handle.node.publish(&mut state, &key, false);
                 drop(state);
-                self.note_published(ino, published.as_ref());
+                self.note_saved(ino, saved)?;
             }
-            Ok(changed)
+            Ok((changed, None))
         });
         self.release(reply.fh);
         result
+    }
+
+    /// open(2) with O_TRUNC: the kernel truncates what it has just opened, and doesn't say by which handle. Returns
+    /// `None` where there is no session that could still be saved with it.
+    fn truncate_opened(&self, ino: Ino, size: u64) -> Result<Option<(bool, Stat)>> {
+        let _names = self.namespace.read();
+        let (open, key) = {
+            let nodes = self.nodes.lock();
+            (open_of(nodes.get(ino)), nodes.key(ino))
+        };
+        let (Some(open), Some(key)) = (open, key) else { return Ok(None) };
+        // What was asked of the next session is not to be asked of this one.
+        if self.expects.get(&key).is_some() {
+            return Ok(None);
+        }
+        let mut state = open.state.lock();
+        match &mut state.session {
+            Some(session) if !session.is_published() && !session.is_lost() => {
+                let stat = self.store.backend().stat(&key).map_err(from_backend)?;
+                if !session.is_based_on(&stat) {
+                    return Ok(None);
+                }
+                Ok(Some((session.truncate(size).map_err(errno)?, stat)))
+            }
+            _ => Ok(None),
+        }
     }
 }
 

@@ -155,9 +155,11 @@ impl Fs {
             let node = nodes.remember(parent, name, &stat);
             node.open.clone()
         };
-        let written = node_open.is_some_and(|open| open.overlay(&mut stat));
-        let ttl = if written { Duration::ZERO } else { self.ttl() };
-        Entry { attr: Attr { ino: stat.id.get(), stat, ttl }, ttl: self.ttl() }
+        if let Some(open) = node_open {
+            open.overlay(&mut stat);
+        }
+        let ttl = self.ttl();
+        Entry { attr: Attr { ino: stat.id.get(), stat, ttl }, ttl }
     }
 }
 

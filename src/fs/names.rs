@@ -336,8 +336,7 @@ impl Fs {
     fn settle(&self, ino: Ino, key: &Key) -> Result<()> {
         let open = super::files::open_of(self.nodes.lock().get(ino));
         if let Some(open) = open {
-            let published = open.settle(key)?;
-            self.note_published(ino, published.as_ref());
+            self.note_saved(ino, open.settle(key))?;
         }
         Ok(())
     }

@@ -32,6 +32,11 @@ impl Seen {
     pub fn same_bytes(&self, other: &Seen) -> bool {
         self.version == other.version
     }
+
+    /// Whether it was the same file of the medium, whoever it belongs to.
+    pub fn is_of_file(&self, stat: &Stat) -> bool {
+        self.version.0 == stat.incarnation
+    }
 }
 
 impl From<&Stat> for Seen {

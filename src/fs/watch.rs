@@ -127,6 +127,23 @@ impl Fs {
         peers
     }
 
+    /// A directory's entries have changed: unless the kernel was told so already, once for all that changed.
+    fn invalidate_dir(&self, ino: Ino) {
+        let Ok(stat) = self.key(ino).and_then(|key| self.store.backend().stat(&key).map_err(super::from_backend))
+        else {
+            return;
+        };
+        let now = Seen::from(&stat);
+        let told = {
+            let mut nodes = self.nodes.lock();
+            let Some(node) = nodes.get_mut(ino) else { return };
+            node.seen.replace(now) == Some(now)
+        };
+        if !told {
+            self.watching.invalidate_attributes(ino);
+        }
+    }
+
     /// Something changed in the store, perhaps by our own doing: what the kernel knows already is left alone.
     fn changed(&self, change: &Change) {
         let Change::Entry { token: parent, name } = change else {
@@ -155,7 +172,7 @@ impl Fs {
         };
         drop(nodes);
         if !of_name {
-            self.watching.invalidate_attributes(*parent);
+            self.invalidate_dir(*parent);
         }
         if let Some((ino, data)) = inode {
             self.watching.invalidate(ino, data);

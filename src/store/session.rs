@@ -82,6 +82,8 @@ pub struct Session {
     published: bool,
     /// A part of what is current was acknowledged by fsync, and no older generation holds it.
     synced: bool,
+    /// What was published last stands behind others' appends, not where it was written.
+    merged: bool,
     /// A write failed and was not repeated: the bytes are not what the writer meant.
     failed: Option<FailedWrite>,
     /// The session lost to a newer generation.
@@ -164,6 +166,7 @@ impl Session {
             append_only: true,
             published: false,
             synced: false,
+            merged: false,
             failed: None,
             lost: None,
             key: key.clone(),
@@ -204,6 +207,11 @@ impl Session {
     /// Whether the current generation is this session's own.
     pub fn is_published(&self) -> bool {
         self.published
+    }
+
+    /// Whether the last publication put the bytes behind others' appends; asked once.
+    pub fn take_merged(&mut self) -> bool {
+        std::mem::take(&mut self.merged)
     }
 
     /// Whether bytes were written, not just truncated, since the last publication.
@@ -444,18 +452,22 @@ impl Session {
         }
         // What was synced must not be replaced by what isn't.
         let durable = durable || (self.published && self.synced && self.tail_from.is_none());
+        let size = self.size().map_err(|e| self.io("find the end", e))?;
         let commit = Commit {
             expect: self.expect,
             durable,
             amend: self.published,
             merge: self.mergeable_base(),
-            sum: self.size().ok().and_then(|size| self.sum.up_to(size)),
+            sum: self.sum.up_to(size),
         };
         let stat = match self.tail_from {
             Some(from) => {
                 let staged = self.staged.as_ref().ok_or_else(|| self.broken())?;
                 match self.store.backend.append(key, staged, from, &commit) {
-                    Ok(stat) => stat,
+                    Ok(stat) => {
+                        self.merged = stat.size != size;
+                        stat
+                    }
                     Err(error) => return Err(self.not_committed(key, error)),
                 }
             }
@@ -510,6 +522,7 @@ impl Session {
         let commit = Commit { expect: opened.stat.precondition(), durable, amend: false, merge, sum: None };
         let stat = self.store.backend.append(key, staged, 0, &commit)?;
         self.base = Some(opened);
+        self.merged = true;
         Ok(Some(stat))
     }
 
