@@ -237,6 +237,8 @@ impl StagingArea {
                 Some(intent) if intent.append_from.is_some_and(|start| stat.st_size.unsigned_abs() < start) => continue,
                 Some(intent) => intent,
                 None if stat.st_size == 0 => continue,
+                // What a commit has put here in exchange for its bytes, and kept in the history.
+                None if stat.st_nlink > 1 => continue,
                 // The journal is damaged. The bytes are kept all the same, under a name that says where they were.
                 None => self.unknown(slot)?,
             };

@@ -3,7 +3,7 @@
 use std::os::fd::AsFd;
 use std::os::unix::fs::{FileExt, MetadataExt};
 
-use rustix::fs::{AtFlags, Mode, OFlags, XattrFlags};
+use rustix::fs::{AtFlags, Mode, OFlags, RenameFlags, XattrFlags};
 use rustix::io::Errno;
 
 use super::entry::{Found, Place, convert, read_rewritten, statx, write_record, write_rewritten};
@@ -126,6 +126,14 @@ impl FileBackend {
             self.keep_by_link(key, place, &found, now)?;
         }
         let (dir, name) = staged.location();
+        // ext4 writes a file's blocks out before a rename replaces another one by it (auto_da_alloc), which is most of
+        // what such a commit would cost. What a power loss tears is known by its sum. So the two change places, and
+        // what was replaced, whose bytes the history has by now, goes from there; a session's own is just replaced.
+        let exchange = |name| rustix::fs::renameat_with(dir, name, &place.dir, &place.name, RenameFlags::EXCHANGE);
+        if !amend && exchange(&name).is_ok() {
+            let _ = rustix::fs::unlinkat(dir, &name, AtFlags::empty());
+            return Ok(record);
+        }
         rustix::fs::renameat(dir, name, &place.dir, &place.name).map_err(|e| Error::from_io(key, "save", e))?;
         Ok(record)
     }
