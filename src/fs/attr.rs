@@ -5,8 +5,8 @@ use std::sync::Arc;
 use rustix::fs::{Gid, Mode, Uid};
 use rustix::io::Errno;
 
-use super::files::OpenNode;
 use super::nodes::Remains;
+use super::open_node::OpenNode;
 use super::types::{Attr, Caller, Changes, Fh, Ino};
 use super::{Fs, Result, from_backend};
 use crate::backend::{SetAttr, SetTime, Stat};

@@ -8,20 +8,19 @@
 //! handles that are open stay with theirs, so that nobody reads the half of one and the half of the other, and what
 //! they write meets the precondition of what they have read.
 
-use std::fs::File;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::Ordering;
 
-use parking_lot::Mutex;
 use rustix::fs::{FallocateFlags, OFlags, SeekFrom};
 use rustix::io::Errno;
 
 use super::errno::from_io;
 use super::nodes::Node;
+use super::open_node::{OpenNode, Saved, State, open_of, read_at};
 use super::types::{Caller, Entry, Fh, Ino, OpenReply};
 use super::writers::Writers;
 use super::{Fs, Result, errno, from_backend};
-use crate::backend::{FileKind, Opened, SetAttr, Stat};
+use crate::backend::{Opened, SetAttr, Stat};
 use crate::store::{Session, SessionOptions};
 use crate::types::{Generation, Key, Precondition};
 
@@ -30,10 +29,10 @@ use crate::types::{Generation, Key, Precondition};
 pub struct Handle {
     ino: Ino,
     node: Arc<OpenNode>,
-    write: bool,
+    pub(super) write: bool,
     append: bool,
     /// Which of the inode's sessions it writes to.
-    session: u64,
+    pub(super) session: u64,
     /// Whose close(2) saves.
     writers: Writers,
 }
@@ -50,219 +49,12 @@ impl Handle {
     }
 }
 
-/// What the handles of one inode share that were opened on the same generation, or on what this mount made of it.
-#[derive(Debug)]
-pub struct OpenNode {
-    state: Mutex<State>,
-    /// Of the whole filesystem: counts what was published, before the lock is released.
-    publications: Arc<AtomicU64>,
-}
-
-#[derive(Debug, Default)]
-struct State {
-    handles: usize,
-    writers: usize,
-    /// The current generation, as it was last opened.
-    current: Option<Opened>,
-    session: Option<Session>,
-    /// What the last session wrote, of a file without a name: its other handles go on sharing it.
-    unnamed: Option<Arc<File>>,
-    /// Counts the sessions, so that a handle whose session was lost doesn't write into the next one.
-    session_number: u64,
-    /// The kernel may remember attributes from before the session is saved. Not after a write(2), for it forgets size
-    /// and times by itself then (`fuse_write_update_attr`), and also what was answered before but came in later.
-    told: bool,
-}
-
-/// What a save, or the end of a session, makes of what the kernel knows.
-#[derive(Debug, Default)]
-pub struct Saved {
-    /// The new state, if there is one.
-    stat: Option<Stat>,
-    /// The kernel may know other attributes.
-    told: bool,
-    /// Others' appends came in between: the kernel has other bytes.
-    merged: bool,
-}
-
 /// What an open has come to.
 enum Joined {
     /// It shares what the others have open.
     Shared { keep_cache: bool },
     /// They have an older generation open.
     Newer,
-}
-
-impl State {
-    fn add_handle(&mut self, write: bool) {
-        self.handles += 1;
-        self.writers += usize::from(write);
-    }
-
-    fn read(&self, buffer: &mut [u8], offset: u64) -> std::io::Result<usize> {
-        match (&self.session, self.file()) {
-            (Some(session), _) => session.read_at(buffer, offset),
-            (None, Some(file)) => read_at(file, buffer, offset),
-            (None, None) => Ok(0),
-        }
-    }
-
-    /// What is read while there is no session.
-    fn file(&self) -> Option<&Arc<File>> {
-        self.unnamed.as_ref().or(self.current.as_ref().map(|current| &current.file))
-    }
-
-    /// The session of a handle, to write to.
-    fn session(&mut self, handle: &Handle) -> Result<&mut Session> {
-        if !handle.write {
-            return Err(Errno::BADF);
-        }
-        match &mut self.session {
-            Some(session) if handle.session == self.session_number => Ok(session),
-            _ => Err(Errno::STALE),
-        }
-    }
-
-    fn publish(&mut self, key: &Key, durable: bool) -> Result<Saved> {
-        let Some(session) = &mut self.session else { return Ok(Saved::default()) };
-        let stat = if durable { session.sync(key) } else { session.publish(key, false) }.map_err(errno)?;
-        if let (Some(stat), Some(file)) = (&stat, session.base_file()) {
-            self.current = Some(Opened { file: file.clone(), stat: stat.clone() });
-        }
-        let told = stat.is_some() && std::mem::take(&mut self.told);
-        Ok(Saved { told, merged: session.take_merged(), stat })
-    }
-
-    fn begin(&mut self, session: Session) {
-        self.session = Some(session);
-        self.told = true;
-    }
-}
-
-impl OpenNode {
-    pub fn new(publications: Arc<AtomicU64>) -> Arc<Self> {
-        Arc::new(OpenNode { state: Mutex::default(), publications })
-    }
-
-    fn publish(&self, state: &mut State, key: &Key, durable: bool) -> Result<Saved> {
-        let published = state.publish(key, durable);
-        self.publications.fetch_add(1, Ordering::Release);
-        published
-    }
-
-    /// Puts into `stat`, for an answer to the kernel, what a session has written and not yet published.
-    pub fn overlay(&self, stat: &mut Stat) {
-        let mut state = self.state.lock();
-        let Some(session) = &state.session else { return };
-        let overlay = session.overlay();
-        state.told = true;
-        match overlay {
-            Ok(Some((size, blocks, mtime, ctime))) => {
-                (stat.size, stat.blocks, stat.mtime) = (size, blocks, mtime);
-                stat.ctime = stat.ctime.max(ctime);
-            }
-            Ok(None) => {}
-            Err(error) => log::error!("can't look at what was staged: {error}"),
-        }
-    }
-
-    /// The file that was written after its last name was removed, once its session has ended.
-    pub fn unnamed(&self) -> Option<Arc<File>> {
-        self.state.lock().unnamed.clone()
-    }
-
-    /// Whether a session is under way, or something else is being done with it at this moment.
-    pub fn is_written(&self) -> bool {
-        self.state.try_lock().is_none_or(|state| state.session.is_some())
-    }
-
-    /// Sets times on what a session has staged. Returns whether there is something.
-    pub fn set_times(&self, attr: &SetAttr) -> Result<bool> {
-        match &mut self.state.lock().session {
-            Some(session) => session.set_times(attr.atime, attr.mtime).map_err(|e| from_io(&e)),
-            None => Ok(false),
-        }
-    }
-
-    /// Publishes what was written, for the object is about to be renamed or linked.
-    pub fn settle(&self, key: &Key) -> Result<Saved> {
-        let mut state = self.state.lock();
-        match &state.session {
-            Some(session) if session.is_dirty() && !session.is_lost() => self.publish(&mut state, key, false),
-            _ => Ok(Saved::default()),
-        }
-    }
-
-    /// The object has another name, and perhaps another generation, by this mount's own doing. A session that was
-    /// based on what it was `before` goes on; one that was stale stays so.
-    pub fn follow(&self, before: &Stat, key: &Key, stat: &Stat) {
-        let mut state = self.state.lock();
-        if let Some(session) = &mut state.session
-            && !session.is_lost()
-        {
-            if session.is_based_on(before) {
-                session.follow(key, stat);
-            } else {
-                session.moved(key);
-            }
-        }
-        if let Some(current) = &mut state.current
-            && current.stat.same_bytes(before)
-        {
-            current.stat = stat.clone();
-        }
-    }
-
-    /// This mount has set the modification time: what is open is still the same if it was.
-    pub fn touched(&self, stat: &Stat) {
-        let same =
-            |old: &Stat| (old.incarnation, old.size, old.committed) == (stat.incarnation, stat.size, stat.committed);
-        if let Some(current) = &mut self.state.lock().current
-            && stat.recorded
-            && same(&current.stat)
-        {
-            current.stat = stat.clone();
-        }
-    }
-
-    /// A directory above the object has another name.
-    pub fn moved(&self, key: &Key) {
-        if let Some(session) = &mut self.state.lock().session {
-            session.moved(key);
-        }
-    }
-
-    /// The file that its handles read, for one that has no name any more.
-    pub fn file(&self) -> Option<Arc<File>> {
-        self.state.lock().file().cloned()
-    }
-
-    fn end_session(&self, state: &mut State, key: Option<&Key>) -> Saved {
-        let mut saved = Saved::default();
-        if let Some(key) = key {
-            let unfinished = state.session.as_ref().is_some_and(|s| !s.is_lost() && s.is_dirty());
-            if unfinished {
-                saved = self.publish(state, key, false).unwrap_or_else(|error| {
-                    log::warn!("{key}: what was written could not be saved when it was closed: {error}");
-                    // What the kernel has of it is not what is there.
-                    Saved { told: true, ..Saved::default() }
-                });
-            }
-        }
-        let Some(session) = state.session.take() else { return saved };
-        // What was given up, or lost, was told too.
-        saved.told |= session.is_lost() || session.is_dirty();
-        if let Some(file) = session.base_file()
-            && let Some(current) = &mut state.current
-        {
-            current.file = file.clone();
-        }
-        match key {
-            Some(key) => session.close(key),
-            None => state.unnamed = session.abandon(),
-        }
-        saved
-    }
 }
 
 impl Fs {
@@ -837,23 +629,4 @@ impl Fs {
             _ => Ok(None),
         }
     }
-}
-
-/// What is open of a node, if anything.
-pub fn open_of(node: Option<&Node>) -> Option<Arc<OpenNode>> {
-    node.filter(|node| node.kind == FileKind::File).and_then(|node| node.open.clone())
-}
-
-fn read_at(file: &File, buffer: &mut [u8], offset: u64) -> std::io::Result<usize> {
-    use std::os::unix::fs::FileExt;
-    let mut done = 0;
-    while done < buffer.len() {
-        match file.read_at(&mut buffer[done..], offset + done as u64) {
-            Ok(0) => break,
-            Ok(n) => done += n,
-            Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
-            Err(error) => return Err(error),
-        }
-    }
-    Ok(done)
 }

@@ -5,7 +5,7 @@
 //! [`crate::fuse`] only translates.
 //!
 //! Locks, in this order: `namespace` (held for reading while a path is used, for writing while a directory moves),
-//! one inode's `files::OpenNode`, then `nodes` or `handles`, which are never held over a call to the store.
+//! one inode's `open_node::OpenNode`, then `nodes` or `handles`, which are never held over a call to the store.
 
 mod attr;
 mod dirs;
@@ -15,6 +15,7 @@ mod files;
 mod groups;
 mod names;
 mod nodes;
+mod open_node;
 mod types;
 mod watch;
 mod writers;

@@ -334,7 +334,7 @@ impl Fs {
     }
 
     fn settle(&self, ino: Ino, key: &Key) -> Result<()> {
-        let open = super::files::open_of(self.nodes.lock().get(ino));
+        let open = super::open_node::open_of(self.nodes.lock().get(ino));
         if let Some(open) = open {
             self.note_saved(ino, open.settle(key))?;
         }
@@ -343,7 +343,7 @@ impl Fs {
 
     /// As [`Fs::settle`]; returns what is there then.
     fn settled(&self, stat: Stat, key: &Key) -> Result<Stat> {
-        let open = super::files::open_of(self.nodes.lock().get(stat.id.get()));
+        let open = super::open_node::open_of(self.nodes.lock().get(stat.id.get()));
         if open.is_none() {
             return Ok(stat);
         }
@@ -352,7 +352,7 @@ impl Fs {
     }
 
     fn follow(&self, before: &Stat, key: &Key, stat: &Stat) {
-        let open = super::files::open_of(self.nodes.lock().get(before.id.get()));
+        let open = super::open_node::open_of(self.nodes.lock().get(before.id.get()));
         if let Some(open) = open {
             open.follow(before, key, stat);
         }

@@ -12,7 +12,7 @@ use std::sync::Arc;
 
 use parking_lot::Mutex;
 
-use super::files::OpenNode;
+use super::open_node::OpenNode;
 use super::types::Ino;
 use crate::backend::{FileKind, Stat};
 use crate::types::{Key, Timestamp};

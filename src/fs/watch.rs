@@ -165,7 +165,7 @@ impl Fs {
                 let same = node.seen.is_some_and(|seen| seen.same_bytes(&now));
                 // The pages of what isn't open are looked at when it is opened, and those of what is being written
                 // came through us.
-                let read = super::files::open_of(Some(node)).is_some_and(|open| !open.is_written());
+                let read = super::open_node::open_of(Some(node)).is_some_and(|open| !open.is_written());
                 (Some((ino, !same && read)), node.has_name(*parent, name))
             }
             None => (None, false),

@@ -1,0 +1,299 @@
+//! The end of what was written: published, set aside, or given up.
+
+use std::fs::File;
+use std::io;
+use std::sync::Arc;
+
+use super::super::{ConflictId, Error, Reason, Result};
+use super::{FailedWrite, Session};
+use crate::backend::{self, Commit, Intent, Opened, Stat};
+use crate::types::{Key, Precondition};
+
+impl Session {
+    /// Makes what was written the current generation of `key`, where the object is now. Returns the new state, or
+    /// `None` when there was nothing to publish. The session goes on: what is written later replaces this
+    /// generation, until [`Session::seal`].
+    ///
+    /// With `durable` it also survives a power loss when this returns.
+    ///
+    /// # Errors
+    /// [`Error::Conflict`] when somebody else's generation is current: the bytes are set aside, and the session is
+    /// lost. Otherwise the session is as before, and publishing can be tried again.
+    pub fn publish(&mut self, key: &Key, durable: bool) -> Result<Option<Stat>> {
+        self.check_lost()?;
+        if let Some(FailedWrite { start, errno, .. }) = self.failed {
+            log::warn!("{key}: not saved, since a write at {start} failed; the generation before it stays");
+            return Err(self.io("save after a failed write", io::Error::from_raw_os_error(errno)));
+        }
+        if !self.dirty {
+            return self.publish_clean(key, durable);
+        }
+        // What was synced must not be replaced by what isn't.
+        let durable = durable || (self.published && self.synced && self.tail_from.is_none());
+        let size = self.size().map_err(|e| self.io("find the end", e))?;
+        let commit = Commit {
+            expect: self.expect,
+            durable,
+            amend: self.published,
+            merge: self.mergeable_base(),
+            sum: self.sum.up_to(size),
+        };
+        let stat = match self.tail_from {
+            Some(from) => {
+                let staged = self.staged.as_ref().ok_or_else(|| self.broken())?;
+                match self.store.backend.append(key, staged, from, &commit) {
+                    Ok(stat) => {
+                        self.merged = stat.size != size;
+                        stat
+                    }
+                    Err(error) => return Err(self.not_committed(key, error)),
+                }
+            }
+            None => {
+                if self.staged.is_none() {
+                    self.stage_whole()?;
+                }
+                let staged = self.staged.take().ok_or_else(|| self.broken())?;
+                let file = staged.file().clone();
+                match self.store.backend.commit(key, staged, &commit, &self.creator) {
+                    Ok(stat) => {
+                        self.base = Some(Opened { file, stat: stat.clone() });
+                        stat
+                    }
+                    Err((error, staged)) => {
+                        self.staged = Some(staged);
+                        match self.append_to_new(key, &error, durable)? {
+                            Some(stat) => stat,
+                            None => return Err(self.not_committed(key, error)),
+                        }
+                    }
+                }
+            }
+        };
+        if let Some(staged) = self.staged.take() {
+            staged.discard();
+            // The bytes are in the object now, or in another file than the base if somebody else appended too, or if
+            // the base was copied into an object with several names.
+            match &mut self.base {
+                Some(base) if base.stat.incarnation == stat.incarnation && holds(&base.file, stat.size) => {
+                    base.stat = stat.clone();
+                }
+                _ => self.base = Some(self.store.backend.open(key)?),
+            }
+        }
+        self.follow(key, &stat);
+        self.published = true;
+        self.synced |= durable;
+        Ok(Some(stat))
+    }
+
+    /// Somebody else was the first to commit to an empty file to which this session only appended: then both
+    /// appends end up in it.
+    fn append_to_new(&mut self, key: &Key, error: &backend::Error, durable: bool) -> Result<Option<Stat>> {
+        let Precondition::Reserved(id) = self.expect else { return Ok(None) };
+        if !self.append_only || !matches!(error, backend::Error::Stale { current: Some(_), .. }) {
+            return Ok(None);
+        }
+        let opened = self.store.backend.open(key)?;
+        let Some(staged) = self.staged.as_ref().filter(|_| opened.stat.id == id) else { return Ok(None) };
+        let merge = Some(opened.stat.incarnation);
+        let commit = Commit { expect: opened.stat.precondition(), durable, amend: false, merge, sum: None };
+        let stat = self.store.backend.append(key, staged, 0, &commit)?;
+        self.base = Some(opened);
+        self.merged = true;
+        Ok(Some(stat))
+    }
+
+    /// Nothing was written. A file that was made and never written to has no generation: nothing was saved.
+    fn publish_clean(&mut self, key: &Key, durable: bool) -> Result<Option<Stat>> {
+        if durable {
+            match self.store.backend.open(key) {
+                Ok(opened) => {
+                    opened.file.sync_all().map_err(|e| self.io("sync", e))?;
+                    match self.store.backend.sync_dir(&key.parent().unwrap_or_else(Key::root)) {
+                        Err(error) if !is_gone(&error) => return Err(error.into()),
+                        _ => {}
+                    }
+                }
+                // Somebody else has removed it, or put something else there: that is no fault of what was synced.
+                Err(error) if is_gone(&error) => {
+                    if let Some(base) = &self.base {
+                        base.file.sync_all().map_err(|e| self.io("sync", e))?;
+                    }
+                }
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Ok(None)
+    }
+
+    /// fsync: what was written so far will survive a power loss. The first time that publishes it; later in the
+    /// same session the staged bytes are secured where they are, for a copy of the whole object at every fsync of
+    /// a database would cost too much, and recovery publishes them if need be.
+    ///
+    /// # Errors
+    /// As [`Session::publish`].
+    pub fn sync(&mut self, key: &Key) -> Result<Option<Stat>> {
+        if !(self.dirty && self.published && self.tail_from.is_none()) || self.failed.is_some() {
+            return self.publish(key, true);
+        }
+        self.check_lost()?;
+        if let Some(error) = self.stale(key)? {
+            return Err(self.not_committed(key, error));
+        }
+        self.stage_whole()?;
+        let staged = self.staged.as_ref().ok_or_else(|| self.broken())?;
+        let intent = Intent { acknowledged: true, ..self.intent(None) };
+        staged.secure(&intent).map_err(|e| self.io("sync", e))?;
+        Ok(None)
+    }
+
+    /// Ends the generation that was published: what is written after this makes another one.
+    pub fn seal(&mut self) {
+        if !self.dirty {
+            self.published = false;
+            self.synced = false;
+            self.append_only = true;
+        }
+    }
+
+    /// Whether this state is what the session would replace.
+    pub fn is_based_on(&self, stat: &Stat) -> bool {
+        // What somebody changed from outside still bears the record of the generation before.
+        self.expect == stat.precondition() && (stat.recorded || stat.generation.is_none())
+    }
+
+    /// The object was renamed, or changed by its own mount: the session is now based on `stat` at `key`.
+    pub fn follow(&mut self, key: &Key, stat: &Stat) {
+        self.expect = stat.precondition();
+        let staged_is_published = self.staged.is_none();
+        if staged_is_published {
+            self.dirty = false;
+            self.wrote = false;
+            self.tail_from = None;
+        }
+        self.moved(key);
+    }
+
+    /// The object, or a directory above it, has a new name.
+    pub fn moved(&mut self, key: &Key) {
+        if self.key == *key {
+            return;
+        }
+        self.key = key.clone();
+        if let Some(staged) = &self.staged
+            && let Err(error) = self.note(staged, self.tail_from)
+        {
+            log::error!("{key}: the journal doesn't know of its new name: {error}");
+        }
+    }
+
+    /// Publishes, so that it survives a power loss, and ends the session.
+    ///
+    /// # Errors
+    /// When the precondition doesn't hold or the medium fails; the bytes are then dropped, for the caller has them.
+    pub(in crate::store) fn save(mut self, key: &Key) -> Result<Stat> {
+        self.stage_whole()?;
+        let commit = Commit { expect: self.expect, durable: true, amend: false, merge: None, sum: None };
+        let staged = self.staged.take().ok_or_else(|| self.broken())?;
+        match self.store.backend.commit(key, staged, &commit, &self.creator) {
+            Ok(stat) => Ok(stat),
+            Err((error, staged)) => {
+                staged.discard();
+                Err(error.into())
+            }
+        }
+    }
+
+    /// Ends the session and gives up what was not published.
+    pub fn discard(mut self) {
+        if let Some(staged) = self.staged.take() {
+            staged.discard();
+        }
+    }
+
+    /// Ends the session of an object that is no more. Returns what was written, for those who have it open.
+    pub fn abandon(mut self) -> Option<Arc<File>> {
+        if self.dirty
+            && let Err(error) = self.stage_whole()
+        {
+            log::error!("{}: what was written to it after its removal is lost: {error}", self.key);
+        }
+        let staged = self.staged.take()?;
+        let file = self.dirty.then(|| staged.file().clone());
+        staged.discard();
+        file
+    }
+
+    /// Ends the session. What could not be published is kept as a conflict.
+    pub fn close(mut self, key: &Key) {
+        let Some(staged) = self.staged.take() else { return };
+        if !self.dirty || self.lost.is_some() || self.failed.is_some() {
+            // A writer that was told of its failed write was told the truth: the generation before it stays.
+            staged.discard();
+            return;
+        }
+        self.staged = Some(staged);
+        if let Err(error) = self.keep(key, Reason::Failed) {
+            log::error!("{key}: what was written waits in the staging area for recovery: {error}");
+        }
+    }
+
+    /// The error of a commit that would come too late now.
+    fn stale(&self, key: &Key) -> Result<Option<backend::Error>> {
+        let current = match self.store.backend.open(key) {
+            Ok(opened) => Some(opened.stat),
+            Err(error) if is_gone(&error) => None,
+            Err(error) => return Err(error.into()),
+        };
+        let same = match (self.expect, &current) {
+            (Precondition::Any, _) => true,
+            (Precondition::Absent, current) => current.is_none(),
+            (Precondition::Generation(generation), Some(stat)) => stat.generation == Some(generation),
+            (expect, Some(stat)) => stat.precondition() == expect,
+            (_, None) => false,
+        };
+        let current = current.and_then(|stat| stat.generation);
+        Ok((!same).then(|| backend::Error::Stale { key: key.clone(), current }))
+    }
+
+    fn not_committed(&mut self, key: &Key, error: backend::Error) -> Error {
+        let current = match &error {
+            backend::Error::Stale { current, .. } => *current,
+            // The object was removed by somebody else.
+            backend::Error::NotFound(_) | backend::Error::NotDirectory(_) => None,
+            _ => return error.into(),
+        };
+        match self.keep(key, Reason::Stale) {
+            Ok(kept) => {
+                self.lost = Some((current, kept.clone()));
+                self.dirty = false;
+                Error::Conflict { key: key.clone(), current, kept }
+            }
+            Err(failure) => failure,
+        }
+    }
+
+    fn keep(&mut self, key: &Key, reason: Reason) -> Result<ConflictId> {
+        self.stage_whole()?;
+        let staged = self.staged.take().ok_or_else(|| self.broken())?;
+        let base = match self.expect {
+            Precondition::Version(generation, ..) | Precondition::Generation(generation) => Some(generation),
+            _ => None,
+        };
+        self.store.set_aside(staged, key, reason, base).map_err(|(error, staged)| {
+            self.staged = Some(staged);
+            error.into()
+        })
+    }
+}
+
+/// Whether an object that was there before is gone, or something else has its name.
+fn is_gone(error: &backend::Error) -> bool {
+    use backend::Error::{Invalid, NotDirectory, NotFound};
+    matches!(error, NotFound(_) | NotDirectory(_) | Invalid(..))
+}
+
+fn holds(file: &File, size: u64) -> bool {
+    file.metadata().is_ok_and(|meta| meta.len() >= size)
+}
