@@ -151,3 +151,20 @@ fn names_that_a_command_changed_are_seen_when_it_returns() {
     assert_eq!(fs::read(mount.join(key)).unwrap(), fs::read("/etc/hostname").unwrap());
     mount.unmount();
 }
+
+#[test]
+fn a_history_that_is_cleared_away_begins_anew() {
+    let (store, mount) = mounted();
+    let name = mount.join("Note/n");
+    for text in ["one", "two"] {
+        fs::write(&name, text).unwrap();
+    }
+    fs::write(mount.join("Note/m"), "one").unwrap();
+    fs::remove_dir_all(store.path().join(".sepia/generations/Note")).unwrap();
+    fs::write(&name, "three").unwrap();
+    fs::remove_file(mount.join("Note/m")).unwrap();
+    assert_eq!(store.generations("Note/n"), [2, 3]);
+    assert_eq!(store.cat("Note/n", Some(2)), b"two");
+    assert_eq!(store.cat("Note/m", Some(1)), b"one");
+    mount.unmount();
+}

@@ -17,7 +17,7 @@ static PLACE: LazyLock<(Place, Store)> = LazyLock::new(|| {
 fuzz_target!(|data: &[u8]| {
     let (place, store) = &*PLACE;
     let file = place.path.join("Note/n");
-    let _ = std::fs::remove_dir_all(place.path.join(".sepia/generations"));
+    let _ = std::fs::remove_dir_all(place.path.join(".sepia/generations/Note"));
     std::fs::write(&file, "bytes").expect("the file");
     if rustix::fs::setxattr(&file, "user.sepia", data, rustix::fs::XattrFlags::empty()).is_err() {
         return;

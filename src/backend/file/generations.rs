@@ -42,9 +42,25 @@ impl FileBackend {
         self.history.open_or_create(key, self.locks.moves())
     }
 
-    /// As [`FileBackend::make_history_dir`], for one entry.
-    pub(super) fn room_in_history(&self, key: &Key) -> Result<Room> {
-        self.history.room(key, self.locks.moves())
+    /// Puts one entry into a key's history.
+    pub(super) fn put_in_history<T>(
+        &self,
+        key: &Key,
+        operation: &'static str,
+        put: impl Fn(&Room) -> rustix::io::Result<T>,
+    ) -> Result<T> {
+        let try_once = || {
+            let room = self.history.room(key, self.locks.moves())?;
+            put(&room).map_err(|e| Error::from_io(key, operation, e))
+        };
+        match try_once() {
+            // Somebody has cleared the history away, and a directory that is held open is no more.
+            Err(Error::NotFound(_)) => {
+                self.history.clear();
+                try_once()
+            }
+            other => other,
+        }
     }
 
     /// What is in the directory of a key's history: generations and markers, and the histories of members.
@@ -111,25 +127,26 @@ impl FileBackend {
     /// Keeps what is at a place as a superseded generation, by a further link to it.
     pub(super) fn keep_by_link(&self, key: &Key, place: &Place, found: &Found, now: Timestamp) -> Result<()> {
         let Some(name) = kept_name(found, now, false) else { return Ok(()) };
-        let room = self.room_in_history(key)?;
-        rustix::fs::linkat(&place.dir, &place.name, &room.dir, room.path(name.to_string()), AtFlags::empty())
-            .map_err(|e| Error::from_io(key, "keep the generation before", e))
+        self.put_in_history(key, "keep the generation before", |room| {
+            rustix::fs::linkat(&place.dir, &place.name, &room.dir, room.path(name.to_string()), AtFlags::empty())
+        })
     }
 
     /// Keeps a generation as words: where its bytes are, or why they aren't kept.
     pub(super) fn keep_as_note(&self, key: &Key, name: &GenerationName, text: &str, mtime: Timestamp) -> Result<()> {
-        let room = self.room_in_history(key)?;
-        let name = room.path(name.to_string());
-        match rustix::fs::symlinkat(text, &room.dir, &name) {
-            Ok(()) => {}
-            Err(Errno::EXIST) => return Ok(()),
-            Err(error) => return Err(Error::from_io(key, "note the generation before", error)),
-        }
         let mtime = Timespec { tv_sec: mtime.seconds(), tv_nsec: i64::from(mtime.subsec_nanos()) };
         let times = Timestamps { last_access: mtime, last_modification: mtime };
-        // For people who look at the history; the bytes don't depend on it.
-        let _ = rustix::fs::utimensat(&room.dir, &name, &times, AtFlags::SYMLINK_NOFOLLOW);
-        Ok(())
+        self.put_in_history(key, "note the generation before", |room| {
+            let name = room.path(name.to_string());
+            match rustix::fs::symlinkat(text, &room.dir, &name) {
+                Ok(()) => {}
+                Err(Errno::EXIST) => return Ok(()),
+                Err(error) => return Err(error),
+            }
+            // For people who look at the history; the bytes don't depend on it.
+            let _ = rustix::fs::utimensat(&room.dir, &name, &times, AtFlags::SYMLINK_NOFOLLOW);
+            Ok(())
+        })
     }
 
     /// Removes the link that a commit made to keep the current generation and died before it replaced it.

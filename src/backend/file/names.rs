@@ -127,10 +127,9 @@ impl FileBackend {
                 self.keep_as_note(key, &name, "kept under its other names", found.stat.mtime)?;
                 rustix::fs::unlinkat(&place.dir, &place.name, AtFlags::empty()).map_err(failed)
             }
-            Some(name) => {
-                let room = self.room_in_history(key)?;
-                rustix::fs::renameat(&place.dir, &place.name, &room.dir, room.path(name.to_string())).map_err(failed)
-            }
+            Some(name) => self.put_in_history(key, "remove", |room| {
+                rustix::fs::renameat(&place.dir, &place.name, &room.dir, room.path(name.to_string()))
+            }),
         }
     }
 
