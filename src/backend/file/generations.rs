@@ -174,16 +174,21 @@ impl FileBackend {
     /// If the last kept generation is the beginning of the current one, at `place`: gives it bytes of its own.
     pub(super) fn make_prefix_whole(&self, key: &Key, place: &Place) -> Result<()> {
         let kept = self.kept(key)?;
-        let Some(info) = kept.last() else { return Ok(()) };
-        let Kept::Prefix(size) = info.kept else { return Ok(()) };
-        let Some(dir) = self.history_dir(key)? else { return Ok(()) };
+        match kept.last().map(|info| (info, &info.kept)) {
+            Some((info, Kept::Prefix(size))) => self.copy_prefix(key, info, &open_place(key, place)?, *size),
+            _ => Ok(()),
+        }
+    }
+
+    /// Gives a generation that is the beginning of what is open a file of its own in the history of `key`.
+    pub(super) fn copy_prefix(&self, key: &Key, info: &GenerationInfo, from: &Opened, size: u64) -> Result<()> {
         let failed = |error: std::io::Error| Error::from_io(key, "keep the generation before", error);
-        let current = open_place(key, place)?;
+        let dir = self.make_history_dir(key)?;
         let name = name_of(info);
         let partial = format!(".{name}");
         let copy = create_in_history(key, &dir, &partial)?;
-        copy_range(&current.file, &copy, 0, size).map_err(failed)?;
-        let old = Stat { mtime: info.mtime, ..current.stat };
+        copy_range(&from.file, &copy, 0, size).map_err(failed)?;
+        let old = Stat { mtime: info.mtime, ..from.stat.clone() };
         super::metadata::copy_to_history(&old, &copy).map_err(|e| failed(e.into()))?;
         copy.sync_all().map_err(failed)?;
         rustix::fs::renameat(&dir, &partial, &dir, &name).map_err(|e| failed(e.into()))

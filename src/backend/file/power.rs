@@ -14,7 +14,7 @@ use rustix::fs::{AtFlags, FlockOperation, Mode, OFlags, StatxFlags};
 use serde::{Deserialize, Serialize};
 
 use super::entry::{Found, Place};
-use super::generations::{create_in_history, kept_name, name_of, parse_prefix, read_note};
+use super::generations::{kept_name, name_of, parse_prefix, read_note};
 use super::record::Unsettled;
 use super::*;
 use crate::backend::checksum::sum_of;
@@ -394,20 +394,6 @@ impl FileBackend {
             _ => Unsettled::nothing(info.size),
         };
         Ok(file.metadata().is_ok_and(|meta| meta.len() >= info.size) && is_summed(file, info.size, unsettled))
-    }
-
-    /// Gives a generation that is the beginning of what is open a file of its own in the history of `key`.
-    pub(super) fn copy_prefix(&self, key: &Key, info: &GenerationInfo, from: &Opened, size: u64) -> Result<()> {
-        let failed = |error: std::io::Error| Error::from_io(key, "keep the generation before", error);
-        let dir = self.make_history_dir(key)?;
-        let name = name_of(info);
-        let partial = format!(".{name}");
-        let copy = create_in_history(key, &dir, &partial)?;
-        copy_range(&from.file, &copy, 0, size).map_err(failed)?;
-        let old = Stat { mtime: info.mtime, ..from.stat.clone() };
-        super::metadata::copy_to_history(&old, &copy).map_err(|e| failed(e.into()))?;
-        copy.sync_all().map_err(failed)?;
-        rustix::fs::renameat(&dir, &partial, &dir, &name).map_err(|e| failed(e.into()))
     }
 
     fn note_torn(&self, key: &Key, info: &GenerationInfo, brought_back: Option<Generation>) -> Result<()> {
