@@ -161,10 +161,13 @@ fn a_history_that_is_cleared_away_begins_anew() {
     }
     fs::write(mount.join("Note/m"), "one").unwrap();
     fs::remove_dir_all(store.path().join(".sepia/generations/Note")).unwrap();
+    // Adopting it looks into the history.
+    edit(&store.path().join("Note/n"));
+    assert_eq!(fs::read(&name).unwrap(), b"from outside");
     fs::write(&name, "three").unwrap();
     fs::remove_file(mount.join("Note/m")).unwrap();
-    assert_eq!(store.generations("Note/n"), [2, 3]);
-    assert_eq!(store.cat("Note/n", Some(2)), b"two");
+    assert_eq!(store.generations("Note/n"), [2, 3, 4]);
+    assert_eq!(store.cat("Note/n", Some(3)), b"from outside");
     assert_eq!(store.cat("Note/m", Some(1)), b"one");
     mount.unmount();
 }

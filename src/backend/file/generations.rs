@@ -70,7 +70,14 @@ impl FileBackend {
             return Ok((names, members));
         };
         let failed = |error: Errno| Error::from_io(key, "list its history", error);
-        let fd = dir.reopen().map_err(failed)?;
+        let fd = match dir.reopen() {
+            // Somebody has cleared the history away, and this is held open though it is no more.
+            Err(Errno::NOENT) => {
+                self.history.clear();
+                return self.history_entries(key);
+            }
+            other => other.map_err(failed)?,
+        };
         let mut buffer = Vec::with_capacity(8 << 10);
         let mut reader = RawDir::new(&fd, buffer.spare_capacity_mut());
         while let Some(entry) = reader.next() {
