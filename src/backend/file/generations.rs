@@ -180,9 +180,17 @@ impl FileBackend {
 
     /// If the last kept generation is the beginning of the current one, at `place`: gives it bytes of its own.
     pub(super) fn make_prefix_whole(&self, key: &Key, place: &Place) -> Result<()> {
-        let kept = self.kept(key)?;
-        match kept.last().map(|info| (info, &info.kept)) {
-            Some((info, Kept::Prefix(size))) => self.copy_prefix(key, info, &open_place(key, place)?, *size),
+        // Only the last one is looked at: this is done at each fsync of a session, however long the history is.
+        let (names, _) = self.history_entries(key)?;
+        let current = self.find(key, place)?.stat.generation.map(Generation::get);
+        let Some(last) = names.iter().rev().find(|name| Some(name.number) != current) else { return Ok(()) };
+        let (Some(generation), Some(dir)) = (Generation::new(last.number), self.history_dir(key)?) else {
+            return Ok(());
+        };
+        match self.look_at_kept(key, &dir, generation, last)? {
+            Some(info) if matches!(info.kept, Kept::Prefix(_)) => {
+                self.copy_prefix(key, &info, &open_place(key, place)?, info.size)
+            }
             _ => Ok(()),
         }
     }
@@ -222,33 +230,10 @@ impl FileBackend {
             if current == Some(generation) {
                 continue;
             }
-            let text = name.to_string();
-            let statx = match statx(&dir, OsStr::new(&text)) {
-                Ok(statx) => statx,
-                Err(Errno::NOENT) => continue,
-                Err(error) => return Err(Error::from_io(key, "look at its history", error)),
-            };
-            let stat = convert(&statx, None);
-            let (size, form) = if stat.kind == FileKind::Symlink {
-                let note = read_note(key, &dir, &text)?;
-                match parse_prefix(&note) {
-                    Some((size, _)) => (size, Kept::Prefix(size)),
-                    None => (0, Kept::Lost(note)),
-                }
-            } else {
-                (stat.size, Kept::Whole)
-            };
+            let Some(info) = self.look_at_kept(key, &dir, generation, &name)? else { continue };
             // The later of two notes on one generation is the true one.
-            kept.retain(|info| info.generation != generation);
-            kept.push(GenerationInfo {
-                generation,
-                committed: name.committed,
-                superseded: Some(name.superseded),
-                deleted: name.deleted,
-                size,
-                mtime: stat.mtime,
-                kept: form,
-            });
+            kept.pop_if(|before| before.generation == generation);
+            kept.push(info);
         }
         if let Some(last) = kept.last_mut().filter(|last| !has_bytes && matches!(last.kept, Kept::Prefix(_))) {
             last.kept = Kept::Lost(CHANGED_OUTSIDE.into());
@@ -261,6 +246,41 @@ impl FileBackend {
             }
         }
         Ok(kept)
+    }
+
+    /// What an entry of a history is; `None` if it has just vanished.
+    fn look_at_kept(
+        &self,
+        key: &Key,
+        dir: &Dir,
+        generation: Generation,
+        name: &GenerationName,
+    ) -> Result<Option<GenerationInfo>> {
+        let text = name.to_string();
+        let statx = match statx(dir, OsStr::new(&text)) {
+            Ok(statx) => statx,
+            Err(Errno::NOENT) => return Ok(None),
+            Err(error) => return Err(Error::from_io(key, "look at its history", error)),
+        };
+        let stat = convert(&statx, None);
+        let (size, kept) = if stat.kind == FileKind::Symlink {
+            let note = read_note(key, dir, &text)?;
+            match parse_prefix(&note) {
+                Some((size, _)) => (size, Kept::Prefix(size)),
+                None => (0, Kept::Lost(note)),
+            }
+        } else {
+            (stat.size, Kept::Whole)
+        };
+        Ok(Some(GenerationInfo {
+            generation,
+            committed: name.committed,
+            superseded: Some(name.superseded),
+            deleted: name.deleted,
+            size,
+            mtime: stat.mtime,
+            kept,
+        }))
     }
 
     pub(super) fn keys_with_history(&self, dir: &Key) -> Result<Vec<Key>> {
