@@ -70,18 +70,23 @@ impl FileBackend {
             return Ok((names, members));
         };
         let failed = |error: Errno| Error::from_io(key, "list its history", error);
+        // Somebody has cleared the history away, and this is held open though it is no more: ext4 says so when it is
+        // opened again, tmpfs when it is read.
+        let anew = || {
+            self.history.clear();
+            self.history_entries(key)
+        };
         let fd = match dir.reopen() {
-            // Somebody has cleared the history away, and this is held open though it is no more.
-            Err(Errno::NOENT) => {
-                self.history.clear();
-                return self.history_entries(key);
-            }
+            Err(Errno::NOENT) => return anew(),
             other => other.map_err(failed)?,
         };
         let mut buffer = Vec::with_capacity(8 << 10);
         let mut reader = RawDir::new(&fd, buffer.spare_capacity_mut());
         while let Some(entry) = reader.next() {
-            let entry = entry.map_err(failed)?;
+            let entry = match entry {
+                Err(Errno::NOENT) => return anew(),
+                other => other.map_err(failed)?,
+            };
             let name = OsStr::from_bytes(entry.file_name().to_bytes());
             if name == "." || name == ".." {
                 continue;
