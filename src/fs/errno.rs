@@ -19,6 +19,10 @@ pub fn errno(error: store::Error) -> Errno {
             log::error!("{error}");
             from_io(source)
         }
+        store::Error::Config(_) => {
+            log::error!("{error}");
+            Errno::INVAL
+        }
     }
 }
 

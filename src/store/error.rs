@@ -53,6 +53,9 @@ pub enum Error {
         /// The system's answer.
         source: io::Error,
     },
+    /// The store's policy can't be understood. Mend `.sepia/config.toml`; nothing is deleted before.
+    #[error(".sepia/config.toml can't be understood: {0}")]
+    Config(String),
     /// The bytes to be saved couldn't be read.
     #[error("can't read the bytes to save: {0}")]
     Source(#[source] io::Error),

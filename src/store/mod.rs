@@ -17,6 +17,7 @@
 //! # Ok::<(), sepia::Error>(())
 //! ```
 
+pub mod config;
 pub mod conflicts;
 mod error;
 mod object;
@@ -28,6 +29,7 @@ use std::sync::Arc;
 
 use parking_lot::Mutex;
 
+pub use config::Config;
 pub use conflicts::{Conflict, ConflictId, Reason, Resolution};
 pub use error::{Error, Result};
 pub use recovery::{Outcome, Recovered};
@@ -43,6 +45,7 @@ pub struct Store {
     location: Location,
     /// What opening it has put in order, until somebody asks.
     mended: Arc<Mutex<Vec<Recovered>>>,
+    config: Arc<config::Cached>,
 }
 
 impl std::fmt::Debug for Store {
@@ -104,7 +107,7 @@ impl Store {
 
     /// A store over a backend of one's own, such as one that injects faults.
     pub fn with_backend(backend: Arc<dyn Backend>, location: Location) -> Self {
-        Store { backend, location, mended: Arc::default() }
+        Store { backend, location, mended: Arc::default(), config: Arc::default() }
     }
 
     /// Where the store is.
