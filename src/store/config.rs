@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 use parking_lot::Mutex;
 use serde::Deserialize;
 
+use super::policy::{Gc, Retention};
 use super::{Error, Result, Store};
 use crate::types::Key;
 
@@ -20,10 +21,36 @@ const NOTICED_WITHIN: Duration = Duration::from_secs(2);
 /// The file, as a record of the store.
 pub const FILE: &str = "config.toml";
 
+/// What a new store's file says: nothing, but it shows what holds then.
+pub const TEMPLATE: &str = r##"# The policy of this store. What is not said here has the default that is shown; docs/retention.md explains it.
+#
+# [retention]
+# keep_last = 10
+# keep_within = "7d"
+# keep_daily = 30
+# keep_weekly = 12
+# keep_monthly = 24
+# trash_keep = "30d"
+# conflicts_keep = "90d"
+# ephemeral = ["*~", ".*.sw?", "4913", ".#*", "#*#", "*.tmp", ".~lock.*#", "~$*", ".goutputstream-*"]
+#
+# [gc]
+# background = true
+# every = "6h"
+# grace = "1h"
+# load = "20%"
+# min_free = "5%"
+"##;
+
 /// What the store's owner has decided. See the [module](self).
 #[derive(Debug, Clone, Default, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
-pub struct Config {}
+pub struct Config {
+    /// What is kept of the history.
+    pub retention: Retention,
+    /// How the collector behaves.
+    pub gc: Gc,
+}
 
 /// What was read last, shared by the clones of a store.
 #[derive(Debug, Default)]
@@ -68,7 +95,11 @@ impl Store {
         if let Some(mut file) = opened {
             file.read_to_string(&mut text).map_err(failed)?;
         }
-        let config: Arc<Config> = Arc::new(toml::from_str(&text).map_err(|error| Error::Config(error.to_string()))?);
+        let config: Config = toml::from_str(&text).map_err(|error| Error::Config(error.to_string()))?;
+        if let Some(fault) = config.retention.fault() {
+            return Err(Error::Config(fault));
+        }
+        let config = Arc::new(config);
         *cached = Some(Known { config: config.clone(), file, at });
         Ok(config)
     }
@@ -85,5 +116,21 @@ mod tests {
         let other = Store::open("memory:").unwrap();
         other.backend().put_record(&Key::parse(FILE).unwrap(), b"[retention_]\n").unwrap();
         assert!(matches!(other.config(), Err(Error::Config(_))));
+        let empty = Store::open("memory:").unwrap();
+        empty.backend().put_record(&Key::parse(FILE).unwrap(), b"[retention]\nkeep_last = 0\n").unwrap();
+        assert!(matches!(empty.config(), Err(Error::Config(_))));
+    }
+
+    #[test]
+    fn a_new_stores_file_shows_the_defaults() {
+        let shown: String = TEMPLATE.lines().map(|line| line.strip_prefix("# ").unwrap_or("").to_owned() + "\n").collect();
+        let from = shown.find("[retention]").unwrap();
+        let config: Config = toml::from_str(&shown[from..]).unwrap();
+        let key = Key::parse("Note/a").unwrap();
+        assert_eq!(config.retention.policy(&key), Config::default().retention.policy(&key));
+        assert_eq!(config.retention.ephemeral, Config::default().retention.ephemeral);
+        assert_eq!(config.retention.conflicts_keep, Config::default().retention.conflicts_keep);
+        assert_eq!(config.gc, Config::default().gc);
+        assert_eq!(toml::from_str::<Config>(TEMPLATE).unwrap(), Config::default());
     }
 }

@@ -21,7 +21,9 @@ pub mod config;
 pub mod conflicts;
 mod error;
 mod object;
+pub mod policy;
 pub mod recovery;
+pub mod retention;
 mod session;
 mod url;
 

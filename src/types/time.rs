@@ -58,6 +58,12 @@ impl Timestamp {
         self.utc().strftime("%Y-%m-%dT%H:%M:%S.%9fZ").to_string()
     }
 
+    /// The year and the month (1 to 12) that it lies in.
+    pub fn year_and_month(self) -> (i64, i64) {
+        let date = self.utc().date();
+        (date.year().into(), date.month().into())
+    }
+
     fn utc(self) -> jiff::civil::DateTime {
         // Every i64 of nanoseconds is within the range of jiff's years -9999 to 9999.
         let time = jiff::Timestamp::from_nanosecond(self.0.into()).unwrap_or(jiff::Timestamp::UNIX_EPOCH);
