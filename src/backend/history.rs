@@ -39,6 +39,14 @@ pub struct GenerationInfo {
     pub kept: Kept,
 }
 
+impl GenerationInfo {
+    /// Whether both tell of the same entry of a history: numbers and times together don't come again.
+    pub fn is_same_as(&self, other: &GenerationInfo) -> bool {
+        let identity = |info: &GenerationInfo| (info.generation, info.committed, info.superseded);
+        identity(self) == identity(other)
+    }
+}
+
 /// The name under which a superseded generation is kept.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct GenerationName {

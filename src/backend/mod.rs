@@ -19,7 +19,7 @@ pub mod memory;
 mod staging;
 mod stat;
 
-use std::ffi::OsStr;
+use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
@@ -78,6 +78,8 @@ pub struct Commit {
     pub merge: Option<u64>,
     /// The CRC-32 of the staged bytes, where the caller knows it; otherwise they are read once more.
     pub sum: Option<u32>,
+    /// Keep what is replaced. Otherwise it is gone, though the number counts on: for files that make no history.
+    pub keep: bool,
 }
 
 /// How a rename treats what it finds.
@@ -114,7 +116,7 @@ pub enum Change {
         /// The watched directory.
         token: u64,
         /// The entry's name.
-        name: std::ffi::OsString,
+        name: OsString,
     },
     /// Changes were missed: anything may be different.
     Overflow,
@@ -131,6 +133,9 @@ pub trait Watch: Send + Sync {
     /// No longer reports the directory that was added as `token`.
     fn remove(&self, token: u64);
 }
+
+/// A lock that is held until this is dropped. See [`Backend::try_exclusive`].
+pub type Exclusive = Box<dyn Send>;
 
 /// Takes the changes of a watch. Called from a thread of the backend's own, never while it holds a lock.
 pub type ChangeSink = Box<dyn Fn(Change) + Send + Sync>;
@@ -202,6 +207,12 @@ pub trait Backend: Send + Sync + 'static {
     /// [`Error::NotFound`], [`Error::IsDirectory`], [`Error::Stale`] when the precondition doesn't hold.
     fn remove(&self, key: &Key, expect: &Precondition) -> Result<()>;
 
+    /// As [`Backend::remove`], but of an object without a history nothing is kept, not even its number.
+    ///
+    /// # Errors
+    /// As [`Backend::remove`].
+    fn remove_unkept(&self, key: &Key, expect: &Precondition) -> Result<()>;
+
     /// Removes an empty directory; the histories below it stay.
     ///
     /// # Errors
@@ -240,7 +251,7 @@ pub trait Backend: Send + Sync + 'static {
     fn get_xattr(&self, key: &Key, name: &OsStr) -> Result<Vec<u8>>;
 
     /// The names of all attributes, without Sepia's own record.
-    fn list_xattrs(&self, key: &Key) -> Result<Vec<std::ffi::OsString>>;
+    fn list_xattrs(&self, key: &Key) -> Result<Vec<OsString>>;
 
     /// Sets an attribute. `flags` as in setxattr(2): `XATTR_CREATE`, `XATTR_REPLACE`.
     ///
@@ -311,11 +322,52 @@ pub trait Backend: Send + Sync + 'static {
     /// [`Error::NoGeneration`].
     fn open_generation(&self, key: &Key, generation: Generation) -> Result<Opened>;
 
+    /// The names of the entries of `dir` at or below which there are histories: a level of [`Backend::histories`],
+    /// for those who go through them all a few at a time.
+    ///
+    /// # Errors
+    /// As [`Backend::list`]: a listing that was cut short must never look complete.
+    fn history_members(&self, dir: &Key) -> Result<Vec<OsString>>;
+
+    /// The extended attributes of a kept generation, or the current one, as far as the medium keeps them with it.
+    ///
+    /// # Errors
+    /// [`Error::NoGeneration`].
+    fn generation_xattrs(&self, key: &Key, generation: Generation) -> Result<Vec<(OsString, Vec<u8>)>>;
+
+    /// Drops kept generations for good, each only if it is the very one that `which` tells of (number, and times of
+    /// its commit and its end): another object may have come to the key since. `gone`: only if there is no file at the
+    /// key. A number that nothing else remembers stays known by a note. The results are in the order of `which`, with
+    /// the bytes that were freed; the older ones are dropped first.
+    ///
+    /// # Errors
+    /// For all: [`Error::Exists`] (`gone`), and what the medium says of the history as a whole. For each:
+    /// [`Error::NoGeneration`]; [`Error::Invalid`] when another kept one is stored in terms of it.
+    fn drop_generations(&self, key: &Key, which: &[GenerationInfo], gone: bool) -> Result<Vec<Result<u64>>>;
+
     /// Drops a kept generation for good. Fails when another kept one is stored in terms of it, or it is current.
     ///
     /// # Errors
     /// [`Error::NoGeneration`], [`Error::Invalid`].
-    fn drop_generation(&self, key: &Key, generation: Generation) -> Result<()>;
+    fn drop_generation(&self, key: &Key, generation: Generation) -> Result<()> {
+        let missing = || Error::NoGeneration(key.clone(), generation);
+        let info = self.generations(key)?.into_iter().find(|info| info.generation == generation).ok_or_else(missing)?;
+        self.drop_generations(key, &[info], false)?.pop().ok_or_else(missing)?.map(drop)
+    }
+
+    /// Forgets that a key was ever used: removes its history, which must be `which` and hold no bytes. Numbers count
+    /// from 1 again.
+    ///
+    /// # Errors
+    /// [`Error::Exists`] when there is a file at the key; [`Error::Invalid`] when the history is another one.
+    fn forget_history(&self, key: &Key, which: &[GenerationInfo]) -> Result<()>;
+
+    /// Takes a lock of this store by its name (letters and dashes), for one holder among all processes and threads,
+    /// until the result is dropped; `None` while somebody else has it.
+    ///
+    /// # Errors
+    /// [`Error::Io`].
+    fn try_exclusive(&self, name: &str) -> Result<Option<Exclusive>>;
 
     // Records of the layers above, below the reserved name
 

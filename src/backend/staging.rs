@@ -224,6 +224,28 @@ impl StagingArea {
         Ok(intents)
     }
 
+    /// What the staged files of all users are for that hold something, those of this process included.
+    ///
+    /// # Errors
+    /// When the staging area can't be read.
+    pub fn intents(&self) -> io::Result<Vec<Intent>> {
+        let mut intents = Vec::new();
+        for path in self.instances()? {
+            let journal = match journal::read(&path) {
+                // It has ended since.
+                Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+                other => other?,
+            };
+            for (slot, line) in journal {
+                let Ok(stat) = rustix::fs::lstat(path.join(slot.to_string())) else { continue };
+                let held = stat.st_ino == line.inode && stat.st_size > 0;
+                let from = |intent: &Intent| intent.append_from.unwrap_or(0);
+                intents.extend(line.intent().filter(|intent| held && stat.st_size.unsigned_abs() >= from(intent)));
+            }
+        }
+        Ok(intents)
+    }
+
     fn take_from(&self, path: &Path, taken: &mut Vec<Abandoned>) -> io::Result<()> {
         let journal = journal::read(path)?;
         for entry in std::fs::read_dir(path)? {

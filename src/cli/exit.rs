@@ -161,7 +161,8 @@ impl From<Error> for Failure {
         let code = match error {
             Error::Backend(error) => return error.into(),
             Error::Conflict { .. } => ExitCode::Conflict,
-            Error::NoConflict(_) => ExitCode::NotFound,
+            Error::NoConflict(_) | Error::NotInTrash(_) => ExitCode::NotFound,
+            Error::Collecting => ExitCode::Locked,
             Error::AmbiguousConflict(_) => ExitCode::Usage,
             Error::Url { .. } => ExitCode::StoreUnusable,
             _ => ExitCode::Error,
@@ -170,6 +171,9 @@ impl From<Error> for Failure {
         match &error {
             Error::Conflict { kept, .. } => failure.hint(format!("compare with: sepia conflicts diff {kept}")),
             Error::NoConflict(_) | Error::AmbiguousConflict(_) => failure.hint("list them with: sepia conflicts"),
+            Error::DeletionDisabled(_) => failure.hint("switch it on with: sepia gc --enable"),
+            Error::Paused(_) => failure.hint("go on now with: sepia gc --resume"),
+            Error::NotInTrash(_) => failure.hint("list what was removed with: sepia trash"),
             _ => failure,
         }
     }

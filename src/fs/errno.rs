@@ -13,7 +13,9 @@ pub fn errno(error: store::Error) -> Errno {
             log::warn!("{error}");
             Errno::STALE
         }
-        store::Error::NoConflict(_) | store::Error::AmbiguousConflict(_) => Errno::NOENT,
+        store::Error::NoConflict(_) | store::Error::AmbiguousConflict(_) | store::Error::NotInTrash(_) => Errno::NOENT,
+        store::Error::Collecting | store::Error::Paused(_) => Errno::AGAIN,
+        store::Error::DeletionDisabled(_) => Errno::PERM,
         store::Error::Url { .. } => Errno::INVAL,
         store::Error::Records { ref source, .. } | store::Error::Source(ref source) => {
             log::error!("{error}");

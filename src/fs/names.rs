@@ -190,7 +190,7 @@ impl Fs {
         let ino = stat.id.get();
         let expect = self.expected(&key, Some(&stat))?;
         let hold = self.hold_if_open(&key, &stat);
-        self.store.backend().remove(&key, &expect).map_err(from_backend)?;
+        self.store.remove(&key, expect).map_err(errno)?;
         self.expects.end(&key);
         self.nodes.lock().remove_name(ino, parent, name, hold);
         Ok(())

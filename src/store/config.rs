@@ -65,6 +65,11 @@ struct Known {
 }
 
 impl Store {
+    /// Whether saves of this key make no history, by its name. When the policy can't be read, they do.
+    pub fn is_ephemeral(&self, key: &Key) -> bool {
+        self.config().is_ok_and(|config| config.retention.is_ephemeral(key))
+    }
+
     /// The policy that holds now. The file is looked at every two seconds at most.
     ///
     /// # Errors
@@ -123,7 +128,8 @@ mod tests {
 
     #[test]
     fn a_new_stores_file_shows_the_defaults() {
-        let shown: String = TEMPLATE.lines().map(|line| line.strip_prefix("# ").unwrap_or("").to_owned() + "\n").collect();
+        let shown: String =
+            TEMPLATE.lines().map(|line| line.strip_prefix("# ").unwrap_or("").to_owned() + "\n").collect();
         let from = shown.find("[retention]").unwrap();
         let config: Config = toml::from_str(&shown[from..]).unwrap();
         let key = Key::parse("Note/a").unwrap();

@@ -3,7 +3,7 @@
 use std::io;
 
 use crate::backend;
-use crate::types::{Generation, Key, KeyError};
+use crate::types::{Generation, Key, KeyError, Timestamp};
 
 use super::ConflictId;
 
@@ -56,6 +56,18 @@ pub enum Error {
     /// The store's policy can't be understood. Mend `.sepia/config.toml`; nothing is deleted before.
     #[error(".sepia/config.toml can't be understood: {0}")]
     Config(String),
+    /// Another process or thread is collecting the history of this store. Try again later.
+    #[error("another process is collecting the history of this store")]
+    Collecting,
+    /// All deletion of history is switched off; nothing was deleted. Switch it on with `sepia gc --enable`.
+    #[error("the deletion of history is switched off{0}")]
+    DeletionDisabled(String),
+    /// Collection is paused until then; nothing was deleted. Go on with `sepia gc --resume`.
+    #[error("collection is paused until {}", .0.human())]
+    Paused(Timestamp),
+    /// There is nothing to bring back at this key: the object exists, or nothing was removed there.
+    #[error("{0}: nothing was removed there that could be brought back")]
+    NotInTrash(Key),
     /// The bytes to be saved couldn't be read.
     #[error("can't read the bytes to save: {0}")]
     Source(#[source] io::Error),

@@ -17,10 +17,12 @@
 //! # Ok::<(), sepia::Error>(())
 //! ```
 
+pub mod collect;
 pub mod config;
 pub mod conflicts;
 mod error;
 mod object;
+pub mod pins;
 pub mod policy;
 pub mod recovery;
 pub mod retention;
@@ -31,6 +33,7 @@ use std::sync::Arc;
 
 use parking_lot::Mutex;
 
+pub use collect::{Collect, Collected};
 pub use config::Config;
 pub use conflicts::{Conflict, ConflictId, Reason, Resolution};
 pub use error::{Error, Result};
@@ -39,6 +42,7 @@ pub use session::{Session, SessionOptions};
 pub use url::Location;
 
 use crate::backend::{Backend, Owner, file::FileBackend, memory::MemoryBackend};
+use crate::types::Key;
 
 /// An open store. Cheap to clone; every method may be called from any thread.
 #[derive(Clone)]
@@ -48,6 +52,7 @@ pub struct Store {
     /// What opening it has put in order, until somebody asks.
     mended: Arc<Mutex<Vec<Recovered>>>,
     config: Arc<config::Cached>,
+    vain: Arc<collect::Vain>,
 }
 
 impl std::fmt::Debug for Store {
@@ -75,7 +80,13 @@ impl Store {
             Location::File(path) => Arc::new(FileBackend::init(path)?),
             Location::Memory => Arc::new(MemoryBackend::new()),
         };
-        Ok(Self::with_backend(backend, location))
+        let store = Self::with_backend(backend, location);
+        let path = Key::parse(config::FILE)?;
+        // A directory may have had one from before it was a store.
+        if store.backend.open_record(&path).is_err_and(|error| error.is_not_found()) {
+            store.backend.put_record(&path, config::TEMPLATE.as_bytes())?;
+        }
+        Ok(store)
     }
 
     /// Opens the store at a URL. `memory:` is a new store each time.
@@ -109,7 +120,7 @@ impl Store {
 
     /// A store over a backend of one's own, such as one that injects faults.
     pub fn with_backend(backend: Arc<dyn Backend>, location: Location) -> Self {
-        Store { backend, location, mended: Arc::default(), config: Arc::default() }
+        Store { backend, location, mended: Arc::default(), config: Arc::default(), vain: Arc::default() }
     }
 
     /// Where the store is.

@@ -101,12 +101,15 @@ impl Store {
         }
     }
 
-    /// Removes an object; its bytes stay in the history.
+    /// Removes an object; its bytes stay in the history, unless it is ephemeral.
     ///
     /// # Errors
     /// [`backend::Error::NotFound`], [`backend::Error::Stale`], [`backend::Error::IsDirectory`].
     pub fn remove(&self, key: &Key, expect: Precondition) -> Result<()> {
-        Ok(self.backend.remove(key, &expect)?)
+        Ok(match self.is_ephemeral(key) {
+            true => self.backend.remove_unkept(key, &expect)?,
+            false => self.backend.remove(key, &expect)?,
+        })
     }
 
     /// Renames an object or a directory. What it replaces stays in the target's history.

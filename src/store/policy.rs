@@ -265,7 +265,8 @@ mod tests {
         for text in ["keep_last = 0", "keep_within = '0s'\nkeep_daily = 0", "[[rule]]\nclass = 'a'\nkeep_last = 0"] {
             assert!(read(text).fault().unwrap().contains("keeps nothing"), "{text}");
         }
-        for text in ["[[rule]]\nkeep_last = 1", "[[rule]]\nclass = 'a'\npath = 'b'\nkeep_last = 1", "[[rule]]\nclass = 'a'"]
+        for text in
+            ["[[rule]]\nkeep_last = 1", "[[rule]]\nclass = 'a'\npath = 'b'\nkeep_last = 1", "[[rule]]\nclass = 'a'"]
         {
             assert!(read(text).fault().is_some(), "{text}");
         }
@@ -280,7 +281,8 @@ mod tests {
     #[test]
     fn what_editors_leave_is_ephemeral() {
         let retention = Retention::default();
-        for name in ["a/b~", ".notes.swp", "d/.x.swo", "4913", ".#lock", "#auto#", "x.tmp", ".~lock.t.odt#", "~$t.doc"] {
+        for name in ["a/b~", ".notes.swp", "d/.x.swo", "4913", ".#lock", "#auto#", "x.tmp", ".~lock.t.odt#", "~$t.doc"]
+        {
             assert!(retention.is_ephemeral(&key(name)), "{name}");
         }
         for name in ["notes", "a~/b", "swp", "tmp", "x.tmp/y", "#", "14913", "a.swp"] {

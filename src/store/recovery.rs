@@ -127,7 +127,7 @@ impl Store {
         {
             expect = stat.precondition();
         }
-        let commit = Commit { expect, durable: true, amend: false, merge: intent.base, sum: None };
+        let commit = Commit { expect, durable: true, amend: false, merge: intent.base, sum: None, keep: true };
         let whole = match intent.sum {
             Some(sum) if !intent.acknowledged => {
                 let (from, file) = (intent.append_from.unwrap_or(0), staged.file());

@@ -153,14 +153,8 @@ impl fmt::Display for Reason {
 impl Keep {
     /// Whether no rule keeps anything.
     pub fn is_empty(&self) -> bool {
-        let counts = [
-            self.keep_last,
-            self.keep_hourly,
-            self.keep_daily,
-            self.keep_weekly,
-            self.keep_monthly,
-            self.keep_yearly,
-        ];
+        let counts =
+            [self.keep_last, self.keep_hourly, self.keep_daily, self.keep_weekly, self.keep_monthly, self.keep_yearly];
         let within = self.keep_within.is_none_or(|age| age.seconds() == 0);
         !self.keep_all && within && counts.iter().all(|count| count.unwrap_or(0) == 0)
     }
@@ -306,7 +300,10 @@ pub fn judge(
         reasons[newest].push(Reason::Trash);
     }
     // Gone without a word: how long ago is not known, and it may have been a mistake.
-    if !current && removed.is_none() && let Some(newest) = newest {
+    if !current
+        && removed.is_none()
+        && let Some(newest) = newest
+    {
         reasons[newest].push(Reason::OnlyCopy);
     }
     // From the newest to the oldest, a whole one stays if a beginning of it does.

@@ -117,8 +117,7 @@ fn trash_goes_as_a_whole_when_it_is_old() {
 #[test]
 fn notes_go_from_the_oldest_on() {
     let lost = |number, age| info(number, age, age, Kept::Lost("dropped".into()));
-    let infos =
-        [lost(1, 90 * DAY), info(2, 80 * DAY, 70 * DAY, Kept::Whole), lost(3, 70 * DAY), lost(4, 60 * DAY)];
+    let infos = [lost(1, 90 * DAY), info(2, 80 * DAY, 70 * DAY, Kept::Whole), lost(3, 70 * DAY), lost(4, 60 * DAY)];
     assert_eq!(stays(&infos, true, Keep { keep_last: Some(1), ..Keep::default() }), [2, 3, 4]);
     assert_eq!(stays(&infos[2..], true, Keep { keep_last: Some(1), ..Keep::default() }), [4]);
 }

@@ -40,10 +40,14 @@ impl Age {
         self.0
     }
 
+    /// Nanoseconds, as far as 64 bits go.
+    pub fn nanos(self) -> i64 {
+        i64::try_from(self.0).unwrap_or(i64::MAX).saturating_mul(1_000_000_000)
+    }
+
     /// The point in time that lay so long before `now`.
     pub fn before(self, now: Timestamp) -> Timestamp {
-        let nanos = i64::try_from(self.0).unwrap_or(i64::MAX).saturating_mul(1_000_000_000);
-        Timestamp::from_nanos(now.nanos().saturating_sub(nanos))
+        Timestamp::from_nanos(now.nanos().saturating_sub(self.nanos()))
     }
 }
 

@@ -58,6 +58,11 @@ impl Timestamp {
         self.utc().strftime("%Y-%m-%dT%H:%M:%S.%9fZ").to_string()
     }
 
+    /// So much later.
+    pub fn after(self, age: super::Age) -> Self {
+        Timestamp(self.0.saturating_add(age.nanos()))
+    }
+
     /// The year and the month (1 to 12) that it lies in.
     pub fn year_and_month(self) -> (i64, i64) {
         let date = self.utc().date();

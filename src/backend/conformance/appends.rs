@@ -108,7 +108,7 @@ pub fn appends_merge_under_several_names(b: &dyn Backend) {
 }
 
 /// Four generations of which each is the beginning of the next.
-fn grow(b: &dyn Backend, path: &str) -> Stat {
+pub fn grow(b: &dyn Backend, path: &str) -> Stat {
     let mut stat = put(b, path, "1");
     for bytes in ["2", "3", "4"] {
         stat = good(append(b, path, stat.size, bytes, &when(stat.precondition())));

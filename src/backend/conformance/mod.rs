@@ -13,6 +13,7 @@
 
 mod appends;
 mod commits;
+mod drops;
 mod entries;
 mod history;
 mod links;
@@ -57,6 +58,9 @@ pub const CASES: &[Case] = cases! {
         an_amendment_leaves_the_prefix_alone, what_a_prefix_needs_is_not_dropped;
     history: generations_are_listed_in_order, deleted_generations_stay, missing_generations,
         generations_are_dropped, histories_are_found, generations_keep_their_metadata;
+    drops: several_are_dropped_at_once, only_the_very_generation_is_dropped, what_came_back_is_left_alone,
+        any_beginning_can_be_dropped, what_is_not_kept_leaves_nothing, a_key_is_forgotten,
+        histories_are_listed_by_level, attributes_of_older_generations, a_name_is_locked_once;
     numbering: numbers_go_on_after_a_removal, numbers_go_on_after_a_rename_over, numbers_go_on_after_there_and_back,
         numbers_go_on_where_something_left, numbers_go_on_where_something_young_left, numbers_go_on_when_all_is_dropped, numbers_go_on_at_an_older_name;
     renames: a_rename_takes_the_history_along, a_rename_over_is_a_commit, an_older_history_stays,
@@ -86,7 +90,7 @@ pub fn run(make: &dyn Fn() -> Arc<dyn Backend>) {
 
 /// A commit without anything special.
 const fn when(expect: Precondition) -> Commit {
-    Commit { expect, durable: false, amend: false, merge: None, sum: None }
+    Commit { expect, durable: false, amend: false, merge: None, sum: None, keep: true }
 }
 
 const ANY: Precondition = Precondition::Any;

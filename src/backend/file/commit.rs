@@ -59,7 +59,7 @@ impl FileBackend {
             _ if first => Generation::FIRST,
             _ => self.next_generation(key, found.as_ref())?,
         };
-        if how.amend {
+        if (how.amend || !how.keep) && found.is_some() {
             // What is about to be replaced and not kept may be what an older generation's bytes are read from.
             self.make_prefix_whole(key, &place)?;
         }
@@ -72,7 +72,7 @@ impl FileBackend {
                 (self.find(key, &place)?, true)
             }
         };
-        let replaced = self.replace(key, &place, &found, staged, generation, how.amend, now, unsettled);
+        let replaced = self.replace(key, &place, &found, staged, generation, how.amend || !how.keep, now, unsettled);
         let record = match replaced {
             Err(error) if made => {
                 let _ = rustix::fs::unlinkat(&place.dir, &place.name, AtFlags::empty());
@@ -241,7 +241,10 @@ impl FileBackend {
         };
         // Before the object is touched: if we die meanwhile, recovery must know how much of it was whole.
         if how.durable { staged.secure(&intent) } else { staged.note(&intent) }.map_err(failed)?;
-        if !amend && let Some(name) = kept_name(&found, now, false) {
+        if !amend
+            && how.keep
+            && let Some(name) = kept_name(&found, now, false)
+        {
             if is_shared(&found) {
                 // Under another name its bytes may be replaced in place, of which this history would not know.
                 self.keep_by_copy(key, &place, &name.to_string())?;

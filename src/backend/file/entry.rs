@@ -78,7 +78,6 @@ impl FileBackend {
         for part in ["staging", "generations", "conflicts", "lock"] {
             make_part(&meta, part).map_err(|e| failed("can't make .sepia's directories", e))?;
         }
-        std::fs::write(meta.join("config.toml"), CONFIG).map_err(|e| failed("can't write config.toml", e))?;
         Self::open(&path)
     }
 
@@ -259,9 +258,6 @@ impl FileBackend {
         })
     }
 }
-
-/// A policy file that says nothing yet, for people to fill in.
-const CONFIG: &str = "# Policy of this store. Everything here has a default.\n";
 
 fn make_part(meta: &Path, name: &str) -> std::io::Result<()> {
     match rustix::fs::mkdir(meta.join(name), Mode::RWXU) {

@@ -360,30 +360,6 @@ impl FileBackend {
         open_place(key, &Place { dir, name: name_of(info).into() })
     }
 
-    pub(super) fn drop_kept(&self, key: &Key, generation: Generation) -> Result<()> {
-        let _tree = self.locks.share_tree(key)?;
-        let _lock = self.locks.key(key)?;
-        let kept = self.kept(key)?;
-        let at = kept
-            .iter()
-            .position(|info| info.generation == generation)
-            .ok_or_else(|| Error::NoGeneration(key.clone(), generation))?;
-        let needed = kept[at].kept == Kept::Whole
-            && kept[..at].last().is_some_and(|before| matches!(before.kept, Kept::Prefix(_)));
-        if needed {
-            return Err(Error::Invalid(key.clone(), "an older generation is kept as the beginning of this one"));
-        }
-        let Some(dir) = self.history_dir(key)? else { return Ok(()) };
-        // The number must never be used again: where it is the last that the history knows, a note stays.
-        if at + 1 == kept.len() {
-            let note = GenerationName { number: generation.get(), ..name_parts(&kept[at]) };
-            let note = GenerationName { superseded: self.now(), ..note };
-            self.keep_as_note(key, &note, "dropped", kept[at].mtime)?;
-        }
-        rustix::fs::unlinkat(&dir, name_of(&kept[at]), AtFlags::empty())
-            .map_err(|e| Error::from_io(key, "drop a generation", e))
-    }
-
     /// Whether everything from generation `from` on, as it was `committed`, only appended to it, up to the current
     /// one, though that may be another file.
     pub(super) fn only_appended_since(

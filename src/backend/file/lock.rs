@@ -121,6 +121,23 @@ impl Locks {
         Ok(Shard(slot))
     }
 
+    /// A lock by its name, for one holder among all processes and threads; `None` while somebody else has it.
+    ///
+    /// # Errors
+    /// The system's answer.
+    pub fn try_exclusive(&self, name: &str) -> rustix::io::Result<Option<OwnedFd>> {
+        // A description of its own, so that it excludes the other threads of this process, too.
+        let file = open_lock(&self.dir, name)?;
+        loop {
+            match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
+                Ok(()) => return Ok(Some(file)),
+                Err(Errno::WOULDBLOCK) => return Ok(None),
+                Err(Errno::INTR) => {}
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
     /// Keeps directories from being renamed.
     ///
     /// # Errors

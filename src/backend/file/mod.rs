@@ -9,6 +9,7 @@ mod adopt;
 mod atime;
 mod commit;
 mod dirs;
+mod drops;
 mod entry;
 mod format;
 mod generations;
@@ -41,8 +42,8 @@ use moved::Departed;
 use power::Power;
 
 use super::{
-    Abandoned, Backend, Capabilities, Change, ChangeSink, Commit, Creator, DirEntry, Error, FileKind, FsStat,
-    GenerationInfo, KeepAccessTimes, Opened, Rename, Result, SetAttr, Staged, StagingArea, Stat, Torn, Watch,
+    Abandoned, Backend, Capabilities, Change, ChangeSink, Commit, Creator, DirEntry, Error, Exclusive, FileKind,
+    FsStat, GenerationInfo, KeepAccessTimes, Opened, Rename, Result, SetAttr, Staged, StagingArea, Stat, Torn, Watch,
 };
 use crate::types::{Generation, Key, ObjectId, Precondition};
 
@@ -118,7 +119,11 @@ impl Backend for FileBackend {
     }
 
     fn remove(&self, key: &Key, expect: &Precondition) -> Result<()> {
-        self.remove_entry(key, expect)
+        self.remove_entry(key, expect, true)
+    }
+
+    fn remove_unkept(&self, key: &Key, expect: &Precondition) -> Result<()> {
+        self.remove_entry(key, expect, false)
     }
 
     fn remove_dir(&self, key: &Key) -> Result<()> {
@@ -195,8 +200,25 @@ impl Backend for FileBackend {
         self.open_kept(key, generation)
     }
 
-    fn drop_generation(&self, key: &Key, generation: Generation) -> Result<()> {
-        self.drop_kept(key, generation)
+    fn history_members(&self, dir: &Key) -> Result<Vec<OsString>> {
+        Ok(self.history_entries(dir)?.1)
+    }
+
+    fn generation_xattrs(&self, key: &Key, generation: Generation) -> Result<Vec<(OsString, Vec<u8>)>> {
+        self.xattrs_of(key, generation)
+    }
+
+    fn drop_generations(&self, key: &Key, which: &[GenerationInfo], gone: bool) -> Result<Vec<Result<u64>>> {
+        self.drop_from_history(key, which, gone)
+    }
+
+    fn forget_history(&self, key: &Key, which: &[GenerationInfo]) -> Result<()> {
+        self.forget_key(key, which)
+    }
+
+    fn try_exclusive(&self, name: &str) -> Result<Option<Exclusive>> {
+        let lock = self.locks.try_exclusive(name).map_err(|e| Error::from_io(&Key::root(), "take a lock", e))?;
+        Ok(lock.map(|lock| Box::new(lock) as Exclusive))
     }
 
     fn put_record(&self, path: &Key, bytes: &[u8]) -> Result<()> {

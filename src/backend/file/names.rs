@@ -108,7 +108,7 @@ impl FileBackend {
         Ok(self.find(to, &target)?.stat)
     }
 
-    pub(super) fn remove_entry(&self, key: &Key, expect: &Precondition) -> Result<()> {
+    pub(super) fn remove_entry(&self, key: &Key, expect: &Precondition, keep: bool) -> Result<()> {
         let failed = |error: Errno| Error::from_io(key, "remove", error);
         let _tree = self.locks.share_tree(key)?;
         let _lock = self.locks.key(key)?;
@@ -120,7 +120,10 @@ impl FileBackend {
         if found.stat.nlink > 1 && found.stat.kind == FileKind::File && self.unkeep(key, &found)? {
             found = self.find(key, &place)?;
         }
-        let kept = if found.stat.kind == FileKind::File { kept_name(&found, self.now(), true) } else { None };
+        let kept = match found.stat.kind {
+            FileKind::File if keep || self.history_dir(key)?.is_some() => kept_name(&found, self.now(), true),
+            _ => None,
+        };
         match kept {
             None => rustix::fs::unlinkat(&place.dir, &place.name, AtFlags::empty()).map_err(failed),
             Some(name) if found.stat.nlink > 1 => {

@@ -307,7 +307,7 @@ impl FileBackend {
     }
 
     /// Other mounts hold the directory of a key's history open, and must not go on keeping generations in it.
-    fn history_moved(&self) {
+    pub(super) fn history_moved(&self) {
         self.locks.moved();
         self.history.clear();
     }

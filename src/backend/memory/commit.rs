@@ -59,10 +59,10 @@ impl MemoryBackend {
             if entry.record.kind != FileKind::File {
                 return Err(Error::Invalid(key.clone(), "not a regular file"));
             }
-            if how.amend && entry.record.generation.is_some() {
+            if (how.amend || !how.keep) && entry.record.generation.is_some() {
                 self.detach(key, &entry)?;
             }
-            let put = Put { bytes: bytes.clone(), mtime, amend: how.amend, as_prefix: false };
+            let put = Put { bytes: bytes.clone(), mtime, amend: how.amend, keep: how.keep, as_prefix: false };
             if let Some(stat) = self.put_over(key, &entry, put)? {
                 return Ok(stat);
             }
@@ -86,7 +86,7 @@ impl MemoryBackend {
         let mut record = Record { mtime: put.mtime, ctime: now, incarnation, ..entry.record.clone() };
         let mut kept = None;
         if !(put.amend && record.generation.is_some()) {
-            if record.generation.is_some() {
+            if record.generation.is_some() && put.keep {
                 kept = match put.as_prefix {
                     true => self.keep_as_prefix(key, entry, now),
                     false => self.keep(key, entry, now, false).ok(),
@@ -132,7 +132,7 @@ impl MemoryBackend {
                 return Err(Error::Stale { key: key.clone(), current: entry.record.generation });
             }
             let bytes = [&object.bytes, &tail[..]].concat().into();
-            let put = Put { bytes, mtime, amend: how.amend && expected, as_prefix: true };
+            let put = Put { bytes, mtime, amend: how.amend && expected, keep: how.keep, as_prefix: true };
             if let Some(stat) = self.put_over(key, &entry, put)? {
                 return Ok(stat);
             }
@@ -151,6 +151,8 @@ struct Put {
     mtime: Timestamp,
     /// As the same generation.
     amend: bool,
+    /// What is there goes to the history.
+    keep: bool,
     /// The current bytes are its beginning.
     as_prefix: bool,
 }

@@ -28,7 +28,7 @@ const ROOT: &[u8] = b".sepia/generations/";
 #[derive(Debug, Clone)]
 pub struct Copy {
     /// The name of its object in the flat space.
-    name: Vec<u8>,
+    pub name: Vec<u8>,
     etag: Etag,
 }
 
@@ -37,7 +37,7 @@ pub struct Copy {
 pub struct Superseded {
     pub copy: Copy,
     pub name: GenerationName,
-    size: u64,
+    pub size: u64,
     pub record: Record,
 }
 
@@ -59,7 +59,7 @@ pub struct History {
     /// By number, each once.
     pub kept: BTreeMap<u64, Superseded>,
     /// Copies of the same generation once more.
-    spare: Vec<(u64, Copy)>,
+    pub spare: Vec<(u64, Copy)>,
     markers: Vec<(Copy, Marker)>,
 }
 
@@ -70,6 +70,11 @@ impl History {
         self.markers.iter().map(|(_, marker)| marker.last).fold(kept, u64::max)
     }
 
+    /// Whether there is nothing of it, not even a number.
+    pub fn is_empty(&self) -> bool {
+        self.kept.is_empty() && self.markers.is_empty()
+    }
+
     /// Whether nothing happened at this key but that the object `id` was here before, not beyond `generation`.
     pub fn is_of(&self, id: ObjectId, generation: Option<Generation>) -> bool {
         let upto = generation.map_or(0, Generation::get);
@@ -77,7 +82,7 @@ impl History {
     }
 }
 
-fn prefix(key: &Key) -> Vec<u8> {
+pub fn prefix(key: &Key) -> Vec<u8> {
     if key.is_root() { ROOT.to_vec() } else { [ROOT, key.as_bytes(), b"/"].concat() }
 }
 
@@ -278,14 +283,9 @@ impl MemoryBackend {
                 }
             };
             // From a generation that is a beginning to the one that has the bytes.
-            let has_bytes = history
-                .kept
-                .range(generation.get()..)
-                .zip(generation.get()..)
-                .take_while(|((number, _), expected)| *number == expected)
-                .find(|((_, kept), _)| kept.record.prefix.is_none());
+            let has_bytes = history.kept.range(generation.get()..).find(|(_, kept)| kept.record.prefix.is_none());
             let object = match (has_bytes, &current) {
-                (Some(((_, kept), _)), _) => self.flat.get(&kept.copy.name),
+                (Some((_, kept)), _) => self.flat.get(&kept.copy.name),
                 (None, Some(entry)) => self.flat.get(&entry.name).filter(|object| object.etag == entry.etag),
                 (None, None) => None,
             };
@@ -311,30 +311,5 @@ impl MemoryBackend {
     pub(super) fn opened(&self, key: &Key, bytes: &[u8], record: &Record) -> Result<Opened> {
         let file = materialize(bytes).map_err(|e| Error::from_io(key, "open in memory", e))?;
         Ok(Opened { file: Arc::new(file), stat: record.stat(bytes.len() as u64, 1) })
-    }
-
-    /// Drops a generation for good.
-    pub(super) fn drop_kept(&self, key: &Key, generation: Generation) -> Result<()> {
-        let number = generation.get();
-        let history = self.history(key)?;
-        let current = self.find(key).ok().and_then(|entry| entry.record.generation);
-        if current == Some(generation) {
-            return Err(Error::Invalid(key.clone(), "the current generation can't be dropped"));
-        }
-        let Some(wanted) = history.kept.get(&number).filter(|_| current.is_none_or(|current| generation < current))
-        else {
-            return Err(Error::NoGeneration(key.clone(), generation));
-        };
-        if number.checked_sub(1).and_then(|n| history.kept.get(&n)).is_some_and(|k| k.record.prefix.is_some()) {
-            return Err(Error::Invalid(key.clone(), "an older generation is stored as the beginning of this one"));
-        }
-        if history.last() == number {
-            // Nothing else would tell that the number was used, were the object removed.
-            self.mark(key, wanted.record.id, number, None)?;
-        }
-        let spare = history.spare.into_iter().filter(|(n, _)| *n == number).map(|(_, copy)| copy);
-        self.take_back(spare);
-        self.take_back(history.kept.into_iter().filter(|(n, _)| *n == number).map(|(_, kept)| kept.copy));
-        Ok(())
     }
 }

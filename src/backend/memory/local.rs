@@ -1,11 +1,13 @@
 //! The few things of this host that a store in memory needs: anonymous files, a private directory, the size of memory.
 
+use std::collections::HashSet;
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::{DirBuilderExt, FileExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use parking_lot::Mutex;
 use rustix::fs::{MemfdFlags, SealFlags};
 
 use crate::backend::FsStat;
@@ -40,6 +42,27 @@ pub fn read_from(file: &File, from: u64) -> io::Result<Vec<u8>> {
 /// The system's answer.
 pub fn read_all(file: &File) -> io::Result<Arc<[u8]>> {
     read_from(file, 0).map(Arc::from)
+}
+
+/// Names of which each has one holder at most.
+#[derive(Debug, Default)]
+pub struct Names(Arc<Mutex<HashSet<String>>>);
+
+/// A name that is held until this is dropped.
+#[derive(Debug)]
+pub struct HeldName(Arc<Mutex<HashSet<String>>>, String);
+
+impl Names {
+    /// Takes a name, unless somebody has it.
+    pub fn take(&self, name: &str) -> Option<HeldName> {
+        self.0.lock().insert(name.to_owned()).then(|| HeldName(self.0.clone(), name.to_owned()))
+    }
+}
+
+impl Drop for HeldName {
+    fn drop(&mut self) {
+        self.0.lock().remove(&self.1);
+    }
 }
 
 /// A directory for this process alone, removed when dropped.

@@ -17,6 +17,7 @@
 //! it; `names` says how that ends. Real object stores limit metadata to some 2 KiB; this one doesn't.
 
 mod commit;
+mod drops;
 mod flat;
 mod history;
 mod local;
@@ -32,11 +33,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 
 use self::flat::{Condition, FlatSpace};
-use self::local::PrivateDir;
+use self::local::{Names, PrivateDir};
 use self::record::Record;
 use super::{
-    Abandoned, Backend, Capabilities, ChangeSink, Commit, Creator, DirEntry, Error, FileKind, FsStat, GenerationInfo,
-    Opened, Rename, Result, SetAttr, SetTime, Staged, StagingArea, Stat, Watch,
+    Abandoned, Backend, Capabilities, ChangeSink, Commit, Creator, DirEntry, Error, Exclusive, FileKind, FsStat,
+    GenerationInfo, Opened, Rename, Result, SetAttr, SetTime, Staged, StagingArea, Stat, Watch,
 };
 use crate::types::{Generation, Key, ObjectId, Precondition, Timestamp};
 
@@ -53,6 +54,7 @@ pub struct MemoryBackend {
     flat: FlatSpace,
     store_id: String,
     last_tick: AtomicI64,
+    exclusive: Names,
     staging: StagingArea,
     // After the staging area, which cleans up in it when dropped.
     _dir: PrivateDir,
@@ -72,6 +74,7 @@ impl MemoryBackend {
             flat: FlatSpace::default(),
             store_id: format!("{}{}", ObjectId::random(), ObjectId::random()),
             last_tick: AtomicI64::new(i64::MIN),
+            exclusive: Names::default(),
             staging: StagingArea::new(dir.path()),
             _dir: dir,
         };
@@ -175,7 +178,11 @@ impl Backend for MemoryBackend {
     }
 
     fn remove(&self, key: &Key, expect: &Precondition) -> Result<()> {
-        self.remove_name(key, expect)
+        self.remove_name(key, expect, true)
+    }
+
+    fn remove_unkept(&self, key: &Key, expect: &Precondition) -> Result<()> {
+        self.remove_name(key, expect, false)
     }
 
     fn remove_dir(&self, key: &Key) -> Result<()> {
@@ -294,8 +301,24 @@ impl Backend for MemoryBackend {
         self.open_numbered(key, generation)
     }
 
-    fn drop_generation(&self, key: &Key, generation: Generation) -> Result<()> {
-        self.drop_kept(key, generation)
+    fn history_members(&self, dir: &Key) -> Result<Vec<OsString>> {
+        self.members_with_history(dir)
+    }
+
+    fn generation_xattrs(&self, key: &Key, generation: Generation) -> Result<Vec<(OsString, Vec<u8>)>> {
+        self.xattrs_of(key, generation)
+    }
+
+    fn drop_generations(&self, key: &Key, which: &[GenerationInfo], gone: bool) -> Result<Vec<Result<u64>>> {
+        self.drop_from_history(key, which, gone)
+    }
+
+    fn forget_history(&self, key: &Key, which: &[GenerationInfo]) -> Result<()> {
+        self.forget_key(key, which)
+    }
+
+    fn try_exclusive(&self, name: &str) -> Result<Option<Exclusive>> {
+        Ok(self.exclusive.take(name).map(|held| Box::new(held) as Exclusive))
     }
 
     fn put_record(&self, path: &Key, bytes: &[u8]) -> Result<()> {

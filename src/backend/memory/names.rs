@@ -264,7 +264,7 @@ impl MemoryBackend {
     }
 
     /// Removes a name that is no directory.
-    pub(super) fn remove_name(&self, key: &Key, expect: &Precondition) -> Result<()> {
+    pub(super) fn remove_name(&self, key: &Key, expect: &Precondition, keep: bool) -> Result<()> {
         loop {
             let entry = self.find(key)?;
             if entry.is_dir() {
@@ -272,7 +272,7 @@ impl MemoryBackend {
             }
             check(key, expect, Some(&entry.record))?;
             let mut kept = Vec::new();
-            if entry.record.generation.is_some() {
+            if entry.record.generation.is_some() && (keep || !self.history(key)?.is_empty()) {
                 match self.keep(key, &entry, self.tick(), true) {
                     Ok(copy) => kept.push(copy),
                     Err(_) => continue,

@@ -37,6 +37,7 @@ impl Session {
             amend: self.published,
             merge: self.mergeable_base(),
             sum: self.sum.up_to(size),
+            keep: self.keeps(key),
         };
         let stat = match self.tail_from {
             Some(from) => {
@@ -97,7 +98,14 @@ impl Session {
         let opened = self.store.backend.open(key)?;
         let Some(staged) = self.staged.as_ref().filter(|_| opened.stat.id == id) else { return Ok(None) };
         let merge = Some(opened.stat.incarnation);
-        let commit = Commit { expect: opened.stat.precondition(), durable, amend: false, merge, sum: None };
+        let commit = Commit {
+            expect: opened.stat.precondition(),
+            durable,
+            amend: false,
+            merge,
+            sum: None,
+            keep: self.keeps(key),
+        };
         let stat = self.store.backend.append(key, staged, 0, &commit)?;
         self.base = Some(opened);
         self.merged = true;
@@ -194,7 +202,8 @@ impl Session {
     /// When the precondition doesn't hold or the medium fails; the bytes are then dropped, for the caller has them.
     pub(in crate::store) fn save(mut self, key: &Key) -> Result<Stat> {
         self.stage_whole()?;
-        let commit = Commit { expect: self.expect, durable: true, amend: false, merge: None, sum: None };
+        let commit =
+            Commit { expect: self.expect, durable: true, amend: false, merge: None, sum: None, keep: self.keeps(key) };
         let staged = self.staged.take().ok_or_else(|| self.broken())?;
         match self.store.backend.commit(key, staged, &commit, &self.creator) {
             Ok(stat) => Ok(stat),
@@ -237,6 +246,11 @@ impl Session {
         if let Err(error) = self.keep(key, Reason::Failed) {
             log::error!("{key}: what was written waits in the staging area for recovery: {error}");
         }
+    }
+
+    /// Whether what it replaces goes to the history.
+    fn keeps(&self, key: &Key) -> bool {
+        !self.store.is_ephemeral(key)
     }
 
     /// The error of a commit that would come too late now.

@@ -1,0 +1,166 @@
+//! The second phase: what was marked, and is still to go, is deleted.
+
+use super::super::conflicts::Reason;
+use super::super::pins::Protected;
+use super::super::{Resolution, Result, Store};
+use super::mark::{Mark, is_forgotten};
+use super::state::{Phase, State};
+use super::{Collected, Pace};
+use crate::backend::{self, GenerationInfo};
+use crate::types::{Key, Timestamp};
+
+/// So many generations are deleted at once, while pins and snapshots wait.
+const BATCH: usize = 512;
+
+impl Store {
+    pub(super) fn sweep(&self, state: &mut State, pace: &mut Pace<'_>, done: &mut Collected) -> Result<()> {
+        let now = self.now();
+        if state.phase != Phase::Sweeping {
+            state.phase = Phase::Sweeping;
+            state.write(self)?;
+        }
+        // What the dead have left becomes saves or conflicts, which age like others.
+        if let Err(error) = self.recover() {
+            log::warn!("what was interrupted waits for the next recovery: {error}");
+        }
+        for record in self.marks()? {
+            let mut batch: Vec<Mark> = Vec::new();
+            for mark in self.read_marks(&record)? {
+                batch.push(mark);
+                if batch.iter().map(|mark| mark.generations.len().max(1)).sum::<usize>() >= BATCH
+                    && !self.sweep_batch(&mut batch, pace, now, done)?
+                {
+                    return Ok(());
+                }
+            }
+            if !self.sweep_batch(&mut batch, pace, now, done)? {
+                return Ok(());
+            }
+            self.backend.remove_record(&record)?;
+        }
+        self.sweep_conflicts(pace, now, done)?;
+        *state = State { last: state.last.take(), ..State::default() };
+        state.write(self)
+    }
+
+    /// Empties `batch`. Returns whether to go on.
+    fn sweep_batch(
+        &self,
+        batch: &mut Vec<Mark>,
+        pace: &mut Pace<'_>,
+        now: Timestamp,
+        done: &mut Collected,
+    ) -> Result<bool> {
+        for mark in batch.drain(..) {
+            let Ok(key) = Key::unescape(&mark.key) else { continue };
+            while let Some(more) = self.sweep_key(&key, &mark, pace, now, done)? {
+                if !more {
+                    return Ok(false);
+                }
+            }
+        }
+        Ok(true)
+    }
+
+    /// Deletes some of a key's generations. `None`: that was all; else whether to go on.
+    fn sweep_key(
+        &self,
+        key: &Key,
+        mark: &Mark,
+        pace: &mut Pace<'_>,
+        now: Timestamp,
+        done: &mut Collected,
+    ) -> Result<Option<bool>> {
+        if !pace.next()? {
+            return Ok(Some(false));
+        }
+        // From here on nobody pins anything until the batch is done.
+        let _no_pins = self.hold_history()?;
+        self.check_switch()?;
+        let (config, protected) = (self.config()?, Protected::read(self)?);
+        let generations = self.backend.generations(key)?;
+        let (verdicts, current) = self.judge_key(key, &generations, &config.retention, &protected, now)?;
+        if mark.forget && !current && is_forgotten(&generations, now) {
+            match self.backend.forget_history(key, &generations) {
+                Ok(()) => done.forgotten += 1,
+                Err(error) => failed(key, &error, done),
+            }
+            return Ok(None);
+        }
+        let doomed: Vec<GenerationInfo> = generations
+            .iter()
+            .zip(&verdicts)
+            .filter(|(info, verdict)| verdict.drops() && mark.holds(info))
+            .map(|(info, _)| info.clone())
+            .collect();
+        let some = &doomed[..doomed.len().min(BATCH)];
+        if some.is_empty() {
+            return Ok(None);
+        }
+        let dropped = self.drop_some(key, some, !current, done)?;
+        // Where nothing could be dropped, trying again would be for ever.
+        Ok((dropped > 0 && doomed.len() > some.len()).then_some(true))
+    }
+
+    /// Deletes generations of a key, and counts. Returns how many are gone.
+    pub(super) fn drop_some(
+        &self,
+        key: &Key,
+        which: &[GenerationInfo],
+        gone: bool,
+        done: &mut Collected,
+    ) -> Result<u64> {
+        let results = match self.backend.drop_generations(key, which, gone) {
+            Ok(results) => results,
+            // Made again since, or locked by somebody who is stopped: it is judged anew at the next run.
+            Err(error @ (backend::Error::Exists(_) | backend::Error::Locked(_))) => {
+                log::info!("{key}: its history is left as it is: {error}");
+                return Ok(0);
+            }
+            Err(error) => return Err(error.into()),
+        };
+        let mut dropped = 0;
+        for result in results {
+            match result {
+                Ok(freed) => {
+                    dropped += 1;
+                    done.freed += freed;
+                }
+                // Somebody else has dropped it, or it went along with a rename.
+                Err(backend::Error::NoGeneration(..)) => {}
+                Err(error) => failed(key, &error, done),
+            }
+        }
+        done.dropped += dropped;
+        Ok(dropped)
+    }
+
+    fn sweep_conflicts(&self, pace: &mut Pace<'_>, now: Timestamp, done: &mut Collected) -> Result<()> {
+        let since = self.config()?.retention.conflicts_keep.before(now);
+        for conflict in self.conflicts()? {
+            // When a damaged one arose is not known.
+            if conflict.time >= since || conflict.reason == Reason::Damaged {
+                continue;
+            }
+            if !pace.next()? {
+                return Ok(());
+            }
+            match self.resolve_conflict(&conflict.id, &Resolution::Keep) {
+                Ok(_) => {
+                    done.conflicts += 1;
+                    done.freed += conflict.size;
+                }
+                Err(error) => {
+                    log::warn!("the conflict {} could not be deleted: {error}", conflict.id);
+                    done.errors += 1;
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+fn failed(key: &Key, error: &backend::Error, done: &mut Collected) {
+    log::warn!("{key}: a generation could not be deleted: {error}");
+    done.errors += 1;
+}
