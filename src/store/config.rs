@@ -36,7 +36,7 @@ pub const TEMPLATE: &str = r##"# The policy of this store. What is not said here
 #
 # [gc]
 # background = true
-# every = "6h"
+# every = "1h"
 # grace = "1h"
 # load = "20%"
 # min_free = "5%"

@@ -8,7 +8,7 @@
 use std::path::Path;
 
 use globset::{GlobBuilder, GlobMatcher};
-use serde::{Deserialize, Deserializer, Serialize};
+use serde::{Deserialize, Deserializer};
 
 use super::retention::{Keep, Policy};
 use crate::types::{Age, Key};
@@ -16,7 +16,7 @@ use crate::types::{Age, Key};
 /// Names of files that make no history: what editors and programs write beside the files that people mean.
 const EPHEMERAL: [&str; 9] = ["*~", ".*.sw?", "4913", ".#*", "#*#", "*.tmp", ".~lock.*#", "~$*", ".goutputstream-*"];
 /// How long what came to such a name by a rename is kept all the same.
-const EPHEMERAL_KEPT: Age = Age::from_days(1);
+const EPHEMERAL_KEPT: Age = Age::days(1);
 
 /// `[retention]`: what is kept of the history.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
@@ -84,8 +84,8 @@ impl Default for Retention {
     fn default() -> Self {
         Retention {
             keep: Keep::default(),
-            trash_keep: Age::from_days(30),
-            conflicts_keep: Age::from_days(90),
+            trash_keep: Age::days(30),
+            conflicts_keep: Age::days(90),
             ephemeral: EPHEMERAL.iter().filter_map(|text| Pattern::new(text).ok()).collect(),
             rule: Vec::new(),
             snapshots: Keep::default(),
@@ -95,21 +95,20 @@ impl Default for Retention {
 
 impl Default for Gc {
     fn default() -> Self {
-        Gc {
-            background: true,
-            every: Age::from_seconds(6 * 3_600),
-            grace: Age::from_seconds(3_600),
-            load: Percent(20),
-            min_free: Percent(5),
-        }
+        Gc { background: true, every: hours(1), grace: hours(1), load: Percent(20), min_free: Percent(5) }
     }
+}
+
+fn hours(number: u32) -> Age {
+    // A number and a unit always are a span of time.
+    format!("{number}h").parse().unwrap_or(Age::days(1))
 }
 
 /// What holds where the policy names no rule: a week of everything, then one a day, a week and a month.
 fn default_keep() -> Keep {
     Keep {
         keep_last: Some(10),
-        keep_within: Some(Age::from_days(7)),
+        keep_within: Some(Age::days(7)),
         keep_daily: Some(30),
         keep_weekly: Some(12),
         keep_monthly: Some(24),
@@ -207,12 +206,6 @@ impl<'de> Deserialize<'de> for Pattern {
     }
 }
 
-impl Serialize for Pattern {
-    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.serialize_str(&self.text)
-    }
-}
-
 impl Percent {
     /// In the hundred.
     pub fn get(self) -> u8 {
@@ -251,12 +244,12 @@ mod tests {
         );
         let keep = |text: &str| retention.policy(&key(text)).keep;
         assert_eq!(keep("Note/a"), Keep { keep_last: Some(3), ..Keep::default() });
-        assert_eq!(keep("Log/a"), Keep { keep_within: Some(Age::from_days(1)), ..Keep::default() });
+        assert_eq!(keep("Log/a"), Keep { keep_within: Some(Age::days(1)), ..Keep::default() });
         assert_eq!(keep("Log/x.iso"), Keep { keep_last: Some(1), ..Keep::default() });
         // It says nothing of what is kept, so that is as for all.
         assert_eq!(keep("Log/d/e/a.gz"), Keep { keep_last: Some(3), ..Keep::default() });
-        assert_eq!(retention.policy(&key("Log/d/e/a.gz")).trash, Age::from_seconds(3_600));
-        assert_eq!(retention.policy(&key("Note/a")).trash, Age::from_days(30));
+        assert_eq!(retention.policy(&key("Log/d/e/a.gz")).trash, hours(1));
+        assert_eq!(retention.policy(&key("Note/a")).trash, Age::days(30));
         assert_eq!(Retention::default().policy(&key("Note/a")).keep, default_keep());
     }
 

@@ -12,33 +12,25 @@ use crate::backend::{GenerationInfo, Kept};
 use crate::types::{Age, Generation, Timestamp};
 
 /// Rules that say what stays; what any of them keeps, stays. Times are UTC.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Keep {
     /// Everything.
-    #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub keep_all: bool,
     /// The last so many superseded generations, beside the current one.
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub keep_last: Option<u32>,
     /// Everything that was current at any time within this span before now. (Not: before the newest generation.
     /// An object that nobody has saved for a while must not lose its history by that.)
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub keep_within: Option<Age>,
     /// The newest of each of the last so many hours in which one was committed.
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub keep_hourly: Option<u32>,
     /// As `keep_hourly`, of days.
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub keep_daily: Option<u32>,
     /// As `keep_hourly`, of weeks (from Monday on).
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub keep_weekly: Option<u32>,
     /// As `keep_hourly`, of months.
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub keep_monthly: Option<u32>,
     /// As `keep_hourly`, of years.
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub keep_yearly: Option<u32>,
 }
 

@@ -31,7 +31,7 @@ fn saved(ages: &[i64]) -> Vec<GenerationInfo> {
 }
 
 fn policy(keep: Keep) -> Policy {
-    Policy { keep, trash: Age::from_days(30) }
+    Policy { keep, trash: Age::days(30) }
 }
 
 fn stays(infos: &[GenerationInfo], current: bool, keep: Keep) -> Vec<u64> {
@@ -47,8 +47,8 @@ fn each_rule_keeps_what_it_says() {
     assert_eq!(stays(&infos, true, Keep { keep_last: Some(2), ..none.clone() }), [7, 8]);
     assert_eq!(stays(&infos, true, Keep { keep_all: true, ..none.clone() }), [1, 2, 3, 4, 5, 6, 7, 8]);
     // 3 was current until three days ago, and 6 until an hour ago.
-    assert_eq!(stays(&infos, true, Keep { keep_within: Some(Age::from_days(4)), ..none.clone() }), [3, 4, 5, 6, 7, 8]);
-    assert_eq!(stays(&infos, true, Keep { keep_within: Some(Age::from_seconds(3_600)), ..none.clone() }), [6, 7, 8]);
+    assert_eq!(stays(&infos, true, Keep { keep_within: Some(Age::days(4)), ..none.clone() }), [3, 4, 5, 6, 7, 8]);
+    assert_eq!(stays(&infos, true, Keep { keep_within: "1h".parse().ok(), ..none.clone() }), [6, 7, 8]);
     // NOW is midnight: an hour and a minute before were yesterday, and 5 ten seconds before the day of 6.
     assert_eq!(stays(&infos, true, Keep { keep_daily: Some(3), ..none.clone() }), [5, 6, 8]);
     assert_eq!(stays(&infos, true, Keep { keep_yearly: Some(9), ..none.clone() }), [1, 8]);
@@ -108,7 +108,7 @@ fn trash_goes_as_a_whole_when_it_is_old() {
     assert_eq!(stays(&removed(31 * DAY), true, last.clone()), [2]);
     // Nobody has removed it, and yet it is gone.
     let vanished = saved(&[400 * DAY, 300 * DAY]);
-    let within = Keep { keep_within: Some(Age::from_seconds(1)), ..Keep::default() };
+    let within = Keep { keep_within: "1s".parse().ok(), ..Keep::default() };
     let mut old = vanished.clone();
     old[1].superseded = Some(at(NOW - 200 * DAY));
     assert_eq!(stays(&old, false, within), [2]);
@@ -151,13 +151,13 @@ prop_compose! {
 prop_compose! {
     fn keeps()(
         keep_last in prop::option::of(0u32..5),
-        within in prop::option::of(0u64..60),
+        within in prop::option::of(0u32..60),
         daily in prop::option::of(0u32..5),
         monthly in prop::option::of(0u32..5),
     ) -> Keep {
         Keep {
             keep_last,
-            keep_within: within.map(Age::from_days),
+            keep_within: within.map(Age::days),
             keep_daily: daily,
             keep_monthly: monthly,
             ..Keep::default()

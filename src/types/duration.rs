@@ -1,53 +1,53 @@
-//! Spans of time, as people write them into the policy and on the command line.
+//! Spans of time as people write them in a policy.
 
 use std::fmt;
 use std::str::FromStr;
 use std::time::Duration;
 
-use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use serde::{Deserialize, Deserializer, de};
 
 use super::Timestamp;
 
-/// A span of time such as `90d`: whole seconds. A day is 24 hours, a week 7 days, a year 365 days.
+const MINUTE: u64 = 60;
+const HOUR: u64 = 60 * MINUTE;
+const DAY: u64 = 24 * HOUR;
+const WEEK: u64 = 7 * DAY;
+const YEAR: u64 = 365 * DAY;
+
+/// How old something may be: whole seconds, written as `90d`, `12h`, `2w` or `1y 6d`. A day has 24 hours, a year
+/// 365 days.
 ///
 /// ```
 /// use sepia::Age;
-/// let age: Age = "36h".parse()?;
-/// assert_eq!((age.seconds(), age.to_string()), (129_600, "36h".to_owned()));
-/// assert_eq!("14d".parse::<Age>()?.to_string(), "2w");
-/// # Ok::<(), &'static str>(())
+/// let age: Age = "1d 12h".parse()?;
+/// assert_eq!(age.seconds(), 36 * 3600);
+/// assert_eq!(age.to_string(), "36h");
+/// assert!("90".parse::<Age>().is_err());
+/// # Ok::<(), sepia::AgeError>(())
 /// ```
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Age(u64);
 
-/// The units, from the greatest on, with their lengths in seconds.
-const UNITS: [(&str, u64); 6] =
-    [("y", 365 * 86_400), ("w", 7 * 86_400), ("d", 86_400), ("h", 3_600), ("m", 60), ("s", 1)];
+/// Why a text is no [`Age`].
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{0:?} is no span of time such as 90d, 12h, 2w or 1y")]
+pub struct AgeError(String);
 
 impl Age {
-    /// So many seconds.
-    pub const fn from_seconds(seconds: u64) -> Self {
-        Age(seconds)
-    }
-
     /// So many days.
-    pub const fn from_days(days: u64) -> Self {
-        Age(days * 86_400)
+    pub const fn days(days: u32) -> Self {
+        Age(days as u64 * DAY)
     }
 
-    /// Seconds.
-    pub const fn seconds(self) -> u64 {
+    /// Its length in seconds.
+    pub fn seconds(self) -> u64 {
         self.0
     }
 
-    /// Nanoseconds, as far as 64 bits go.
-    pub fn nanos(self) -> i64 {
-        i64::try_from(self.0).unwrap_or(i64::MAX).saturating_mul(1_000_000_000)
-    }
-
-    /// The point in time that lay so long before `now`.
+    /// The moment that was so long before `now`; the earliest there is when it is longer than that.
     pub fn before(self, now: Timestamp) -> Timestamp {
-        Timestamp::from_nanos(now.nanos().saturating_sub(self.nanos()))
+        let nanos = i64::try_from(self.0).unwrap_or(i64::MAX).saturating_mul(1_000_000_000);
+        Timestamp::from_nanos(now.nanos().saturating_sub(nanos))
     }
 }
 
@@ -57,38 +57,44 @@ impl From<Age> for Duration {
     }
 }
 
-impl fmt::Display for Age {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // Exactly, in the greatest unit in which it is a whole number. 0 is a whole number of them all.
-        let (name, length) = match self.0 {
-            0 => ("s", 1),
-            seconds => UNITS.into_iter().find(|(_, length)| seconds % length == 0).unwrap_or(("s", 1)),
-        };
-        write!(f, "{}{name}", self.0 / length)
-    }
-}
-
 impl FromStr for Age {
-    type Err = &'static str;
+    type Err = AgeError;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        let wrong = "a time is a whole number with its unit: 30s, 15m, 12h, 90d, 2w or 1y";
-        let digits = text.bytes().take_while(u8::is_ascii_digit).count();
-        let (number, unit) = text.split_at(digits);
-        let length = UNITS.into_iter().find(|(name, _)| *name == unit).ok_or(wrong)?.1;
-        number.parse::<u64>().ok().and_then(|number| number.checked_mul(length)).map(Age).ok_or(wrong)
+        let wrong = || AgeError(text.to_owned());
+        let span: jiff::Span = text.parse().map_err(|_| wrong())?;
+        // Months have no length, and nobody keeps anything for milliseconds.
+        let odd = span.get_months() != 0 || span.is_negative();
+        if odd || span.get_milliseconds() != 0 || span.get_microseconds() != 0 || span.get_nanoseconds() != 0 {
+            return Err(wrong());
+        }
+        let parts = [
+            (i64::from(span.get_years()), YEAR),
+            (i64::from(span.get_weeks()), WEEK),
+            (i64::from(span.get_days()), DAY),
+            (i64::from(span.get_hours()), HOUR),
+            (span.get_minutes(), MINUTE),
+            (span.get_seconds(), 1),
+        ];
+        // None of them is negative, and jiff bounds each so that the sum is far from the end of u64.
+        Ok(Age(parts.iter().map(|(count, unit)| count.unsigned_abs().saturating_mul(*unit)).sum()))
     }
 }
 
-impl Serialize for Age {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_str(self)
+impl fmt::Display for Age {
+    /// In the largest unit that it is a whole number of.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let units = [(YEAR, "y"), (WEEK, "w"), (DAY, "d"), (HOUR, "h"), (MINUTE, "m"), (1, "s")];
+        let (unit, name) =
+            units.into_iter().find(|(unit, _)| self.0 > 0 && self.0.is_multiple_of(*unit)).unwrap_or((1, "s"));
+        write!(f, "{}{name}", self.0 / unit)
     }
 }
 
 impl<'de> Deserialize<'de> for Age {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        String::deserialize(deserializer)?.parse().map_err(serde::de::Error::custom)
+        let text = String::deserialize(deserializer)?;
+        text.parse().map_err(de::Error::custom)
     }
 }
 
@@ -97,14 +103,30 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_written_is_read() {
-        for (text, seconds) in [("0s", 0), ("90d", 90 * 86_400), ("12h", 43_200), ("2w", 1_209_600), ("1y", 31_536_000)]
-        {
+    fn spans_as_people_write_them() {
+        for (text, seconds, shown) in [
+            ("90d", 90 * DAY, "90d"),
+            ("12h", 12 * HOUR, "12h"),
+            ("2w", 2 * WEEK, "2w"),
+            ("14 days", 2 * WEEK, "2w"),
+            ("1y", YEAR, "1y"),
+            ("1y 6d", YEAR + 6 * DAY, "53w"),
+            ("90m", 90 * MINUTE, "90m"),
+            ("0s", 0, "0s"),
+        ] {
             let age: Age = text.parse().unwrap();
-            assert_eq!((age.seconds(), age.to_string().as_str()), (seconds, text));
+            assert_eq!((age.seconds(), age.to_string().as_str()), (seconds, shown), "{text}");
+            assert_eq!(age.to_string().parse(), Ok(age));
         }
-        for text in ["", "d", "12", "1.5d", "-1d", "1 d", "1mo", "99999999999999999y"] {
-            assert!(text.parse::<Age>().is_err(), "{text}");
+        for wrong in ["", "90", "d", "-1d", "1d ago", "3mo", "5ms", "forever", "99999999999999999999y"] {
+            assert!(wrong.parse::<Age>().is_err(), "{wrong}");
         }
+    }
+
+    #[test]
+    fn reaches_back() {
+        let now = Timestamp::from_nanos(1_795_428_000_000_000_005);
+        assert_eq!(Age::days(1).before(now).nanos(), now.nanos() - 86_400_000_000_000);
+        assert!("19998y".parse::<Age>().unwrap().before(now).nanos() < 0, "further back than times go");
     }
 }

@@ -8,8 +8,9 @@ mod key;
 mod precondition;
 mod time;
 
-pub use duration::Age;
+pub use duration::{Age, AgeError};
 pub use generation::{Generation, ObjectId};
 pub use key::{Class, Key, KeyError, NAME_MAX, RESERVED_NAME};
+pub(crate) use key::{escape, unescape};
 pub use precondition::Precondition;
 pub use time::Timestamp;

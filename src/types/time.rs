@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::str::FromStr;
+use std::time::Duration;
 
 /// A point in time: nanoseconds since the Unix epoch, UTC.
 ///
@@ -59,8 +60,13 @@ impl Timestamp {
     }
 
     /// So much later.
-    pub fn after(self, age: super::Age) -> Self {
-        Timestamp(self.0.saturating_add(age.nanos()))
+    pub fn after(self, span: impl Into<Duration>) -> Self {
+        Timestamp(self.0.saturating_add(nanos(span.into())))
+    }
+
+    /// So much earlier.
+    pub fn before(self, span: impl Into<Duration>) -> Self {
+        Timestamp(self.0.saturating_sub(nanos(span.into())))
     }
 
     /// The year and the month (1 to 12) that it lies in.
@@ -74,6 +80,10 @@ impl Timestamp {
         let time = jiff::Timestamp::from_nanosecond(self.0.into()).unwrap_or(jiff::Timestamp::UNIX_EPOCH);
         jiff::tz::Offset::UTC.to_datetime(time)
     }
+}
+
+fn nanos(span: Duration) -> i64 {
+    i64::try_from(span.as_nanos()).unwrap_or(i64::MAX)
 }
 
 impl fmt::Display for Timestamp {

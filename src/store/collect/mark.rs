@@ -20,7 +20,7 @@ const PER_RECORD: usize = 4096;
 /// So many keys are looked at between two breaks.
 const BATCH: usize = 64;
 /// How long the numbers of a key are remembered at which nothing is any more.
-const NUMBERS_KEPT: Age = Age::from_days(365);
+const NUMBERS_KEPT: Age = Age::days(365);
 
 /// What is marked of one key.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

@@ -13,10 +13,10 @@ use super::super::{Error, Result, Store};
 use super::scan::Histories;
 use super::{Collected, Pace};
 use crate::backend::{GenerationInfo, Kept};
-use crate::types::{Age, Key, Timestamp};
+use crate::types::{Key, Timestamp};
 
 /// What was current within this time stays.
-const YOUNG: Age = Age::from_seconds(3_600);
+const YOUNG: Duration = Duration::from_secs(3_600);
 /// So many generations are looked at as candidates; if that is not enough, it is done again.
 const CANDIDATES: usize = 16 << 10;
 /// So many are deleted before the free space is looked at again.
@@ -127,7 +127,7 @@ impl Store {
     /// What may go, the least worth first.
     fn candidates(&self, pace: &mut Pace<'_>) -> Result<Vec<Candidate>> {
         let now = self.now();
-        let young = YOUNG.before(now);
+        let young = now.before(YOUNG);
         let (config, protected) = (self.config()?, Protected::read(self)?);
         // The greatest on top, to be replaced by a smaller one.
         let mut least: BinaryHeap<Candidate> = BinaryHeap::new();
