@@ -264,6 +264,7 @@ impl Backend for Between {
         fn create_special(key: &Key, kind: FileKind, mode: u32, rdev: u64, creator: &Creator) -> backend::Result<Stat>;
         fn reserve(key: &Key, mode: u32, creator: &Creator) -> backend::Result<Stat>;
         fn remove(key: &Key, expect: &Precondition) -> backend::Result<()>;
+        fn remove_unkept(key: &Key, expect: &Precondition) -> backend::Result<()>;
         fn remove_dir(key: &Key) -> backend::Result<()>;
         fn hold(key: &Key) -> backend::Result<Option<OwnedFd>>;
         fn sync_dir(dir: &Key) -> backend::Result<()>;
@@ -278,7 +279,11 @@ impl Backend for Between {
         fn generations(key: &Key) -> backend::Result<Vec<GenerationInfo>>;
         fn histories(dir: &Key) -> backend::Result<Vec<Key>>;
         fn open_generation(key: &Key, generation: Generation) -> backend::Result<Opened>;
-        fn drop_generation(key: &Key, generation: Generation) -> backend::Result<()>;
+        fn history_members(dir: &Key) -> backend::Result<Vec<OsString>>;
+        fn generation_xattrs(key: &Key, generation: Generation) -> backend::Result<Vec<(OsString, Vec<u8>)>>;
+        fn drop_generations(key: &Key, which: &[GenerationInfo], gone: bool) -> backend::Result<Vec<backend::Result<u64>>>;
+        fn forget_history(key: &Key, which: &[GenerationInfo]) -> backend::Result<()>;
+        fn try_exclusive(name: &str) -> backend::Result<Option<backend::Exclusive>>;
         fn put_record(path: &Key, bytes: &[u8]) -> backend::Result<()>;
         fn keep_staged(path: &Key, staged: Staged) -> Result<(), (backend::Error, Staged)>;
         fn open_record(path: &Key) -> backend::Result<File>;

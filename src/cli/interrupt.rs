@@ -36,6 +36,11 @@ impl Interrupt {
         Ok(Interrupt { came, wakes })
     }
 
+    /// Whether a signal came.
+    pub fn came(&self) -> bool {
+        self.came.load(Ordering::SeqCst) != 0
+    }
+
     /// Ends the process by the signal that came, if one did. To be called when nothing is left to clean up.
     pub fn end(&self) {
         if let Ok(signal @ 1..) = i32::try_from(self.came.load(Ordering::SeqCst)) {

@@ -10,6 +10,7 @@ mod completions;
 mod conflicts;
 mod diff;
 mod exit;
+mod gc;
 mod history;
 mod init;
 mod interrupt;
@@ -21,6 +22,7 @@ mod mount_options;
 mod mounts;
 mod mv;
 mod output;
+mod pin;
 mod process;
 mod progress;
 mod put;
@@ -32,6 +34,7 @@ mod stat;
 mod state;
 mod status;
 mod target;
+mod trash;
 pub mod umount;
 
 use std::ffi::{OsStr, OsString};
@@ -68,6 +71,9 @@ enum Command {
     Restore(restore::RestoreArgs),
     Conflicts(conflicts::ConflictsArgs),
     Recover(recover::RecoverArgs),
+    Trash(trash::TrashArgs),
+    Pin(pin::PinArgs),
+    Gc(gc::GcArgs),
     Completions(completions::CompletionsArgs),
     Man(man::ManArgs),
 }
@@ -126,6 +132,9 @@ fn run(Args { store, command }: Args) -> Result<(), Failure> {
         Command::Restore(args) => restore::run(&args, &store),
         Command::Conflicts(args) => conflicts::run(&args, &store),
         Command::Recover(args) => recover::run(&args, &store),
+        Command::Trash(args) => trash::run(&args, &store),
+        Command::Pin(args) => pin::run(&args, &store),
+        Command::Gc(args) => gc::run(&args, &store),
         Command::Completions(args) => completions::run(&args),
         Command::Man(args) => man::run(&args),
         Command::Mount(args) => mount::run(args),

@@ -27,6 +27,7 @@ struct JsonStatus {
     format: Option<u64>,
     users: Vec<Owner>,
     conflicts: usize,
+    collector: crate::store::collect::Status,
     size: u64,
     free: u64,
     available: u64,
@@ -43,6 +44,7 @@ pub fn run(args: &StatusArgs, store: &StoreArg) -> Result<(), Failure> {
         format: store.location().path().map(|_| FORMAT_VERSION.into()),
         users: store.users()?,
         conflicts: store.conflicts()?.len(),
+        collector: store.collector_status()?,
         size: bytes(space.blocks),
         free: bytes(space.blocks_free),
         available: bytes(space.blocks_available),
@@ -66,6 +68,8 @@ pub fn run(args: &StatusArgs, store: &StoreArg) -> Result<(), Failure> {
         0 => field("conflicts:", "none".to_owned(), Style::Plain),
         n => field("conflicts:", format!("{n}, list them with: sepia conflicts"), Style::Red),
     }
+    let (collector, style) = super::gc::status_text(&store)?;
+    field("history:", collector, style);
     if status.users.is_empty() {
         field("used by:", "nobody".to_owned(), Style::Plain);
     }

@@ -22,11 +22,13 @@ pub mod config;
 pub mod conflicts;
 mod error;
 mod object;
+pub mod orphans;
 pub mod pins;
 pub mod policy;
 pub mod recovery;
 pub mod retention;
 mod session;
+pub mod trash;
 mod url;
 
 use std::sync::Arc;

@@ -106,10 +106,12 @@ impl Store {
     /// # Errors
     /// [`backend::Error::NotFound`], [`backend::Error::Stale`], [`backend::Error::IsDirectory`].
     pub fn remove(&self, key: &Key, expect: Precondition) -> Result<()> {
-        Ok(match self.is_ephemeral(key) {
-            true => self.backend.remove_unkept(key, &expect)?,
-            false => self.backend.remove(key, &expect)?,
-        })
+        if self.is_ephemeral(key) {
+            self.backend.remove_unkept(key, &expect)?;
+        } else {
+            self.backend.remove(key, &expect)?;
+        }
+        Ok(())
     }
 
     /// Renames an object or a directory. What it replaces stays in the target's history.

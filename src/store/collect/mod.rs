@@ -22,6 +22,7 @@ use std::fmt;
 pub use mark::Judged;
 use pace::Pace;
 pub(super) use room::Vain;
+pub(super) use scan::Histories;
 pub use state::{LastRun, Phase, Status};
 
 use super::policy::Percent;
@@ -127,13 +128,10 @@ impl Store {
         let result = self.run_phases(how, &mut state, &mut pace, &mut done);
         done.stopped = pace.has_stopped();
         // How the run ended is told even if it can't be written down.
-        let result = result.and_then(|()| {
-            if state.phase == Phase::Marked {
-                done.due = state.marked_at.map(|at| Timestamp::from_nanos(at).after(config.gc.grace));
-                (done.marked, done.marked_bytes) = (state.marked, state.marked_bytes);
-            }
-            Ok(())
-        });
+        if result.is_ok() && state.phase == Phase::Marked {
+            done.due = state.marked_at.map(|at| Timestamp::from_nanos(at).after(config.gc.grace));
+            (done.marked, done.marked_bytes) = (state.marked, state.marked_bytes);
+        }
         state.ended(started, self.now(), &done, result.as_ref().err());
         let noted = state.write(self);
         result?;

@@ -36,7 +36,7 @@ impl<'a> Histories<'a> {
 
 impl Store {
     /// Whether there is a file at a key. What can't be looked at is an error, and not absent.
-    pub(super) fn is_there(&self, key: &Key) -> Result<bool> {
+    pub(in crate::store) fn is_there(&self, key: &Key) -> Result<bool> {
         use crate::backend::Error::{NotDirectory, NotFound};
         match self.backend.stat(key) {
             Ok(stat) => Ok(stat.kind == FileKind::File),

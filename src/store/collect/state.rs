@@ -160,10 +160,11 @@ impl Store {
     /// What the medium says.
     pub fn pause_collection(&self, until: Option<Timestamp>) -> Result<()> {
         let path = Key::parse(PAUSED)?;
-        Ok(match until {
+        match until {
             Some(until) => self.backend.put_record(&path, until.to_string().as_bytes())?,
             None => self.backend.remove_record(&path)?,
-        })
+        }
+        Ok(())
     }
 
     fn paused_until(&self) -> Result<Option<Timestamp>> {

@@ -103,7 +103,7 @@ impl Store {
     }
 
     /// Deletes generations of a key, and counts. Returns how many are gone.
-    pub(super) fn drop_some(
+    pub(in crate::store) fn drop_some(
         &self,
         key: &Key,
         which: &[GenerationInfo],

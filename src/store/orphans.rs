@@ -1,0 +1,402 @@
+//! Objects that nothing refers to.
+//!
+//! References are symbolic links in containers, at any depth, to objects: `Board/b1/tasks/0_t1 -> ../../../Task/t1`.
+//! From the objects of some classes, the roots, everything is reached that a link leads to, and from there on; cycles
+//! are no matter. What is not reached is an orphan. Nothing collects orphans by itself.
+//!
+//! Stores of the original Sepia library name the saves of `x` `x`, `x.1`, `x.2` and so on, side by side. These are one
+//! object here: what reaches one of them reaches all.
+
+use std::collections::{BTreeMap, HashSet};
+use std::io::{BufRead, BufReader};
+use std::os::unix::ffi::OsStrExt;
+
+use serde::{Deserialize, Serialize};
+
+use super::{Error, Result, Store};
+use crate::backend::{self, Creator, FileKind, SetAttr};
+use crate::types::{Class, Key, Precondition, escape, unescape};
+
+/// Where it is listed what containers were made of that were removed.
+const RECORDS: &str = "orphans";
+
+/// An object that no root reaches.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Orphan {
+    /// Its key.
+    pub key: Key,
+    /// It is a directory, which goes with all that is in it.
+    pub container: bool,
+    /// The state that was seen.
+    expect: Precondition,
+}
+
+/// What the roots reach, and what they don't.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Orphans {
+    /// By key.
+    pub orphans: Vec<Orphan>,
+    /// How many objects are reached, the roots included.
+    pub reached: usize,
+    /// Links in what is reached that lead to nothing.
+    pub dangling: Vec<Key>,
+}
+
+/// A directory or a link of a container that was removed, which a history can't hold.
+#[derive(Debug, Serialize, Deserialize)]
+struct Part {
+    key: String,
+    /// Of a directory: its permission bits.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    mode: Option<u32>,
+    /// Of a link: its target, escaped as a key is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    link: Option<String>,
+}
+
+impl Store {
+    /// The objects that are not reached from any object of the classes `roots`.
+    ///
+    /// # Errors
+    /// [`backend::Error::NotFound`] for a class that isn't there, [`backend::Error::Invalid`] when there is no root
+    /// at all: then everything would be an orphan. The first listing that fails.
+    pub fn orphans(&self, roots: &[Class]) -> Result<Orphans> {
+        // Objects of one family by class and name; each with its key and kind.
+        let mut objects: BTreeMap<Key, Vec<(Key, FileKind)>> = BTreeMap::new();
+        for class in self.backend.list(&Key::root())? {
+            if class.kind != FileKind::Directory || class.name.as_bytes().starts_with(b".") {
+                continue;
+            }
+            let class = Key::root().child(&class.name)?;
+            for entry in self.backend.list(&class)? {
+                if !entry.name.as_bytes().starts_with(b".") {
+                    let key = class.child(&entry.name)?;
+                    objects.entry(family_of(&key)?).or_default().push((key, entry.kind));
+                }
+            }
+        }
+        let mut found = Orphans::default();
+        let (mut reached, mut pending) = (HashSet::new(), Vec::new());
+        let mut reach = |family: &Key, pending: &mut Vec<Key>| {
+            if objects.contains_key(family) && reached.insert(family.clone()) {
+                pending.push(family.clone());
+            }
+        };
+        for class in roots {
+            let class = Key::root().child(class.as_os_str())?;
+            self.backend.stat(&class)?;
+            objects.keys().filter(|family| family.is_within(&class)).for_each(|family| reach(family, &mut pending));
+        }
+        if pending.is_empty() {
+            let why = "none of the root classes has an object, so everything would be an orphan";
+            return Err(backend::Error::Invalid(Key::root(), why).into());
+        }
+        while let Some(family) = pending.pop() {
+            for (key, kind) in &objects[&family] {
+                for (link, target) in self.links_in(key, *kind)? {
+                    let Some(target) = self.resolve(&link, &target)? else { continue };
+                    if target.parent().is_some_and(|above| above.is_root()) {
+                        // The whole class.
+                        let of_class = objects.keys().filter(|family| family.is_within(&target));
+                        of_class.for_each(|family| reach(family, &mut pending));
+                        continue;
+                    }
+                    let Some(object) = object_of(&target)? else { continue };
+                    let members = objects.get(&family_of(&object)?);
+                    if !members.is_some_and(|members| members.iter().any(|(key, _)| *key == object)) {
+                        found.dangling.push(link);
+                    }
+                    reach(&family_of(&object)?, &mut pending);
+                }
+            }
+        }
+        for (family, members) in &objects {
+            if reached.contains(family) {
+                found.reached += members.len();
+                continue;
+            }
+            for (key, kind) in members {
+                let expect = match self.backend.stat(key) {
+                    Ok(stat) if *kind == FileKind::File => stat.precondition(),
+                    Ok(_) => Precondition::Any,
+                    // Somebody has removed it meanwhile.
+                    Err(error) if error.is_not_found() => continue,
+                    Err(error) => return Err(error.into()),
+                };
+                found.orphans.push(Orphan { key: key.clone(), container: *kind == FileKind::Directory, expect });
+            }
+        }
+        found.orphans.sort_by(|a, b| a.key.cmp(&b.key));
+        found.dangling.sort();
+        Ok(found)
+    }
+
+    /// The links at or below an object, with their targets.
+    fn links_in(&self, object: &Key, kind: FileKind) -> Result<Vec<(Key, Vec<u8>)>> {
+        let mut links = Vec::new();
+        let mut pending = vec![(object.clone(), kind)];
+        while let Some((key, kind)) = pending.pop() {
+            match kind {
+                FileKind::Symlink => links.push((key.clone(), self.backend.read_link(&key)?)),
+                FileKind::Directory => {
+                    for entry in self.backend.list(&key)? {
+                        pending.push((key.child(&entry.name)?, entry.kind));
+                    }
+                }
+                _ => {}
+            }
+        }
+        Ok(links)
+    }
+
+    /// Where a link leads in this store, by its text alone; `None` for outside.
+    fn resolve(&self, link: &Key, target: &[u8]) -> Result<Option<Key>> {
+        let mut path: Vec<&[u8]> = Vec::new();
+        let mut target = target;
+        let above = link.parent().unwrap_or_else(Key::root);
+        if target.starts_with(b"/") {
+            let Some(root) = self.location.path().map(|path| path.as_os_str().as_bytes()) else { return Ok(None) };
+            let below = target.strip_prefix(root).filter(|rest| rest.is_empty() || rest.starts_with(b"/"));
+            let Some(below) = below else { return Ok(None) };
+            target = below;
+        } else {
+            path.extend(above.components().map(OsStrExt::as_bytes));
+        }
+        for name in target.split(|&byte| byte == b'/') {
+            match name {
+                b"" | b"." => {}
+                b".." if path.is_empty() => return Ok(None),
+                b".." => drop(path.pop()),
+                name => path.push(name),
+            }
+        }
+        // A name that is none, or Sepia's own, is of no object.
+        Ok(Key::parse(std::ffi::OsStr::from_bytes(&path.join(&b'/'))).ok().filter(|key| !key.is_root()))
+    }
+
+    /// Moves orphans to the trash: files as by any removal; of containers it is listed, too, which directories and
+    /// links they were made of, so that [`Store::untrash_below`] can bring them back. Returns the list's name.
+    ///
+    /// # Errors
+    /// [`Error::DeletionDisabled`]; what the medium says. What was removed before that is in the trash.
+    pub fn remove_orphans(&self, orphans: &[Orphan]) -> Result<Option<Key>> {
+        self.check_disabled()?;
+        let mut text = Vec::new();
+        for orphan in orphans {
+            self.list_parts(&orphan.key, &mut text)?;
+        }
+        let mut record = None;
+        if !text.is_empty() {
+            let path = Key::parse(format!("{RECORDS}/{}.jsonl", self.now()))?;
+            self.backend.put_record(&path, &text)?;
+            record = Some(path);
+        }
+        for orphan in orphans {
+            match self.remove_tree(&orphan.key, &orphan.expect) {
+                // Changed since it was looked at: somebody works with it.
+                Err(Error::Backend(error @ (backend::Error::Stale { .. } | backend::Error::NotEmpty(_)))) => {
+                    log::warn!("{}: is left where it is: {error}", orphan.key);
+                }
+                Err(Error::Backend(backend::Error::NotFound(_))) => {}
+                other => other?,
+            }
+        }
+        Ok(record)
+    }
+
+    fn list_parts(&self, key: &Key, text: &mut Vec<u8>) -> Result<()> {
+        let stat = match self.backend.stat(key) {
+            Err(error) if error.is_not_found() => return Ok(()),
+            other => other?,
+        };
+        let part = match stat.kind {
+            FileKind::Directory => Part { key: key.escaped(), mode: Some(stat.mode), link: None },
+            FileKind::Symlink => {
+                Part { key: key.escaped(), mode: None, link: Some(escape(&self.backend.read_link(key)?)) }
+            }
+            _ => return Ok(()),
+        };
+        serde_json::to_writer(&mut *text, &part).map_err(|error| bad(error.into()))?;
+        text.push(b'\n');
+        if stat.kind == FileKind::Directory {
+            for entry in self.backend.list(key)? {
+                self.list_parts(&key.child(&entry.name)?, text)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn remove_tree(&self, key: &Key, expect: &Precondition) -> Result<()> {
+        if self.backend.stat(key)?.kind != FileKind::Directory {
+            // Whatever its name: not even an ephemeral file goes for good by this.
+            return Ok(self.backend.remove(key, expect)?);
+        }
+        for entry in self.backend.list(key)? {
+            self.remove_tree(&key.child(&entry.name)?, &Precondition::Any)?;
+        }
+        Ok(self.backend.remove_dir(key)?)
+    }
+
+    /// Brings back all that was removed at or below `dir`: files from the trash, and what was listed of containers.
+    /// What is there is left alone. Returns the keys that came back.
+    ///
+    /// # Errors
+    /// [`Error::NotInTrash`] when there is nothing; what the medium says.
+    pub fn untrash_below(&self, dir: &Key) -> Result<Vec<Key>> {
+        let mut back = Vec::new();
+        for path in self.backend.list_records(&Key::parse(RECORDS)?)? {
+            for line in BufReader::new(self.backend.open_record(&path)?).lines() {
+                let Ok(part) = serde_json::from_str::<Part>(&line.map_err(bad)?) else { continue };
+                let Some(key) = Key::unescape(&part.key).ok().filter(|key| key.is_within(dir)) else { continue };
+                if self.bring_back(&key, &part)? {
+                    back.push(key);
+                }
+            }
+        }
+        for trashed in self.trash(dir)? {
+            match self.untrash(&trashed.key, None, &trashed.key) {
+                Ok(_) => back.push(trashed.key),
+                Err(Error::NotInTrash(_) | Error::Backend(backend::Error::Exists(_))) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        if back.is_empty() {
+            return Err(Error::NotInTrash(dir.clone()));
+        }
+        back.sort();
+        Ok(back)
+    }
+
+    fn bring_back(&self, key: &Key, part: &Part) -> Result<bool> {
+        if let Some(parent) = key.parent() {
+            self.create_dirs(&parent)?;
+        }
+        let creator = Creator::current();
+        let made = match (&part.link, part.mode) {
+            (Some(target), _) => self.backend.create_symlink(key, &unescape(target), &creator),
+            (None, Some(mode)) => self
+                .backend
+                .create_dir(key, mode, &Creator { umask: 0, ..creator })
+                .and_then(|_| self.backend.set_attr(key, &SetAttr { mode: Some(mode), ..SetAttr::default() })),
+            (None, None) => return Ok(false),
+        };
+        match made {
+            Ok(_) => Ok(true),
+            Err(backend::Error::Exists(_)) => Ok(false),
+            Err(error) => Err(error.into()),
+        }
+    }
+}
+
+/// The object that a path lies in: its first two names.
+fn object_of(key: &Key) -> Result<Option<Key>> {
+    let mut names = key.components();
+    match (names.next(), names.next()) {
+        (Some(class), Some(name)) => Ok(Some(Key::root().child(class)?.child(name)?)),
+        _ => Ok(None),
+    }
+}
+
+/// The object of which this is a save in the layout of the original library: the name without `.NUMBER` at its end.
+fn family_of(object: &Key) -> Result<Key> {
+    let (Some(class), Some(name)) = (object.parent(), object.name()) else { return Ok(object.clone()) };
+    let name = name.as_bytes();
+    let base = match name.iter().rposition(|&byte| byte == b'.') {
+        Some(dot @ 1..) if dot + 1 < name.len() && name[dot + 1..].iter().all(u8::is_ascii_digit) => &name[..dot],
+        _ => name,
+    };
+    // "..7" would leave a name that is none.
+    Ok(class.child(std::ffi::OsStr::from_bytes(base)).unwrap_or_else(|_| object.clone()))
+}
+
+fn bad(source: std::io::Error) -> Error {
+    Error::Records { what: "the list of what orphans were made of", source }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn store(files: &[&str], links: &[(&str, &str)]) -> Store {
+        let store = Store::open("memory:").unwrap();
+        for path in files {
+            store.put(&Key::parse(path).unwrap(), &mut path.as_bytes(), Precondition::Absent).unwrap();
+        }
+        for (path, target) in links {
+            let key = Key::parse(path).unwrap();
+            store.create_dirs(&key.parent().unwrap()).unwrap();
+            store.backend().create_symlink(&key, target.as_bytes(), &Creator::current()).unwrap();
+        }
+        store
+    }
+
+    fn class(name: &str) -> Class {
+        Key::parse(name).unwrap().class().unwrap()
+    }
+
+    fn orphans(store: &Store, roots: &[&str]) -> Vec<String> {
+        let roots: Vec<Class> = roots.iter().map(|name| class(name)).collect();
+        store.orphans(&roots).unwrap().orphans.iter().map(|orphan| orphan.key.to_string()).collect()
+    }
+
+    #[test]
+    fn what_links_reach_is_no_orphan() {
+        let store = store(
+            &["Board/b1/data.json", "Lane/l1/data.json", "Card/c1", "Card/c2", "Card/c3", "Card/lost", "Board/b2/x"],
+            &[
+                ("Board/b1/lanes/0_l1", "../../../Lane/l1"),
+                ("Lane/l1/deep/er/0_c1", "../../../../Card/c1"),
+                // A cycle, and a link that leads out of the store.
+                ("Lane/l1/board", "../../Board/b1"),
+                ("Lane/l1/out", "../../../../../etc/passwd"),
+                ("Lane/l1/gone", "../../Card/gone"),
+                ("Lane/l2/0_c2", "../../Card/c2"),
+                ("Card/alias", "c3"),
+                ("Lane/l1/alias", "../../Card/alias"),
+            ],
+        );
+        assert_eq!(orphans(&store, &["Board"]), ["Card/c2", "Card/lost", "Lane/l2"]);
+        assert_eq!(orphans(&store, &["Lane"]), ["Board/b2", "Card/lost"]);
+        assert_eq!(store.orphans(&[class("Board")]).unwrap().dangling, [Key::parse("Lane/l1/gone").unwrap()]);
+        assert!(store.orphans(&[class("None")]).is_err());
+        assert!(store.orphans(&[]).is_err());
+    }
+
+    #[test]
+    fn older_saves_of_the_original_library_stay_with_their_object() {
+        let store = store(
+            &[
+                "Shelf/s/data.json",
+                "Note/a",
+                "Note/a.1",
+                "Note/a.12",
+                "Note/b.7",
+                "Note/c",
+                "Note/c.x",
+                "Note/10.0.0.1",
+            ],
+            &[("Shelf/s/notes/0_a.1", "../../../Note/a.1"), ("Shelf/s/notes/1_b", "../../../Note/b")],
+        );
+        assert_eq!(orphans(&store, &["Shelf"]), ["Note/10.0.0.1", "Note/c", "Note/c.x"]);
+    }
+
+    #[test]
+    fn orphans_come_back_whole() {
+        let store = store(
+            &["Root/r", "Box/b/data.json", "Box/b/in/deep", "Box/x.tmp"],
+            &[("Box/b/in/0_r", "../../../Root/r"), ("Box/b/odd", "a b%\\\u{e9}")],
+        );
+        let found = store.orphans(&[class("Root")]).unwrap();
+        store.remove_orphans(&found.orphans).unwrap();
+        let dir = Key::parse("Box").unwrap();
+        assert!(store.list(&dir).unwrap().is_empty());
+        assert_eq!(store.trash(&dir).unwrap().len(), 3);
+        assert_eq!(store.untrash_below(&Key::parse("Box/b").unwrap()).unwrap().len(), 6);
+        let read_link = |path: &str| store.backend().read_link(&Key::parse(path).unwrap()).unwrap();
+        assert_eq!(read_link("Box/b/in/0_r"), b"../../../Root/r");
+        assert_eq!(read_link("Box/b/odd"), "a b%\\\u{e9}".as_bytes());
+        assert_eq!(store.get(&Key::parse("Box/b/in/deep").unwrap()).unwrap().stat.size, 13);
+        store.disable_deletion("for this test").unwrap();
+        assert!(matches!(store.remove_orphans(&found.orphans), Err(Error::DeletionDisabled(_))));
+    }
+}
