@@ -114,7 +114,7 @@ impl Backend for Faulty {
             return Ok(which.iter().map(|_| Err(broken(key))).collect());
         }
         if self.left.load(Ordering::SeqCst) < 0 {
-            self.count.fetch_add(which.len() as u64, Ordering::SeqCst);
+            self.step(key)?;
             return self.inner.drop_generations(key, which, gone);
         }
         // One at a time, so that the process can die between any two.

@@ -261,8 +261,8 @@ fn the_work_is_in_proportion_to_what_is_shown_or_removed() {
     println!("{} dropped in {took:?}, {asked} operations", done.dropped);
     assert_eq!(done.errors, 0);
     assert!(done.dropped >= 9_900 && done.dropped < 9_910);
-    // The double counts each deletion; beside these there is a handful for each batch.
-    assert!(asked < done.dropped + 1_000, "{asked} operations");
+    // A handful for each batch.
+    assert!(asked < 500, "{asked} operations");
     rig.faulty.count.store(0, SeqCst);
     rig.collect().unwrap();
     assert!(rig.faulty.count.load(SeqCst) < 100);

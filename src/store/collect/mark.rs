@@ -15,6 +15,8 @@ use super::state::{Phase, State};
 use crate::backend::{GenerationInfo, Kept};
 use crate::types::{Age, Generation, Key, Timestamp};
 
+/// Where the records of what is marked are.
+const MARKS: &str = "gc/marks";
 /// So many generations are marked in one record, and one key's at most more.
 const PER_RECORD: usize = 4096;
 /// So many keys are looked at between two breaks.
@@ -81,9 +83,7 @@ impl Store {
         let cutoff = self.now();
         *state = State { phase: Phase::Marking, cutoff: cutoff.nanos(), last: state.last.take(), ..State::default() };
         state.write(self)?;
-        for record in self.marks()? {
-            self.backend.remove_record(&record)?;
-        }
+        self.clear_marks()?;
         let (config, protected) = (self.config()?, Protected::read(self)?);
         let mut histories = Histories::below(self, &Key::root());
         let (mut records, mut text, mut in_record, mut looked_at) = (0, Vec::new(), 0, 0);
@@ -125,9 +125,17 @@ impl Store {
         state.write(self)
     }
 
+    /// Removes all that is marked, and what was being written when a collector died: nobody else collects now.
+    pub(super) fn clear_marks(&self) -> Result<()> {
+        for record in self.backend.list_records(&Key::parse(MARKS)?)? {
+            self.backend.remove_record(&record)?;
+        }
+        Ok(())
+    }
+
     /// The records of what is marked, in order.
     pub(super) fn marks(&self) -> Result<Vec<Key>> {
-        let mut records = self.backend.list_records(&Key::parse("gc/marks")?)?;
+        let mut records = self.backend.list_records(&Key::parse(MARKS)?)?;
         records.retain(|path| path.as_bytes().ends_with(b".jsonl"));
         records.sort();
         Ok(records)
@@ -149,7 +157,7 @@ pub(super) fn is_forgotten(generations: &[GenerationInfo], now: Timestamp) -> bo
 }
 
 fn record_path(number: usize) -> Result<Key> {
-    Ok(Key::parse(format!("gc/marks/{number:08}.jsonl"))?)
+    Ok(Key::parse(format!("{MARKS}/{number:08}.jsonl"))?)
 }
 
 fn bad(source: std::io::Error) -> Error {

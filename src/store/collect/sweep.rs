@@ -9,8 +9,9 @@ use super::{Collected, Pace};
 use crate::backend::{self, GenerationInfo};
 use crate::types::{Key, Timestamp};
 
-/// So many generations are deleted at once, while pins and snapshots wait.
-const BATCH: usize = 512;
+/// So many generations are deleted at once, while pins and snapshots wait: some 50 ms. Each batch lists the history that
+/// it thins, so that less would make a long one expensive.
+const BATCH: usize = 2048;
 
 impl Store {
     pub(super) fn sweep(&self, state: &mut State, pace: &mut Pace<'_>, done: &mut Collected) -> Result<()> {
@@ -39,6 +40,7 @@ impl Store {
             self.backend.remove_record(&record)?;
         }
         self.sweep_conflicts(pace, now, done)?;
+        self.clear_marks()?;
         *state = State { last: state.last.take(), ..State::default() };
         state.write(self)
     }
