@@ -14,7 +14,7 @@ use crate::store::orphans::Orphans;
 use crate::store::policy::Percent;
 use crate::store::retention::Verdict;
 use crate::store::{Collect, Collected, Store};
-use crate::types::{Age, Class, Generation, Timestamp};
+use crate::types::{Age, Generation, Key, Timestamp};
 
 /// Delete the history that the store's policy no longer keeps
 ///
@@ -47,7 +47,7 @@ pub struct GcArgs {
     /// Remove the objects that no root refers to, directly or through others; they can be brought back from the trash
     #[arg(long, requires = "root", conflicts_with_all = ["switch", "now"])]
     orphans: bool,
-    /// A class all of whose objects are roots; may be given several times
+    /// A class all of whose objects are roots, or one object; may be given several times
     #[arg(long, value_name = "CLASS", requires = "orphans")]
     root: Vec<OsString>,
     /// Print the result as JSON
@@ -153,7 +153,7 @@ fn dry_run(args: &GcArgs, store: &Store) -> Result<(), Failure> {
     let mut out = Output::new();
     let (mut going, mut bytes, mut staying, mut json) = (0, 0, 0, Vec::new());
     let mut failure = None;
-    store.judge_history(&crate::types::Key::root(), &mut |Judged { key, current, generations }| {
+    store.judge_history(&Key::root(), &mut |Judged { key, current, generations }| {
         let mut show = || -> Result<(), Failure> {
             if !args.json {
                 let state = if current { "" } else { " (nothing is there now)" };
@@ -197,7 +197,7 @@ fn dry_run(args: &GcArgs, store: &Store) -> Result<(), Failure> {
 }
 
 fn orphans(args: &GcArgs, store: &Store) -> Result<(), Failure> {
-    let roots: Vec<Class> = args.root.iter().map(class).collect::<Result<_, _>>()?;
+    let roots: Vec<Key> = args.root.iter().map(Key::parse).collect::<Result<_, _>>()?;
     let Orphans { orphans, reached, dangling } = store.orphans(&roots)?;
     let mut out = Output::new();
     if !args.dry_run {
@@ -210,7 +210,7 @@ fn orphans(args: &GcArgs, store: &Store) -> Result<(), Failure> {
         }
     }
     if args.json {
-        let keys = |keys: Vec<&crate::types::Key>| keys.into_iter().map(JsonKey::from).collect::<Vec<_>>();
+        let keys = |keys: Vec<&Key>| keys.into_iter().map(JsonKey::from).collect::<Vec<_>>();
         out.json(&serde_json::json!({
             "orphans": keys(orphans.iter().map(|orphan| &orphan.key).collect()),
             "dangling": keys(dangling.iter().collect()),
@@ -228,14 +228,6 @@ fn orphans(args: &GcArgs, store: &Store) -> Result<(), Failure> {
     let what = if args.dry_run { "would be removed" } else { "removed; bring them back with: sepia trash restore" };
     out.line(format!("{} {what}; {reached} are reached", count(orphans.len(), "orphan", "orphans")))?;
     out.finish()
-}
-
-fn class(name: &OsString) -> Result<Class, Failure> {
-    let key = crate::types::Key::parse(name)?;
-    match (key.class(), key.components().count()) {
-        (Some(class), 1) => Ok(class),
-        _ => Err(Failure::usage(format!("{key}: a class is a name at the root of the store, such as Note"))),
-    }
 }
 
 /// The collector in one line, for `sepia status`.

@@ -5,9 +5,11 @@
 //! are no matter. What is not reached is an orphan. Nothing collects orphans by itself.
 //!
 //! Stores of the original Sepia library name the saves of `x` `x`, `x.1`, `x.2` and so on, side by side. These are one
-//! object here: what reaches one of them reaches all.
+//! object here: what reaches one of them reaches all. It also copies containers into each other, as directories like
+//! `children/0000_d2`. That says no class, so it reaches the containers of that name in all classes.
 
 use std::collections::{BTreeMap, HashSet};
+use std::ffi::{OsStr, OsString};
 use std::io::{BufRead, BufReader};
 use std::os::unix::ffi::OsStrExt;
 
@@ -15,7 +17,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{Error, Result, Store};
 use crate::backend::{self, Creator, FileKind, SetAttr};
-use crate::types::{Class, Key, Precondition, escape, unescape};
+use crate::types::{Key, Precondition, escape, unescape};
 
 /// Where it is listed what containers were made of that were removed.
 const RECORDS: &str = "orphans";
@@ -42,6 +44,15 @@ pub struct Orphans {
     pub dangling: Vec<Key>,
 }
 
+/// What an object refers to.
+#[derive(Debug, Default)]
+struct Parts {
+    /// The links at or below it, with their targets.
+    links: Vec<(Key, Vec<u8>)>,
+    /// The names of the containers that are copied into it.
+    copies: HashSet<OsString>,
+}
+
 /// A directory or a link of a container that was removed, which a history can't hold.
 #[derive(Debug, Serialize, Deserialize)]
 struct Part {
@@ -55,12 +66,12 @@ struct Part {
 }
 
 impl Store {
-    /// The objects that are not reached from any object of the classes `roots`.
+    /// The objects that are not reached from any of the `roots`: classes, with all their objects, and single objects.
     ///
     /// # Errors
-    /// [`backend::Error::NotFound`] for a class that isn't there, [`backend::Error::Invalid`] when there is no root
+    /// [`backend::Error::NotFound`] for a root that isn't there, [`backend::Error::Invalid`] when there is no root
     /// at all: then everything would be an orphan. The first listing that fails.
-    pub fn orphans(&self, roots: &[Class]) -> Result<Orphans> {
+    pub fn orphans(&self, roots: &[Key]) -> Result<Orphans> {
         // Objects of one family by class and name; each with its key and kind.
         let mut objects: BTreeMap<Key, Vec<(Key, FileKind)>> = BTreeMap::new();
         for class in self.backend.list(&Key::root())? {
@@ -82,18 +93,27 @@ impl Store {
                 pending.push(family.clone());
             }
         };
-        for class in roots {
-            let class = Key::root().child(class.as_os_str())?;
-            self.backend.stat(&class)?;
-            objects.keys().filter(|family| family.is_within(&class)).for_each(|family| reach(family, &mut pending));
+        for root in roots {
+            self.backend.stat(root)?;
+            let family = family_of(root)?;
+            let of_root = objects.keys().filter(|known| **known == family || known.is_within(root));
+            of_root.for_each(|family| reach(family, &mut pending));
         }
         if pending.is_empty() {
-            let why = "none of the root classes has an object, so everything would be an orphan";
+            let why = "none of the roots has an object, so everything would be an orphan";
             return Err(backend::Error::Invalid(Key::root(), why).into());
         }
         while let Some(family) = pending.pop() {
             for (key, kind) in &objects[&family] {
-                for (link, target) in self.links_in(key, *kind)? {
+                let Parts { links, copies } = self.parts_of(key, *kind)?;
+                if !copies.is_empty() {
+                    let is_copied = |(key, kind): &(Key, FileKind)| {
+                        *kind == FileKind::Directory && key.name().is_some_and(|name| copies.contains(name))
+                    };
+                    let originals = objects.iter().filter(|(_, members)| members.iter().any(is_copied));
+                    originals.for_each(|(family, _)| reach(family, &mut pending));
+                }
+                for (link, target) in links {
                     let Some(target) = self.resolve(&link, &target)? else { continue };
                     if target.parent().is_some_and(|above| above.is_root()) {
                         // The whole class.
@@ -131,22 +151,24 @@ impl Store {
         Ok(found)
     }
 
-    /// The links at or below an object, with their targets.
-    fn links_in(&self, object: &Key, kind: FileKind) -> Result<Vec<(Key, Vec<u8>)>> {
-        let mut links = Vec::new();
+    fn parts_of(&self, object: &Key, kind: FileKind) -> Result<Parts> {
+        let mut parts = Parts::default();
         let mut pending = vec![(object.clone(), kind)];
         while let Some((key, kind)) = pending.pop() {
             match kind {
-                FileKind::Symlink => links.push((key.clone(), self.backend.read_link(&key)?)),
+                FileKind::Symlink => parts.links.push((key.clone(), self.backend.read_link(&key)?)),
                 FileKind::Directory => {
                     for entry in self.backend.list(&key)? {
+                        if entry.kind == FileKind::Directory {
+                            parts.copies.extend(copied(&entry.name));
+                        }
                         pending.push((key.child(&entry.name)?, entry.kind));
                     }
                 }
                 _ => {}
             }
         }
-        Ok(links)
+        Ok(parts)
     }
 
     /// Where a link leads in this store, by its text alone; `None` for outside.
@@ -171,7 +193,7 @@ impl Store {
             }
         }
         // A name that is none, or Sepia's own, is of no object.
-        Ok(Key::parse(std::ffi::OsStr::from_bytes(&path.join(&b'/'))).ok().filter(|key| !key.is_root()))
+        Ok(Key::parse(OsStr::from_bytes(&path.join(&b'/'))).ok().filter(|key| !key.is_root()))
     }
 
     /// Moves orphans to the trash: files as by any removal; of containers it is listed, too, which directories and
@@ -288,6 +310,14 @@ impl Store {
     }
 }
 
+/// The name of the container of which a directory in another one is a copy: what is behind `NUMBER_`.
+fn copied(name: &OsStr) -> Option<OsString> {
+    let name = name.as_bytes();
+    let digits = name.iter().take_while(|byte| byte.is_ascii_digit()).count();
+    let rest = name[digits..].strip_prefix(b"_").filter(|rest| digits > 0 && !rest.is_empty())?;
+    Some(OsStr::from_bytes(rest).to_owned())
+}
+
 /// The object that a path lies in: its first two names.
 fn object_of(key: &Key) -> Result<Option<Key>> {
     let mut names = key.components();
@@ -306,7 +336,7 @@ fn family_of(object: &Key) -> Result<Key> {
         _ => name,
     };
     // "..7" would leave a name that is none.
-    Ok(class.child(std::ffi::OsStr::from_bytes(base)).unwrap_or_else(|_| object.clone()))
+    Ok(class.child(OsStr::from_bytes(base)).unwrap_or_else(|_| object.clone()))
 }
 
 fn bad(source: std::io::Error) -> Error {
@@ -316,6 +346,10 @@ fn bad(source: std::io::Error) -> Error {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn key(path: &str) -> Key {
+        Key::parse(path).unwrap()
+    }
 
     fn store(files: &[&str], links: &[(&str, &str)]) -> Store {
         let store = Store::open("memory:").unwrap();
@@ -330,12 +364,8 @@ mod tests {
         store
     }
 
-    fn class(name: &str) -> Class {
-        Key::parse(name).unwrap().class().unwrap()
-    }
-
     fn orphans(store: &Store, roots: &[&str]) -> Vec<String> {
-        let roots: Vec<Class> = roots.iter().map(|name| class(name)).collect();
+        let roots: Vec<Key> = roots.iter().map(|name| key(name)).collect();
         store.orphans(&roots).unwrap().orphans.iter().map(|orphan| orphan.key.to_string()).collect()
     }
 
@@ -357,8 +387,9 @@ mod tests {
         );
         assert_eq!(orphans(&store, &["Board"]), ["Card/c2", "Card/lost", "Lane/l2"]);
         assert_eq!(orphans(&store, &["Lane"]), ["Board/b2", "Card/lost"]);
-        assert_eq!(store.orphans(&[class("Board")]).unwrap().dangling, [Key::parse("Lane/l1/gone").unwrap()]);
-        assert!(store.orphans(&[class("None")]).is_err());
+        assert_eq!(orphans(&store, &["Board/b2", "Card/c2"])[..2], ["Board/b1", "Card/alias"]);
+        assert_eq!(store.orphans(&[key("Board")]).unwrap().dangling, [Key::parse("Lane/l1/gone").unwrap()]);
+        assert!(store.orphans(&[key("None")]).is_err());
         assert!(store.orphans(&[]).is_err());
     }
 
@@ -378,6 +409,19 @@ mod tests {
             &[("Shelf/s/notes/0_a.1", "../../../Note/a.1"), ("Shelf/s/notes/1_b", "../../../Note/b")],
         );
         assert_eq!(orphans(&store, &["Shelf"]), ["Note/10.0.0.1", "Note/c", "Note/c.x"]);
+        let copies = self::store(
+            &[
+                "Dir/d1/children/0000_d2/children/0000_d3/x",
+                "Dir/d2/x",
+                "Dir/d3/x",
+                "Dir/d4/x",
+                "Dir/d2b",
+                "Other/d2/x",
+            ],
+            &[],
+        );
+        assert_eq!(orphans(&copies, &["Dir/d1"]), ["Dir/d2b", "Dir/d4"]);
+        assert_eq!(orphans(&store, &["Note/a.12"])[..2], ["Note/10.0.0.1", "Note/b.7"]);
     }
 
     #[test]
@@ -386,7 +430,7 @@ mod tests {
             &["Root/r", "Box/b/data.json", "Box/b/in/deep", "Box/x.tmp"],
             &[("Box/b/in/0_r", "../../../Root/r"), ("Box/b/odd", "a b%\\\u{e9}")],
         );
-        let found = store.orphans(&[class("Root")]).unwrap();
+        let found = store.orphans(&[key("Root")]).unwrap();
         store.remove_orphans(&found.orphans).unwrap();
         let dir = Key::parse("Box").unwrap();
         assert!(store.list(&dir).unwrap().is_empty());

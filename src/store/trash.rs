@@ -4,7 +4,7 @@ use rustix::fs::XattrFlags;
 
 use super::collect::{Collected, Histories};
 use super::pins::Protected;
-use super::retention::{Keep, Policy, judge};
+use super::retention::{Cause, Keep, Policy, Verdict, judge};
 use super::{Error, Result, Session, SessionOptions, Store};
 use crate::backend::{self, Creator, FileKind, GenerationInfo, Kept, SetAttr, SetTime, Stat};
 use crate::types::{Age, Generation, Key, Precondition, Timestamp};
@@ -138,7 +138,9 @@ impl Store {
             }
             let held = Protected::read(self)?.of(&trashed.key, &generations);
             let verdicts = judge(&generations, false, &policy, &held, self.now());
-            let doomed = generations.iter().zip(&verdicts).filter(|(_, verdict)| verdict.drops());
+            // What is not that old keeps its whole history.
+            let expired = Verdict::Drop(Cause::TrashExpired);
+            let doomed = generations.iter().zip(&verdicts).filter(|(_, verdict)| **verdict == expired);
             let doomed: Vec<_> = doomed.map(|(info, _)| info.clone()).collect();
             self.drop_some(&trashed.key, &doomed, true, &mut done)?;
         }

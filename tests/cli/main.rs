@@ -2,6 +2,7 @@
 
 mod mounted;
 mod objects;
+mod retention;
 mod sandbox;
 mod surface;
 mod trouble;

@@ -49,10 +49,14 @@ fn put_cat_and_history_of_an_object() {
 #[test]
 fn put_obeys_its_precondition() {
     let sandbox = Sandbox::new();
-    let put = |args: &[&str]| sandbox.run_in(&sandbox.store, &[&["put", "Note/n"], args].concat(), b"x");
+    let put_bytes =
+        |args: &[&str], bytes: &[u8]| sandbox.run_in(&sandbox.store, &[&["put", "Note/n"], args].concat(), bytes);
+    let put = |args: &[&str]| put_bytes(args, b"x");
     put(&["--if-absent"]).ok();
     put(&["--if-absent"]).fails(4, "Note/n");
+    // The same bytes are no other generation.
     put(&["--if-generation", "1"]).ok();
+    put_bytes(&["--if-generation", "1"], b"y").ok();
     put(&["--if-generation", "1"]).fails(4, "its current generation is 2; nothing was changed");
     put(&["--if-generation", "1", "--if-absent"]).fails(2, "cannot be used with");
     assert_eq!(get(&sandbox.run(&["history", "store/Note/n", "--json"]).json(), "/current"), 2);
@@ -180,7 +184,9 @@ fn diff_shows_text_and_sums_up_the_rest() {
     sandbox.put("Note/n", b"a\nb\nc\n");
     sandbox.run(&["diff", "store/Note/n"]).fails(3, "only generation 1");
     sandbox.put("Note/n", b"a\nB\nc\n");
-    sandbox.put("Note/n", b"a\nB\nc\n");
+    // Saving the same bytes again would make no generation.
+    sandbox.put("Note/m", b"a\nB\nc\n");
+    sandbox.run(&["mv", "store/Note/m", "store/Note/n"]).ok();
     let diff = sandbox.run(&["diff", "store/Note/n", "1"]).ok();
     let lines: Vec<_> = diff.text().lines().collect();
     assert!(lines[0].starts_with("--- Note/n (generation 1, "), "{lines:?}");
