@@ -167,3 +167,35 @@ fn as_root_no_room_for_names_loses_nothing_and_goes_on() {
     }
     small.mount.unmount();
 }
+
+/// Older history than an hour makes room for what is being written; the rest stays, and so does what is current.
+#[test]
+fn as_root_a_full_disk_gives_up_old_history_first() {
+    let small = small();
+    let path = small.mount.join("Note/n");
+    for seq in 1..=6 {
+        fs::write(&path, record(seq, 2 << 20)).unwrap();
+    }
+    // As if all but the last two had been superseded long ago.
+    let history = small.store.path().join(".sepia/generations/Note/n");
+    for entry in fs::read_dir(&history).unwrap() {
+        let name = entry.unwrap().file_name().into_string().unwrap();
+        let number: u64 = name.split_once('@').unwrap().0.parse().unwrap();
+        if number < 5 {
+            let old = format!("{number}@20200101T00000{number}.000000000Z-20200101T00000{}.000000000Z", number + 1);
+            fs::rename(history.join(&name), history.join(old)).unwrap();
+        }
+    }
+    let ballast = fill(small.disk.path(), 0);
+    let file = OpenOptions::new().write(true).create(true).truncate(true).open(small.mount.join("Note/new")).unwrap();
+    save(file, &record(1, 3 << 20)).unwrap();
+    assert_holds(&small, "Note/new", 1);
+    assert_holds(&small, "Note/n", 6);
+    assert_eq!(small.store.cat("Note/n", Some(5)), record(5, 2 << 20));
+    // What may not go doesn't, though the next write fails for it.
+    let file = OpenOptions::new().write(true).create(true).truncate(true).open(small.mount.join("Note/more")).unwrap();
+    assert_no_space(save(file, &record(1, 24 << 20)));
+    assert_eq!(small.store.cat("Note/n", Some(5)), record(5, 2 << 20));
+    fs::remove_file(ballast).unwrap();
+    small.mount.unmount();
+}

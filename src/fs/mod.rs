@@ -8,6 +8,7 @@
 //! one inode's `open_node::OpenNode`, then `nodes` or `handles`, which are never held over a call to the store.
 
 mod attr;
+mod collector;
 mod dirs;
 mod errno;
 mod expect;
@@ -58,6 +59,7 @@ pub struct Fs {
     /// Other mounts of this store are alive: the kernel must ask each time.
     has_peers: AtomicBool,
     watching: watch::Watching,
+    background: Arc<collector::Background>,
 }
 
 impl Fs {
@@ -75,6 +77,7 @@ impl Fs {
             publications: Arc::default(),
             has_peers: AtomicBool::new(false),
             watching: watch::Watching::default(),
+            background: Arc::default(),
         };
         if fs.look_for_peers() {
             // They may have told their kernels to believe names for a while longer.
@@ -85,6 +88,7 @@ impl Fs {
 
     /// Publishes what open sessions have written, or sets it aside: the mount ends.
     pub fn shutdown(&self) {
+        self.background.end();
         self.watching.stop();
         let handles: Vec<_> = self.handles.lock().values().cloned().collect();
         for handle in handles {

@@ -104,10 +104,12 @@ pub struct FsOptions {
     pub read_only: bool,
     /// How long the kernel may use names and attributes without asking, while this is the only mount of the store.
     pub ttl: Duration,
+    /// How often to look whether history is to be collected.
+    pub collect_every: Duration,
 }
 
 impl Default for FsOptions {
     fn default() -> Self {
-        FsOptions { read_only: false, ttl: Duration::from_secs(1) }
+        FsOptions { read_only: false, ttl: Duration::from_secs(1), collect_every: Duration::from_secs(60) }
     }
 }

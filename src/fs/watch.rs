@@ -81,6 +81,7 @@ impl Fs {
             Ok(None) => {}
             Err(error) => log::warn!("changes from outside are seen up to a second late: {error}"),
         }
+        self.start_collector();
         if self.store.backend().capabilities().persistent {
             let fs = Arc::downgrade(self);
             let watcher = move || {

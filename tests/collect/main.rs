@@ -7,6 +7,7 @@ mod faulty;
 mod history;
 mod processes;
 mod promises;
+mod saves;
 
 use std::collections::BTreeMap;
 use std::os::unix::fs::FileExt;

@@ -9,6 +9,8 @@
 //! or set aside as a conflict. Nothing that was written is ever dropped, but by [`Session::discard`].
 
 mod publish;
+mod room;
+mod same;
 
 use std::fs::File;
 use std::io;
@@ -296,9 +298,7 @@ impl Session {
             return Ok(());
         }
         let (start, end) = (offset, offset + data.len() as u64);
-        let result = self
-            .stage_from(offset)
-            .and_then(|()| self.staged_file()?.write_all_at(data, offset).map_err(|e| self.io("write", e)));
+        let result = self.stage_with_room(data, offset);
         self.sum.written(offset, data);
         match (&result, &mut self.failed) {
             (Err(error), failed) => {

@@ -31,6 +31,9 @@ impl Session {
         // What was synced must not be replaced by what isn't.
         let durable = durable || (self.published && self.synced && self.tail_from.is_none());
         let size = self.size().map_err(|e| self.io("find the end", e))?;
+        if let Some(current) = self.same_as_current(key, size)? {
+            return self.publish_same(key, current, durable).map(Some);
+        }
         let commit = Commit {
             expect: self.expect,
             durable,
@@ -42,7 +45,12 @@ impl Session {
         let stat = match self.tail_from {
             Some(from) => {
                 let staged = self.staged.as_ref().ok_or_else(|| self.broken())?;
-                match self.store.backend.append(key, staged, from, &commit) {
+                let append = || self.store.backend.append(key, staged, from, &commit);
+                let appended = match append() {
+                    Err(error) if self.store.makes_room(&error, size.saturating_sub(from)) => append(),
+                    other => other,
+                };
+                match appended {
                     Ok(stat) => {
                         self.merged = stat.size != size;
                         stat
@@ -56,7 +64,13 @@ impl Session {
                 }
                 let staged = self.staged.take().ok_or_else(|| self.broken())?;
                 let file = staged.file().clone();
-                match self.store.backend.commit(key, staged, &commit, &self.creator) {
+                let committed = match self.store.backend.commit(key, staged, &commit, &self.creator) {
+                    Err((error, staged)) if self.store.makes_room(&error, size) => {
+                        self.store.backend.commit(key, staged, &commit, &self.creator)
+                    }
+                    other => other,
+                };
+                match committed {
                     Ok(stat) => {
                         self.base = Some(Opened { file, stat: stat.clone() });
                         stat
@@ -113,7 +127,7 @@ impl Session {
     }
 
     /// Nothing was written. A file that was made and never written to has no generation: nothing was saved.
-    fn publish_clean(&mut self, key: &Key, durable: bool) -> Result<Option<Stat>> {
+    pub(super) fn publish_clean(&self, key: &Key, durable: bool) -> Result<Option<Stat>> {
         if durable {
             match self.store.backend.open(key) {
                 Ok(opened) => {
@@ -202,6 +216,18 @@ impl Session {
     /// When the precondition doesn't hold or the medium fails; the bytes are then dropped, for the caller has them.
     pub(in crate::store) fn save(mut self, key: &Key) -> Result<Stat> {
         self.stage_whole()?;
+        let size = self.size().map_err(|e| self.io("find the end", e))?;
+        match self.save_same(key, size) {
+            Ok(None) => {}
+            Ok(Some(stat)) => {
+                self.discard();
+                return Ok(stat);
+            }
+            Err(error) => {
+                self.discard();
+                return Err(error);
+            }
+        }
         let commit =
             Commit { expect: self.expect, durable: true, amend: false, merge: None, sum: None, keep: self.keeps(key) };
         let staged = self.staged.take().ok_or_else(|| self.broken())?;

@@ -1,0 +1,91 @@
+//! The collector of a mount: when to ask the store to collect. What is done then, the store decides.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Weak};
+use std::time::{Duration, Instant};
+
+use parking_lot::Mutex;
+
+use super::Fs;
+use crate::store::{Collected, Error, Store};
+
+/// When there was nothing that could go though space is short, so long nobody looks again.
+const IN_VAIN: Duration = Duration::from_secs(600);
+/// Sleeps are cut into pieces of this length, so that the thread ends soon after the mount.
+const NAP: Duration = Duration::from_millis(500);
+/// How long the end of a mount waits for a run to stop: it does between two batches.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// What the mount and its collector know of each other.
+#[derive(Debug, Default)]
+pub struct Background {
+    ended: AtomicBool,
+    /// Held during a run. The store is in use as long.
+    busy: Mutex<()>,
+}
+
+impl Background {
+    /// The mount ends: a run that is under way stops, and none begins.
+    pub fn end(&self) {
+        self.ended.store(true, Ordering::Relaxed);
+        if self.busy.try_lock_for(PATIENCE).is_none() {
+            log::warn!("the collector is still busy; what it has begun, the next one goes on with");
+        }
+    }
+
+    fn has_ended(&self) -> bool {
+        self.ended.load(Ordering::Relaxed)
+    }
+}
+
+impl Fs {
+    /// Starts to look now and then whether something is to be collected.
+    pub(super) fn start_collector(self: &Arc<Self>) {
+        let (fs, background, every) = (Arc::downgrade(self), self.background.clone(), self.options.collect_every);
+        let collector = move || {
+            let mut in_vain: Option<Instant> = None;
+            loop {
+                let until = Instant::now() + every;
+                while Instant::now() < until && !background.has_ended() {
+                    std::thread::sleep(NAP.min(every));
+                }
+                let _busy = background.busy.lock();
+                if background.has_ended() {
+                    return;
+                }
+                let Some(store) = Weak::upgrade(&fs).map(|fs| fs.store.clone()) else { return };
+                let stop = || background.has_ended();
+                if in_vain.is_none_or(|since| since.elapsed() > IN_VAIN) {
+                    in_vain = keep_room(&store, &stop).then(Instant::now);
+                }
+                match store.collect_if_due(&stop) {
+                    Ok(Some(Collected { dropped, freed, .. })) if dropped > 0 => {
+                        log::info!("collected {dropped} generations, {freed} bytes");
+                    }
+                    Ok(_) => {}
+                    Err(error) => log::warn!("the history was not collected: {error}"),
+                }
+            }
+        };
+        if let Err(error) = std::thread::Builder::new().name("sepia-collector".into()).spawn(collector) {
+            log::warn!("nothing is collected by this mount: {error}");
+        }
+    }
+}
+
+/// Frees space if there is too little. Returns whether that was in vain.
+fn keep_room(store: &Store, stop: &dyn Fn() -> bool) -> bool {
+    let freed = match store.lacks_room() {
+        Ok(0) => return false,
+        Ok(lacking) => store.make_room(lacking, stop),
+        Err(error) => Err(error),
+    };
+    match freed {
+        Ok(freed) => freed == 0,
+        Err(Error::Collecting | Error::DeletionDisabled(_) | Error::Paused(_)) => true,
+        Err(error) => {
+            log::warn!("no room can be made: {error}");
+            true
+        }
+    }
+}
