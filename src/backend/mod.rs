@@ -130,10 +130,16 @@ pub trait Watch: Send + Sync {
 
     /// No longer reports the directory that was added as `token`.
     fn remove(&self, token: u64);
+
+    /// Whether every change in the watched directories is reported within milliseconds, whoever makes it. Not so where
+    /// other machines can write to the medium. Stores to mapped files, and what happens to a file under names in
+    /// directories that are not watched, are never reported.
+    fn sees_all(&self) -> bool;
 }
 
-/// Takes the changes of a watch. Called from a thread of the backend's own, never while it holds a lock.
-pub type ChangeSink = Box<dyn Fn(Change) + Send + Sync>;
+/// Takes the changes of a watch, as many as came together. Called from a thread of the backend's own, never while it
+/// holds a lock.
+pub type ChangeSink = Box<dyn Fn(Vec<Change>) + Send + Sync>;
 
 /// One medium with one store on it. See the [module](self) for what every method promises.
 ///

@@ -9,7 +9,6 @@
 //! they write meets the precondition of what they have read.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 
 use rustix::fs::{FallocateFlags, OFlags, SeekFrom};
 use rustix::io::Errno;
@@ -215,11 +214,6 @@ impl Fs {
             session.truncate(0).map_err(errno)?;
         }
         Ok(Joined::Shared { keep_cache: keep })
-    }
-
-    /// Whether other mounts may change what is open here.
-    fn is_shared(&self) -> bool {
-        self.has_peers.load(Ordering::Relaxed)
     }
 
     /// Whether the kernel's pages of what is opened are still good. Its attributes are put right if they are not.

@@ -66,23 +66,18 @@ impl Fs {
 
     /// Tells the kernel of an inode; a directory is watched from now on.
     pub(super) fn introduce(&self, key: &Key, parent: Ino, name: &OsStr, stat: Stat) -> Entry {
-        if stat.kind == FileKind::Directory {
-            self.watch_dir(key, stat.id.get());
-        }
+        let watched = stat.kind == FileKind::Directory && self.watch_dir(key, stat.id.get());
         let entry = self.entry(parent, name, stat);
-        if entry.attr.stat.kind == FileKind::Directory
-            && let Some(node) = self.nodes.lock().get_mut(entry.attr.ino)
-        {
+        if watched && let Some(node) = self.nodes.lock().get_mut(entry.attr.ino) {
             node.set_watched();
         }
         entry
     }
 
-    fn watch_dir(&self, key: &Key, ino: Ino) {
+    /// Returns whether changes in the directory are reported from now on.
+    fn watch_dir(&self, key: &Key, ino: Ino) -> bool {
         let watched = self.nodes.lock().get(ino).is_some_and(|node| node.is_watched());
-        if !watched {
-            self.watching.add(key, ino);
-        }
+        watched || self.watching.add(key, ino)
     }
 
     /// The kernel forgets `count` lookups of an inode.
@@ -99,7 +94,7 @@ impl Fs {
     /// EINVAL when it is none.
     pub fn readlink(&self, ino: Ino) -> Result<Vec<u8>> {
         let _names = self.namespace.read();
-        self.store.backend().read_link(&self.key(ino)?).map_err(from_backend)
+        self.store.backend().read_link(&self.sure_key(ino)?).map_err(from_backend)
     }
 
     /// Makes a file, FIFO, socket or device node.

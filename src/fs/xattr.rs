@@ -44,7 +44,7 @@ impl Fs {
     /// ENODATA; EOPNOTSUPP for a name space that the store can't hold.
     pub fn getxattr(&self, ino: Ino, name: &OsStr) -> Result<Vec<u8>> {
         let _names = self.namespace.read();
-        let key = self.key(ino)?;
+        let key = self.sure_key(ino)?;
         if !is_own(name) {
             return self.store.backend().get_xattr(&key, name).map_err(from_backend);
         }
@@ -73,7 +73,7 @@ impl Fs {
     /// What the medium says.
     pub fn listxattr(&self, ino: Ino) -> Result<Vec<OsString>> {
         let _names = self.namespace.read();
-        let key = self.key(ino)?;
+        let key = self.sure_key(ino)?;
         let stat = self.store.backend().stat(&key).map_err(from_backend)?;
         let mut names = self.store.backend().list_xattrs(&key).map_err(from_backend)?;
         names.retain(|name| !is_own(name));
@@ -105,7 +105,7 @@ impl Fs {
             let create = XattrFlags::from_bits_retain(flags as u32).contains(XattrFlags::CREATE);
             return if create { Err(Errno::EXIST) } else { Ok(()) };
         }
-        let (key, backend) = (self.key(ino)?, self.store.backend());
+        let (key, backend) = (self.sure_key(ino)?, self.store.backend());
         backend.set_xattr(&key, name, value, flags).map_err(from_backend)?;
         if name == ACCESS_ACL {
             // The mode changes with it, and as with chmod(2) sgid is not for others to grant (`posix_acl_update_mode`).
@@ -131,7 +131,7 @@ impl Fs {
             }
             return Ok(());
         }
-        self.store.backend().remove_xattr(&self.key(ino)?, name).map_err(from_backend)
+        self.store.backend().remove_xattr(&self.sure_key(ino)?, name).map_err(from_backend)
     }
 }
 

@@ -338,7 +338,10 @@ impl Session {
             if self.staged.is_none() {
                 self.stage_from(0)?;
             }
-            self.staged_file()?.set_len(0).map_err(|e| self.io("truncate", e))?;
+            // ext4 writes out at the close what was ever truncated to nothing (auto_da_alloc), so not what is empty.
+            if self.size().map_err(|e| self.io("find the end", e))? > 0 {
+                self.staged_file()?.set_len(0).map_err(|e| self.io("truncate", e))?;
+            }
             self.sum = RunningSum::new(0);
             if self.tail_from.take().is_some()
                 && let Some(staged) = &self.staged
