@@ -22,6 +22,8 @@ const CONFIGURATION: &str = r#"
 flen = 262144
 
 [opsize]
+# fsx takes the error of a posix_fallocate of nothing, which POSIX asks for, for "not supported".
+min = 1
 max = 65536
 
 [weights]
