@@ -12,7 +12,9 @@ pub mod store;
 mod types;
 
 pub use store::{Error, Result, Store};
-pub use types::{Class, Generation, Key, KeyError, NAME_MAX, ObjectId, Precondition, RESERVED_NAME, Timestamp};
+pub use types::{
+    Age, AgeError, Class, Generation, Key, KeyError, NAME_MAX, ObjectId, Precondition, RESERVED_NAME, Timestamp,
+};
 
 /// The example in the README is compiled and run with the other ones.
 #[cfg(doctest)]

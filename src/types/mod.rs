@@ -2,11 +2,13 @@
 //!
 //! Every layer speaks these; none of them does any I/O. Wrong values can't be made: the constructors check.
 
+mod duration;
 mod generation;
 mod key;
 mod precondition;
 mod time;
 
+pub use duration::{Age, AgeError};
 pub use generation::{Generation, ObjectId};
 pub use key::{Class, Key, KeyError, NAME_MAX, RESERVED_NAME};
 pub use precondition::Precondition;
