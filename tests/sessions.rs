@@ -280,6 +280,7 @@ impl Backend for Between {
         fn open_generation(key: &Key, generation: Generation) -> backend::Result<Opened>;
         fn drop_generation(key: &Key, generation: Generation) -> backend::Result<()>;
         fn put_record(path: &Key, bytes: &[u8]) -> backend::Result<()>;
+        fn append_record(path: &Key, bytes: &[u8]) -> backend::Result<u64>;
         fn keep_staged(path: &Key, staged: Staged) -> Result<(), (backend::Error, Staged)>;
         fn open_record(path: &Key) -> backend::Result<File>;
         fn list_records(dir: &Key) -> backend::Result<Vec<Key>>;
@@ -287,6 +288,7 @@ impl Backend for Between {
         fn stat_fs() -> backend::Result<FsStat>;
         fn take_abandoned() -> backend::Result<Vec<Abandoned>>;
         fn repair(abandoned: &Abandoned) -> backend::Result<bool>;
+        fn take_adopted() -> Vec<(Key, Stat)>;
         fn watch(sink: ChangeSink) -> backend::Result<Option<Box<dyn Watch>>>;
     }
 }

@@ -51,6 +51,8 @@ pub struct Capabilities {
     pub persistent: bool,
     /// POSIX ACLs and attributes outside `user.*`.
     pub system_xattrs: bool,
+    /// [`Backend::append_record`] costs what is appended; otherwise the record is written anew.
+    pub appends: bool,
 }
 
 /// A generation as an open local file, with what was known of it at that moment.
@@ -328,6 +330,11 @@ pub trait Backend: Send + Sync + 'static {
     /// Stores a small record at `path` (relative, like `conflicts/x.json`), replacing what was there, durably.
     fn put_record(&self, path: &Key, bytes: &[u8]) -> Result<()>;
 
+    /// Appends `bytes` to the record at `path`, which is made if there is none, and returns how large it is afterwards.
+    /// What several processes append follows one after the other, each whole. Not durable: a power loss may take the
+    /// end of the record, and a full medium may have taken a part of `bytes` when this fails.
+    fn append_record(&self, path: &Key, bytes: &[u8]) -> Result<u64>;
+
     /// Moves the bytes of a staged file to the record `path`, durably and without needing space for a copy where
     /// the medium allows.
     fn keep_staged(&self, path: &Key, staged: Staged) -> std::result::Result<(), (Error, Staged)>;
@@ -378,6 +385,12 @@ pub trait Backend: Send + Sync + 'static {
 
     /// Reports changes until the returned watch is dropped; `None` when the medium can't tell.
     fn watch(&self, sink: ChangeSink) -> Result<Option<Box<dyn Watch>>>;
+
+    /// The changes from outside that were recorded as generations since this was last asked, by whatever method came
+    /// across them. Asked often, so it costs nothing when there are none.
+    fn take_adopted(&self) -> Vec<(Key, Stat)> {
+        Vec::new()
+    }
 
     /// The time by which generations are stamped.
     fn now(&self) -> Timestamp {

@@ -65,7 +65,8 @@ pub const CASES: &[Case] = cases! {
         an_exchange, prefixes_survive_a_rename_over, prefixes_survive_where_something_left;
     races: one_reserves, one_commits, increments_add_up, appends_add_up, one_name_one_kind,
         removal_of_a_directory_against_creation;
-    records: records_are_stored_and_listed, staged_bytes_become_a_record;
+    records: records_are_stored_and_listed, records_are_appended_to, appends_to_a_record_follow_each_other,
+        staged_bytes_become_a_record;
 };
 
 /// Runs every case over a store of its own, made by `make`.

@@ -106,6 +106,8 @@ impl FileBackend {
             staging: StagingArea::new(meta.join("staging")),
             departed: Departed::new(),
             firsts: Firsts::new(),
+            adopted: Adopted::default(),
+            growing: Mutex::default(),
             power: Power::new(meta.clone()),
             access_times: AccessTimes::default(),
             meta,

@@ -31,7 +31,9 @@ use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use adopt::Firsts;
+use parking_lot::Mutex;
+
+use adopt::{Adopted, Firsts};
 use atime::AccessTimes;
 use dirs::{Dir, Dirs};
 use format::Format;
@@ -60,6 +62,9 @@ pub struct FileBackend {
     staging: StagingArea,
     departed: Departed,
     firsts: Firsts,
+    adopted: Adopted,
+    /// The record that was last appended to.
+    growing: Mutex<Option<(Key, Arc<File>)>>,
     power: Power,
     access_times: AccessTimes,
 }
@@ -74,6 +79,7 @@ impl Backend for FileBackend {
             changes_from_outside: true,
             persistent: true,
             system_xattrs: true,
+            appends: true,
         }
     }
 
@@ -203,6 +209,10 @@ impl Backend for FileBackend {
         self.write_record_file(path, bytes)
     }
 
+    fn append_record(&self, path: &Key, bytes: &[u8]) -> Result<u64> {
+        self.append_to_record_file(path, bytes)
+    }
+
     fn keep_staged(&self, path: &Key, staged: Staged) -> std::result::Result<(), (Error, Staged)> {
         self.move_staged_to_record(path, staged)
     }
@@ -242,6 +252,10 @@ impl Backend for FileBackend {
 
     fn settle(&self, end: bool) -> Result<()> {
         self.settle_all(end)
+    }
+
+    fn take_adopted(&self) -> Vec<(Key, Stat)> {
+        self.adopted.take()
     }
 
     fn watch(&self, sink: ChangeSink) -> Result<Option<Box<dyn Watch>>> {

@@ -120,6 +120,7 @@ impl Backend for MemoryBackend {
             changes_from_outside: false,
             persistent: false,
             system_xattrs: false,
+            appends: false,
         }
     }
 
@@ -303,6 +304,21 @@ impl Backend for MemoryBackend {
         // A put without a condition is never refused.
         let _ = self.flat.put(&name, bytes.into(), Default::default(), Condition::Any);
         Ok(())
+    }
+
+    fn append_record(&self, path: &Key, bytes: &[u8]) -> Result<u64> {
+        let name = Self::record_name(path)?;
+        loop {
+            let (before, condition) = match self.flat.get(&name) {
+                Some(object) => (object.bytes, Condition::Match(object.etag)),
+                None => (Arc::default(), Condition::Absent),
+            };
+            let whole = [&before, bytes].concat();
+            let size = whole.len() as u64;
+            if self.flat.put(&name, whole.into(), Default::default(), condition).is_ok() {
+                return Ok(size);
+            }
+        }
     }
 
     fn keep_staged(&self, path: &Key, staged: Staged) -> std::result::Result<(), (Error, Staged)> {
