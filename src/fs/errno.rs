@@ -14,7 +14,8 @@ pub fn errno(error: store::Error) -> Errno {
             Errno::STALE
         }
         store::Error::NoConflict(_) | store::Error::AmbiguousConflict(_) => Errno::NOENT,
-        store::Error::Url { .. } => Errno::INVAL,
+        store::Error::Url { .. } | store::Error::LongEvent { .. } => Errno::INVAL,
+        store::Error::NoEvents => Errno::OPNOTSUPP,
         store::Error::Records { ref source, .. } | store::Error::Source(ref source) => {
             log::error!("{error}");
             from_io(source)

@@ -97,6 +97,9 @@ impl Fs {
             // The session sees to it from now on.
             self.expects.end(key);
         }
+        if flags & OFlags::ACCMODE != OFlags::WRONLY {
+            self.note_read(caller, key.as_ref(), &node);
+        }
         let append = flags.contains(OFlags::APPEND);
         let writers = Writers::new(caller.thread);
         let fh = self.add_handle(Handle { ino, node, write, append, session, writers });
@@ -206,6 +209,7 @@ impl Fs {
                     truncate: false,
                     expect: expect.map(Precondition::Generation),
                     creator: caller.creator(),
+                    actor: caller.actor(),
                 };
                 state.begin(Session::on(&self.store, key, opened, &options));
             }
@@ -214,6 +218,15 @@ impl Fs {
             session.truncate(0).map_err(errno)?;
         }
         Ok(Joined::Shared { keep_cache: keep })
+    }
+
+    /// Writes down who has opened what for reading, where the store's policy asks for it.
+    fn note_read(&self, caller: &Caller, key: Option<&Key>, node: &OpenNode) {
+        let Some(key) = key.filter(|_| self.store.audits_reads()) else { return };
+        let stat = node.state.lock().current.as_ref().map(|current| current.stat.clone());
+        if let Some(stat) = stat.or_else(|| self.store.stat(key).ok()) {
+            self.store.by(caller.actor()).opened(key, &stat);
+        }
     }
 
     /// Whether the kernel's pages of what is opened are still good. Its attributes are put right if they are not.
@@ -268,8 +281,14 @@ impl Fs {
         // What was expected here is no more: that is told when the session is saved, as for a file that is there.
         let expect = self.expects.get(&key).map(Precondition::Generation);
         self.expects.end(&key);
-        let options =
-            SessionOptions { create: Some(mode), exclusive: true, truncate: false, expect, creator: caller.creator() };
+        let options = SessionOptions {
+            create: Some(mode),
+            exclusive: true,
+            truncate: false,
+            expect,
+            creator: caller.creator(),
+            actor: caller.actor(),
+        };
         let session = Session::reserved(&self.store, &key, &stat, &options);
         let entry = self.entry(parent, name, stat.clone());
         let node = {
@@ -405,14 +424,22 @@ impl Fs {
         let due = |session: &Session| {
             session.is_lost() || (session.has_written() && handle.writers.include_process_of(caller.thread))
         };
-        let due = handle.session == state.session_number && state.session.as_ref().is_some_and(due);
+        let own = handle.session == state.session_number;
+        let due = own && state.session.as_ref().is_some_and(due);
+        if let Some(session) = state.session.as_mut().filter(|session| own && (due || session.has_news())) {
+            session.set_actor(caller.actor());
+            if !due {
+                // When it is, there may be nobody left to ask.
+                self.store.who(caller.actor());
+            }
+        }
         match key {
             Some(key) if due => {
                 let saved = handle.node.publish(&mut state, &key, false);
                 drop(state);
                 self.note_saved(handle.ino, saved)
             }
-            Some(_) if handle.session != state.session_number => Err(Errno::STALE),
+            Some(_) if !own => Err(Errno::STALE),
             _ => Ok(()),
         }
     }

@@ -34,7 +34,7 @@ pub use peers::Answer;
 pub use types::{Attr, Caller, Changes, DirItem, Entry, Fh, FsOptions, Ino, Invalidate, OpenReply};
 
 use crate::backend::{Creator, FileKind, FsStat, Stat};
-use crate::store::Store;
+use crate::store::{Actor, Store};
 use crate::types::Key;
 use dirs::DirHandle;
 use errno::{errno, from_backend};
@@ -182,5 +182,9 @@ impl Fs {
 impl Caller {
     fn creator(&self) -> Creator {
         Creator { uid: self.uid, gid: self.gid, umask: self.umask }
+    }
+
+    fn actor(&self) -> Actor {
+        Actor { uid: self.uid, thread: (self.thread != 0).then_some(self.thread) }
     }
 }

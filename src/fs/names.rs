@@ -111,11 +111,11 @@ impl Fs {
         rdev: u64,
     ) -> Result<Entry> {
         self.make(parent, name, |key| {
-            let backend = self.store.backend();
+            let store = self.store.by(caller.actor());
             if kind == FileKind::File {
-                backend.reserve(key, mode, &caller.creator())
+                store.create_empty(key, mode, &caller.creator())
             } else {
-                backend.create_special(key, kind, mode, rdev, &caller.creator())
+                store.create_special(key, kind, mode, rdev, &caller.creator())
             }
         })
     }
@@ -125,7 +125,7 @@ impl Fs {
     /// # Errors
     /// As [`Fs::mknod`].
     pub fn mkdir(&self, caller: &Caller, parent: Ino, name: &OsStr, mode: u32) -> Result<Entry> {
-        self.make(parent, name, |key| self.store.backend().create_dir(key, mode, &caller.creator()))
+        self.make(parent, name, |key| self.store.by(caller.actor()).create_dir(key, mode, &caller.creator()))
     }
 
     /// Makes a symbolic link.
@@ -133,7 +133,7 @@ impl Fs {
     /// # Errors
     /// As [`Fs::mknod`].
     pub fn symlink(&self, caller: &Caller, parent: Ino, name: &OsStr, target: &[u8]) -> Result<Entry> {
-        self.make(parent, name, |key| self.store.backend().create_symlink(key, target, &caller.creator()))
+        self.make(parent, name, |key| self.store.by(caller.actor()).create_symlink(key, target, &caller.creator()))
     }
 
     fn make(
@@ -153,7 +153,7 @@ impl Fs {
     ///
     /// # Errors
     /// EEXIST, EROFS; EOPNOTSUPP for a store without hard links.
-    pub fn link(&self, ino: Ino, parent: Ino, name: &OsStr) -> Result<Entry> {
+    pub fn link(&self, caller: &Caller, ino: Ino, parent: Ino, name: &OsStr) -> Result<Entry> {
         self.check_writable()?;
         let _names = self.namespace.read();
         let (from, to) = (self.key(ino)?, self.child(parent, name)?);
@@ -163,7 +163,7 @@ impl Fs {
             if before.id.get() != ino {
                 return Err(Errno::STALE);
             }
-            Ok(match self.store.backend().link(&from, &to, &as_seen(&before)) {
+            Ok(match self.store.by(caller.actor()).link(&from, &to, &as_seen(&before)) {
                 Err(backend::Error::Stale { key, .. }) => Err(key),
                 other => Ok((before, other.map_err(from_backend)?)),
             })
@@ -177,7 +177,7 @@ impl Fs {
     ///
     /// # Errors
     /// ENOENT, EISDIR, EROFS; ESTALE when `user.sepia.expect` says so.
-    pub fn unlink(&self, parent: Ino, name: &OsStr) -> Result<()> {
+    pub fn unlink(&self, caller: &Caller, parent: Ino, name: &OsStr) -> Result<()> {
         self.check_writable()?;
         let _names = self.namespace.read();
         let key = self.child(parent, name)?;
@@ -185,7 +185,7 @@ impl Fs {
         let ino = stat.id.get();
         let expect = self.expected(&key, Some(&stat))?;
         let hold = self.hold_if_open(&key, &stat);
-        self.store.backend().remove(&key, &expect).map_err(from_backend)?;
+        self.store.by(caller.actor()).remove(&key, &expect, Some(&stat)).map_err(from_backend)?;
         self.expects.end(&key);
         self.nodes.lock().remove_name(ino, parent, name, hold);
         Ok(())
@@ -195,13 +195,13 @@ impl Fs {
     ///
     /// # Errors
     /// ENOENT, ENOTEMPTY, ENOTDIR, EROFS.
-    pub fn rmdir(&self, parent: Ino, name: &OsStr) -> Result<()> {
+    pub fn rmdir(&self, caller: &Caller, parent: Ino, name: &OsStr) -> Result<()> {
         self.check_writable()?;
         let _names = self.namespace.read();
         let key = self.child(parent, name)?;
         let stat = self.store.backend().stat(&key).map_err(from_backend)?;
         let hold = self.hold(&key, &stat);
-        self.store.backend().remove_dir(&key).map_err(from_backend)?;
+        self.store.by(caller.actor()).remove_dir(&key, Some(&stat)).map_err(from_backend)?;
         self.nodes.lock().remove_name(stat.id.get(), parent, name, hold);
         Ok(())
     }
@@ -228,6 +228,7 @@ impl Fs {
     /// As rename(2), and ESTALE when `user.sepia.expect` of either name says so.
     pub fn rename(
         &self,
+        caller: &Caller,
         parent: Ino,
         name: &OsStr,
         new_parent: Ino,
@@ -249,7 +250,8 @@ impl Fs {
         let (from, to) = (self.child(parent, name)?, self.child(new_parent, new_name)?);
         let (Ends { moved, replaced, hold, .. }, stat) = unless_changed(|| {
             let ends = self.ends(&from, &to, flags)?;
-            Ok(match self.store.backend().rename(&from, &to, &ends.how) {
+            let renamed = self.store.by(caller.actor()).rename(&from, &to, &ends.how, ends.replaced.as_ref());
+            Ok(match renamed {
                 Err(backend::Error::Stale { key, .. }) if key == from || exchange => Err(key),
                 other => Ok((ends, other.map_err(from_backend)?)),
             })

@@ -180,12 +180,12 @@ impl Filesystem for Handler {
         entry(reply, self.call("mkdir", |fs| fs.mkdir(&caller(request, umask), parent.0, name, mode & 0o7777)));
     }
 
-    fn unlink(&self, _request: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
-        empty(reply, self.call("unlink", |fs| fs.unlink(parent.0, name)));
+    fn unlink(&self, request: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
+        empty(reply, self.call("unlink", |fs| fs.unlink(&caller(request, 0), parent.0, name)));
     }
 
-    fn rmdir(&self, _request: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
-        empty(reply, self.call("rmdir", |fs| fs.rmdir(parent.0, name)));
+    fn rmdir(&self, request: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
+        empty(reply, self.call("rmdir", |fs| fs.rmdir(&caller(request, 0), parent.0, name)));
     }
 
     fn symlink(&self, request: &Request, parent: INodeNo, name: &OsStr, target: &Path, reply: ReplyEntry) {
@@ -196,7 +196,7 @@ impl Filesystem for Handler {
 
     fn rename(
         &self,
-        _request: &Request,
+        request: &Request,
         parent: INodeNo,
         name: &OsStr,
         new_parent: INodeNo,
@@ -205,12 +205,15 @@ impl Filesystem for Handler {
         reply: ReplyEmpty,
     ) {
         let flags = RenameFlags::from_bits_retain(flags.bits());
-        empty(reply, self.call("rename", |fs| fs.rename(parent.0, name, new_parent.0, new_name, flags)));
+        empty(
+            reply,
+            self.call("rename", |fs| fs.rename(&caller(request, 0), parent.0, name, new_parent.0, new_name, flags)),
+        );
     }
 
-    fn link(&self, _request: &Request, ino: INodeNo, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
+    fn link(&self, request: &Request, ino: INodeNo, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
         let _answer = self.fs.answer_begins();
-        entry(reply, self.call("link", |fs| fs.link(ino.0, parent.0, name)));
+        entry(reply, self.call("link", |fs| fs.link(&caller(request, 0), ino.0, parent.0, name)));
     }
 
     fn open(&self, request: &Request, ino: INodeNo, flags: OpenFlags, reply: ReplyOpen) {

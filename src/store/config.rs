@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use parking_lot::Mutex;
 use serde::Deserialize;
 
-use super::{Error, Result, Store};
+use super::{Error, Result, Store, events};
 use crate::types::Key;
 
 /// How long a change of the file may go unnoticed by those who have read it.
@@ -23,7 +23,10 @@ pub const FILE: &str = "config.toml";
 /// What the store's owner has decided. See the [module](self).
 #[derive(Debug, Clone, Default, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
-pub struct Config {}
+pub struct Config {
+    /// What is written down of what happens.
+    pub events: events::Policy,
+}
 
 /// What was read last, shared by the clones of a store.
 #[derive(Debug, Default)]

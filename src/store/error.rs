@@ -56,6 +56,15 @@ pub enum Error {
     /// The store's policy can't be understood. Mend `.sepia/config.toml`; nothing is deleted before.
     #[error(".sepia/config.toml can't be understood: {0}")]
     Config(String),
+    /// The store's policy wants no events, so an activity can't be recorded.
+    #[error("events are switched off in .sepia/config.toml")]
+    NoEvents,
+    /// An activity with more to say of it than fits into an event.
+    #[error("an event of more than {most} bytes")]
+    LongEvent {
+        /// How many bytes it may have.
+        most: usize,
+    },
     /// The bytes to be saved couldn't be read.
     #[error("can't read the bytes to save: {0}")]
     Source(#[source] io::Error),

@@ -1,8 +1,8 @@
 //! Objects and generations over any backend: the library that the mount and the commands are made of.
 //!
 //! A [`Store`] reads, saves, renames and removes objects, every change under a [`Precondition`]; it keeps what lost
-//! a conflict ([`conflicts`]) and puts the store in order after a crash ([`recovery`]). Longer writes go through a
-//! [`Session`]. Knows no inodes and no FUSE.
+//! a conflict ([`conflicts`]), puts the store in order after a crash ([`recovery`]), and writes down what has happened
+//! ([`events`]). Longer writes go through a [`Session`]. Knows no inodes and no FUSE.
 //!
 //! ```
 //! use sepia::{Key, Precondition, Store};
@@ -17,9 +17,11 @@
 //! # Ok::<(), sepia::Error>(())
 //! ```
 
+mod acting;
 pub mod config;
 pub mod conflicts;
 mod error;
+pub mod events;
 mod object;
 pub mod recovery;
 mod session;
@@ -29,9 +31,11 @@ use std::sync::Arc;
 
 use parking_lot::Mutex;
 
+pub use acting::By;
 pub use config::Config;
 pub use conflicts::{Conflict, ConflictId, Reason, Resolution};
 pub use error::{Error, Result};
+pub use events::{Actor, Event, EventKind, Who};
 pub use recovery::{Outcome, Recovered};
 pub use session::{Session, SessionOptions};
 pub use url::Location;
@@ -46,6 +50,7 @@ pub struct Store {
     /// What opening it has put in order, until somebody asks.
     mended: Arc<Mutex<Vec<Recovered>>>,
     config: Arc<config::Cached>,
+    events: Arc<events::Log>,
 }
 
 impl std::fmt::Debug for Store {
@@ -107,7 +112,7 @@ impl Store {
 
     /// A store over a backend of one's own, such as one that injects faults.
     pub fn with_backend(backend: Arc<dyn Backend>, location: Location) -> Self {
-        Store { backend, location, mended: Arc::default(), config: Arc::default() }
+        Store { backend, location, mended: Arc::default(), config: Arc::default(), events: Arc::default() }
     }
 
     /// Where the store is.

@@ -8,6 +8,7 @@
 //! Decides what becomes of the bytes when the base is no longer current: appended (if the session only appended),
 //! or set aside as a conflict. Nothing that was written is ever dropped, but by [`Session::discard`].
 
+mod announce;
 mod publish;
 
 use std::fs::File;
@@ -17,7 +18,7 @@ use std::sync::Arc;
 
 use rustix::fs::{FallocateFlags, SeekFrom};
 
-use super::{ConflictId, Error, Result, Store};
+use super::{Actor, ConflictId, Error, Result, Store};
 use crate::backend::{
     self, Creator, FileKind, Intent, Opened, RunningSum, SetTime, Staged, Stat, copy_range, timestamps,
 };
@@ -34,8 +35,10 @@ pub struct SessionOptions {
     pub truncate: bool,
     /// Commit only if this holds, rather than if what was found at opening is still current.
     pub expect: Option<Precondition>,
-    /// On whose behalf.
+    /// Whose the object is to be, if it is made.
     pub creator: Creator,
+    /// On whose behalf.
+    pub actor: Actor,
 }
 
 impl Default for SessionOptions {
@@ -46,6 +49,7 @@ impl Default for SessionOptions {
             truncate: false,
             expect: None,
             creator: Creator::current(),
+            actor: Actor::current(),
         }
     }
 }
@@ -64,6 +68,9 @@ struct FailedWrite {
 pub struct Session {
     store: Store,
     creator: Creator,
+    actor: Actor,
+    /// What this session made is in the events: up to which of its generations.
+    announced: announce::Announced,
     /// The generation that reads come from as far as nothing was written over it; `None` when it starts empty.
     base: Option<Opened>,
     /// What must be current for the commit.
@@ -100,7 +107,7 @@ impl Session {
             if options.exclusive && options.create.is_some() {
                 return Self::create(store, key, options);
             }
-            match store.backend.open(key) {
+            match store.get(key) {
                 Ok(opened) => {
                     let mut session = Self::on(store, key, opened, options);
                     if options.truncate {
@@ -108,14 +115,14 @@ impl Session {
                     }
                     return Ok(session);
                 }
-                Err(error) if error.is_not_found() && options.create.is_some() => {
+                Err(Error::Backend(error)) if error.is_not_found() && options.create.is_some() => {
                     match Self::create(store, key, options) {
                         // Somebody else was faster: then it is theirs that we open.
                         Err(Error::Backend(backend::Error::Exists(_))) => {}
                         other => return other,
                     }
                 }
-                Err(error) => return Err(error.into()),
+                Err(error) => return Err(error),
             }
         }
     }
@@ -128,36 +135,44 @@ impl Session {
     /// A session on an object that was just reserved.
     pub fn reserved(store: &Store, key: &Key, stat: &Stat, options: &SessionOptions) -> Self {
         let expect = options.expect.unwrap_or(Precondition::Reserved(stat.id));
-        Self::new(store, key, None, expect, options.creator)
+        let mut session = Self::new(store, key, None, expect, options);
+        session.announced.is_new();
+        session
     }
 
     /// A session on an object that was just opened.
     pub fn on(store: &Store, key: &Key, opened: Opened, options: &SessionOptions) -> Self {
         let found = opened.stat.precondition();
         let base = opened.stat.generation.is_some().then_some(opened);
-        Self::new(store, key, base, options.expect.unwrap_or(found), options.creator)
+        Self::new(store, key, base, options.expect.unwrap_or(found), options)
     }
 
     /// A session that replaces all bytes under a precondition, whether or not the object exists.
     pub(super) fn replace(store: &Store, key: &Key, expect: Precondition) -> Result<Self> {
-        match store.backend.stat(key) {
+        let is_new = match store.backend.stat(key) {
             Ok(stat) if stat.kind == FileKind::Directory => return Err(backend::Error::IsDirectory(key.clone()).into()),
             Ok(stat) if stat.kind != FileKind::File => {
                 return Err(backend::Error::Invalid(key.clone(), "not a regular file").into());
             }
-            Err(error) if !error.is_not_found() => return Err(error.into()),
-            _ => {}
+            Ok(_) => false,
+            Err(error) if error.is_not_found() => true,
+            Err(error) => return Err(error.into()),
+        };
+        let mut session = Self::new(store, key, None, expect, &SessionOptions::default());
+        if is_new {
+            session.announced.is_new();
         }
-        let mut session = Self::new(store, key, None, expect, Creator::current());
         session.dirty = true;
         session.append_only = false;
         Ok(session)
     }
 
-    fn new(store: &Store, key: &Key, base: Option<Opened>, expect: Precondition, creator: Creator) -> Self {
+    fn new(store: &Store, key: &Key, base: Option<Opened>, expect: Precondition, options: &SessionOptions) -> Self {
         Session {
             store: store.clone(),
-            creator,
+            creator: options.creator,
+            actor: options.actor,
+            announced: announce::Announced::default(),
             base,
             expect,
             staged: None,
