@@ -9,11 +9,13 @@ mod compare;
 mod completions;
 mod conflicts;
 mod diff;
+mod events;
 mod exit;
 mod history;
 mod init;
 mod interrupt;
 mod live;
+mod log;
 mod ls;
 mod man;
 pub mod mount;
@@ -67,6 +69,8 @@ enum Command {
     Diff(diff::DiffArgs),
     Restore(restore::RestoreArgs),
     Conflicts(conflicts::ConflictsArgs),
+    Events(events::EventsArgs),
+    Log(log::LogArgs),
     Recover(recover::RecoverArgs),
     Completions(completions::CompletionsArgs),
     Man(man::ManArgs),
@@ -107,7 +111,7 @@ fn is_called(argv: &[OsString], name: &str) -> bool {
 
 fn run(Args { store, command }: Args) -> Result<(), Failure> {
     if !matches!(command, Command::Mount(_)) {
-        init_log(log::LevelFilter::Error);
+        init_log(::log::LevelFilter::Error);
     }
     if store.is_given() && !command.takes_store() {
         return Err(Failure::usage("--store means nothing to this command, which takes no keys"));
@@ -125,6 +129,8 @@ fn run(Args { store, command }: Args) -> Result<(), Failure> {
         Command::Diff(args) => diff::run(&args, &store),
         Command::Restore(args) => restore::run(&args, &store),
         Command::Conflicts(args) => conflicts::run(&args, &store),
+        Command::Events(args) => events::run(&args, &store),
+        Command::Log(args) => log::run(&args, &store),
         Command::Recover(args) => recover::run(&args, &store),
         Command::Completions(args) => completions::run(&args),
         Command::Man(args) => man::run(&args),
@@ -142,7 +148,7 @@ impl Command {
 
 /// Starts logging to standard error. `SEPIA_LOG` (as env_logger's filter) overrides `default`. Later calls change
 /// nothing: `sepia mount` calls it when it knows where its standard error goes.
-pub fn init_log(default: log::LevelFilter) {
+pub fn init_log(default: ::log::LevelFilter) {
     let env = env_logger::Env::new().filter("SEPIA_LOG");
     let mut builder = env_logger::Builder::new();
     builder.filter_level(default).parse_env(env).format_target(false);

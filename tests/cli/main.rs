@@ -1,5 +1,6 @@
 //! The `sepia` command as scripts see it: what it prints, what it ends with, which object an argument means.
 
+mod events;
 mod mounted;
 mod objects;
 mod sandbox;
