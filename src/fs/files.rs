@@ -614,6 +614,7 @@ impl Fs {
             let changed = session.truncate(size).map_err(errno)?;
             // A truncation by itself is a save by itself, and its caller wants to know whether it succeeded.
             if alone && session.is_dirty() {
+                session.set_actor(caller.actor());
                 let key = self.key(ino)?;
                 let saved = handle.node.publish(&mut state, &key, false);
                 drop(state);
