@@ -24,7 +24,7 @@ struct Side {
 }
 
 fn side(store: Store) -> Side {
-    let options = FsOptions { read_only: false, ttl: Duration::ZERO };
+    let options = FsOptions { ttl: Duration::ZERO, watched_ttl: Duration::ZERO, ..FsOptions::default() };
     Side { fs: Fs::new(store.clone(), options), store }
 }
 
