@@ -313,6 +313,13 @@ pub trait Backend: Send + Sync + 'static {
     /// The keys at or below `dir` that have a history, whether or not an object is there now.
     fn histories(&self, dir: &Key) -> Result<Vec<Key>>;
 
+    /// The names in `dir` at or below which there may be a history, whether or not something is there now.
+    fn history_members(&self, dir: &Key) -> Result<Vec<std::ffi::OsString>> {
+        let depth = dir.components().count();
+        let names = self.histories(dir)?.into_iter().filter_map(|key| Some(key.components().nth(depth)?.to_owned()));
+        Ok(names.collect::<std::collections::BTreeSet<_>>().into_iter().collect())
+    }
+
     /// Opens a kept generation, or the current one by its number.
     ///
     /// # Errors

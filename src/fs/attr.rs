@@ -8,6 +8,7 @@ use rustix::io::Errno;
 use super::nodes::Remains;
 use super::open_node::OpenNode;
 use super::types::{Attr, Caller, Changes, Fh, Ino};
+use super::views::is_view;
 use super::{Fs, Result, from_backend};
 use crate::backend::{SetAttr, SetTime, Stat};
 use crate::types::{Key, Timestamp};
@@ -18,6 +19,9 @@ impl Fs {
     /// # Errors
     /// ESTALE when its path no longer leads to it, which makes the kernel look up the path again (`retry_estale`).
     pub fn getattr(&self, ino: Ino, _fh: Option<Fh>) -> Result<Attr> {
+        if is_view(ino) {
+            return self.view_getattr(ino);
+        }
         let _names = self.namespace.read();
         let look = || {
             let (key, open, orphan) = self.known(ino)?;
@@ -43,6 +47,7 @@ impl Fs {
     /// # Errors
     /// EROFS; as [`Fs::write`] for the size; what the medium says.
     pub fn setattr(&self, caller: &Caller, ino: Ino, fh: Option<Fh>, changes: &Changes) -> Result<Attr> {
+        self.check_no_view(ino)?;
         self.check_writable()?;
         let mut set = SetAttr {
             mode: changes.mode,

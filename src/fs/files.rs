@@ -17,6 +17,7 @@ use super::errno::from_io;
 use super::nodes::Node;
 use super::open_node::{OpenNode, Saved, State, open_of, read_at};
 use super::types::{Caller, Entry, Fh, Ino, OpenReply};
+use super::views::is_view;
 use super::writers::Writers;
 use super::{Fs, Result, errno, from_backend};
 use crate::backend::{Opened, SetAttr, Stat};
@@ -62,6 +63,9 @@ impl Fs {
     /// # Errors
     /// ESTALE when the path now leads to another object, which makes the kernel look again.
     pub fn open(&self, caller: &Caller, ino: Ino, flags: i32) -> Result<OpenReply> {
+        if is_view(ino) {
+            return self.view_open(caller, ino, OFlags::from_bits_retain(flags as u32));
+        }
         let flags = OFlags::from_bits_retain(flags as u32);
         let write = !(flags & OFlags::ACCMODE).is_empty();
         if write || flags.contains(OFlags::TRUNC) {
@@ -258,6 +262,7 @@ impl Fs {
         mode: u32,
         flags: i32,
     ) -> Result<(Entry, OpenReply)> {
+        self.check_no_view(parent)?;
         self.check_writable()?;
         let open_flags = OFlags::from_bits_retain(flags as u32);
         let names = self.namespace.read();
@@ -325,6 +330,9 @@ impl Fs {
     /// # Errors
     /// What the medium says.
     pub fn read(&self, fh: Fh, offset: u64, buffer: &mut [u8]) -> Result<usize> {
+        if is_view(fh) {
+            return self.view_read(fh, offset, buffer);
+        }
         let handle = self.handle(fh)?;
         let state = handle.node.state.lock();
         if state.session.is_none()
@@ -412,6 +420,9 @@ impl Fs {
     /// # Errors
     /// ESTALE when somebody else's generation came first; ENOSPC and the like.
     pub fn flush(&self, caller: &Caller, fh: Fh) -> Result<()> {
+        if is_view(fh) {
+            return Ok(());
+        }
         let handle = self.handle(fh)?;
         if !handle.write {
             return Ok(());
@@ -449,6 +460,9 @@ impl Fs {
     /// # Errors
     /// As [`Fs::flush`].
     pub fn fsync(&self, fh: Fh) -> Result<()> {
+        if is_view(fh) {
+            return Ok(());
+        }
         let handle = self.handle(fh)?;
         let _names = self.namespace.read();
         let mut state = handle.node.state.lock();
@@ -493,6 +507,9 @@ impl Fs {
 
     /// The last descriptor of a handle was closed.
     pub fn release(&self, fh: Fh) {
+        if is_view(fh) {
+            return self.view_release(fh);
+        }
         let Some(handle) = self.handles.lock().remove(&fh) else { return };
         let _names = self.namespace.read();
         let mut state = handle.node.state.lock();
@@ -543,6 +560,9 @@ impl Fs {
     /// # Errors
     /// ENXIO.
     pub fn lseek(&self, fh: Fh, whence: SeekFrom) -> Result<u64> {
+        if is_view(fh) {
+            return self.view_lseek(fh, whence);
+        }
         let handle = self.handle(fh)?;
         let state = handle.node.state.lock();
         match (&state.session, state.file()) {
@@ -563,6 +583,10 @@ impl Fs {
         (to, to_offset): (Fh, u64),
         length: u64,
     ) -> Result<usize> {
+        if is_view(from) {
+            // The kernel then copies by reading and writing.
+            return Err(Errno::XDEV);
+        }
         let (source, target) = (self.handle(from)?, self.handle(to)?);
         target.writers.wrote(caller.thread, false);
         let length = usize::try_from(length).unwrap_or(usize::MAX).min(1 << 30);

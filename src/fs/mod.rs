@@ -18,6 +18,7 @@ mod nodes;
 mod open_node;
 mod peers;
 mod types;
+mod views;
 mod watch;
 mod writers;
 mod xattr;
@@ -59,6 +60,7 @@ pub struct Fs {
     /// Counts what sessions have published: who has looked at an object meanwhile must look again.
     publications: Arc<AtomicU64>,
     peers: Peers,
+    views: views::Views,
     watching: watch::Watching,
     /// Others can change objects without Sepia.
     changes_from_outside: bool,
@@ -79,6 +81,7 @@ impl Fs {
             expects: Expectations::default(),
             publications: Arc::default(),
             peers: Peers::default(),
+            views: views::Views::default(),
             watching: watch::Watching::default(),
         };
         fs.meet_peers();

@@ -10,6 +10,7 @@ use rustix::io::Errno;
 use super::expect::as_seen;
 use super::nodes::Remains;
 use super::types::{Caller, Entry, Ino};
+use super::views::is_view;
 use super::{Fs, Result, errno, from_backend};
 use crate::backend::{self, FileKind, Rename, Stat};
 use crate::types::{Key, Precondition, RESERVED_NAME};
@@ -45,12 +46,15 @@ impl Fs {
     /// What is at `name` in a directory.
     ///
     /// # Errors
-    /// ENOENT, also for Sepia's own directory at the root.
+    /// ENOENT.
     pub fn lookup(&self, parent: Ino, name: &OsStr) -> Result<Entry> {
-        let _names = self.namespace.read();
-        if parent == super::nodes::ROOT && name.as_encoded_bytes() == RESERVED_NAME {
-            return Err(Errno::NOENT);
+        if is_view(parent) {
+            return self.view_lookup(parent, name);
         }
+        if parent == super::nodes::ROOT && name.as_encoded_bytes() == RESERVED_NAME {
+            return self.view_top();
+        }
+        let _names = self.namespace.read();
         let key = self.child(parent, name)?;
         self.meet(&key, parent, name)
     }
@@ -82,6 +86,9 @@ impl Fs {
 
     /// The kernel forgets `count` lookups of an inode.
     pub fn forget(&self, ino: Ino, count: u64) {
+        if is_view(ino) {
+            return self.view_forget(ino, count);
+        }
         let gone = self.nodes.lock().forget(ino, count);
         for (ino, _) in gone.iter().filter(|(_, node)| node.is_watched()) {
             self.watching.remove(*ino);
@@ -93,6 +100,9 @@ impl Fs {
     /// # Errors
     /// EINVAL when it is none.
     pub fn readlink(&self, ino: Ino) -> Result<Vec<u8>> {
+        if is_view(ino) {
+            return Err(Errno::INVAL);
+        }
         let _names = self.namespace.read();
         self.store.backend().read_link(&self.sure_key(ino)?).map_err(from_backend)
     }
@@ -143,6 +153,7 @@ impl Fs {
         make: impl FnOnce(&Key) -> crate::backend::Result<Stat>,
     ) -> Result<Entry> {
         self.check_writable()?;
+        self.check_no_view(parent)?;
         let _names = self.namespace.read();
         let key = self.child(parent, name)?;
         let stat = make(&key).map_err(from_backend)?;
@@ -154,6 +165,8 @@ impl Fs {
     /// # Errors
     /// EEXIST, EROFS; EOPNOTSUPP for a store without hard links.
     pub fn link(&self, caller: &Caller, ino: Ino, parent: Ino, name: &OsStr) -> Result<Entry> {
+        self.check_no_view(parent)?;
+        self.check_no_view(ino)?;
         self.check_writable()?;
         let _names = self.namespace.read();
         let (from, to) = (self.key(ino)?, self.child(parent, name)?);
@@ -179,6 +192,7 @@ impl Fs {
     /// ENOENT, EISDIR, EROFS; ESTALE when `user.sepia.expect` says so.
     pub fn unlink(&self, caller: &Caller, parent: Ino, name: &OsStr) -> Result<()> {
         self.check_writable()?;
+        self.check_no_view(parent)?;
         let _names = self.namespace.read();
         let key = self.child(parent, name)?;
         let stat = self.store.backend().stat(&key).map_err(from_backend)?;
@@ -197,6 +211,7 @@ impl Fs {
     /// ENOENT, ENOTEMPTY, ENOTDIR, EROFS.
     pub fn rmdir(&self, caller: &Caller, parent: Ino, name: &OsStr) -> Result<()> {
         self.check_writable()?;
+        self.check_no_view(parent)?;
         let _names = self.namespace.read();
         let key = self.child(parent, name)?;
         let stat = self.store.backend().stat(&key).map_err(from_backend)?;
@@ -235,6 +250,8 @@ impl Fs {
         new_name: &OsStr,
         flags: RenameFlags,
     ) -> Result<()> {
+        self.check_no_view(parent)?;
+        self.check_no_view(new_parent)?;
         self.check_writable()?;
         let exchange = flags.contains(RenameFlags::EXCHANGE);
         if !(flags - RenameFlags::EXCHANGE - RenameFlags::NOREPLACE).is_empty() {

@@ -11,6 +11,7 @@ use rustix::io::Errno;
 
 use super::nodes::ROOT;
 use super::types::{Caller, Ino};
+use super::views::is_view;
 use super::{Fs, Result, from_backend, groups};
 use crate::backend::{FileKind, SetAttr, Stat};
 use crate::types::{Generation, Key};
@@ -43,6 +44,9 @@ impl Fs {
     /// # Errors
     /// ENODATA; EOPNOTSUPP for a name space that the store can't hold.
     pub fn getxattr(&self, ino: Ino, name: &OsStr) -> Result<Vec<u8>> {
+        if is_view(ino) {
+            return Err(Errno::NODATA);
+        }
         let _names = self.namespace.read();
         let key = self.sure_key(ino)?;
         if !is_own(name) {
@@ -72,6 +76,9 @@ impl Fs {
     /// # Errors
     /// What the medium says.
     pub fn listxattr(&self, ino: Ino) -> Result<Vec<OsString>> {
+        if is_view(ino) {
+            return Ok(Vec::new());
+        }
         let _names = self.namespace.read();
         let key = self.sure_key(ino)?;
         let stat = self.store.backend().stat(&key).map_err(from_backend)?;
@@ -94,6 +101,7 @@ impl Fs {
     /// # Errors
     /// EEXIST, ENODATA (flags), EINVAL (no generation, or nothing that has one), ENOSPC, EROFS.
     pub fn setxattr(&self, caller: &Caller, ino: Ino, name: &OsStr, value: &[u8], flags: i32) -> Result<()> {
+        self.check_no_view(ino)?;
         self.check_writable()?;
         let _names = self.namespace.read();
         if name == EXPECT {
@@ -123,6 +131,7 @@ impl Fs {
     /// # Errors
     /// ENODATA, EROFS.
     pub fn removexattr(&self, ino: Ino, name: &OsStr) -> Result<()> {
+        self.check_no_view(ino)?;
         self.check_writable()?;
         let _names = self.namespace.read();
         if is_own(name) {

@@ -55,7 +55,7 @@ pub const CASES: &[Case] = cases! {
         an_append_does_not_merge_with_a_rewrite, an_append_does_not_merge_with_an_amendment,
         appends_merge_under_several_names, prefixes_stay_readable, an_amended_append,
         an_amendment_leaves_the_prefix_alone, what_a_prefix_needs_is_not_dropped;
-    history: generations_are_listed_in_order, deleted_generations_stay, missing_generations,
+    history: generations_are_listed_in_order, histories_are_found_level_by_level, deleted_generations_stay, missing_generations,
         generations_are_dropped, histories_are_found, generations_keep_their_metadata;
     numbering: numbers_go_on_after_a_removal, numbers_go_on_after_a_rename_over, numbers_go_on_after_there_and_back,
         numbers_go_on_where_something_left, numbers_go_on_where_something_young_left, numbers_go_on_when_all_is_dropped, numbers_go_on_at_an_older_name;

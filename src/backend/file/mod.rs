@@ -197,6 +197,10 @@ impl Backend for FileBackend {
         self.keys_with_history(dir)
     }
 
+    fn history_members(&self, dir: &Key) -> Result<Vec<OsString>> {
+        Ok(self.history_entries(dir)?.1)
+    }
+
     fn open_generation(&self, key: &Key, generation: Generation) -> Result<Opened> {
         self.open_kept(key, generation)
     }
