@@ -25,7 +25,7 @@ fn the_directory_is_not_listed_but_explains_itself() {
     fs::write(mount.join("n"), "bytes").unwrap();
     assert_eq!(sh(mount.path(), "ls -A").trim(), "n");
     assert_eq!(sh(mount.path(), "find . | sort").trim(), ".\n./n");
-    assert_eq!(sh(mount.path(), "ls .sepia").trim(), "README\nconflicts\nevents\ngenerations\nstats");
+    assert_eq!(sh(mount.path(), "ls .sepia").trim(), "README\nat\nconflicts\nevents\ngenerations\nstats");
     assert!(sh(mount.path(), "cat .sepia/README").contains("generations/KEY/N"));
     let stats: serde_json::Value = serde_json::from_str(&sh(mount.path(), "cat .sepia/stats")).unwrap();
     assert_eq!(stats["conflicts"], 0);
@@ -115,6 +115,36 @@ fn conflicts_and_events_are_found_by_the_path_of_their_object() {
     }
     a.unmount();
     b.unmount();
+}
+
+#[test]
+fn the_tree_as_it_was_can_be_entered_by_its_time() {
+    let store = Store::new();
+    let mount = store.mount();
+    let now = || {
+        std::thread::sleep(std::time::Duration::from_millis(20));
+        let now = sepia::Timestamp::now().rfc3339().replace(':', "-");
+        std::thread::sleep(std::time::Duration::from_millis(20));
+        mount.join(".sepia/at").join(now)
+    };
+    sh(mount.path(), "mkdir -p Note Board/b1; echo one > Note/n; echo log > Note/log; ln -s ../../Note/n Board/b1/ref");
+    let early = now();
+    sh(mount.path(), "echo two > Note/n; echo more >> Note/log; echo new > Note/new; rm Board/b1/ref");
+    let middle = now();
+    sh(mount.path(), "rm -r Note; echo three > Board/b1/three");
+    let late = now();
+
+    let tree = |dir: &Path| sh(dir, "find . ! -type d | sort | xargs -r grep -H ''").trim().to_owned();
+    assert_eq!(tree(&early), "./Note/log:log\n./Note/n:one");
+    assert_eq!(tree(&middle), "./Note/log:log\n./Note/log:more\n./Note/n:two\n./Note/new:new");
+    assert_eq!(tree(&late), "./Board/b1/three:three");
+    assert_eq!(tree(&mount.join(".sepia/at/1h")), "");
+    let copy = store.scratch().dir("copy");
+    run(Command::new("rsync").arg("-a").arg(middle.join("")).arg(&copy));
+    run(Command::new("diff").arg("-r").arg(&middle).arg(&copy));
+    assert!(!mount.join(".sepia/at/some day").exists());
+    assert_eq!(sh(mount.path(), "ls .sepia/at").trim(), "");
+    mount.unmount();
 }
 
 const USERS: [&str; 2] = ["nobody", "daemon"];

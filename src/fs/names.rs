@@ -101,7 +101,7 @@ impl Fs {
     /// EINVAL when it is none.
     pub fn readlink(&self, ino: Ino) -> Result<Vec<u8>> {
         if is_view(ino) {
-            return Err(Errno::INVAL);
+            return self.view_readlink(ino);
         }
         let _names = self.namespace.read();
         self.store.backend().read_link(&self.sure_key(ino)?).map_err(from_backend)

@@ -5,11 +5,13 @@
 mod duration;
 mod generation;
 mod key;
+mod moment;
 mod precondition;
 mod time;
 
 pub use duration::{Age, AgeError};
 pub use generation::{Generation, ObjectId};
 pub use key::{Class, Key, KeyError, NAME_MAX, RESERVED_NAME};
+pub use moment::moment;
 pub use precondition::Precondition;
 pub use time::Timestamp;

@@ -135,6 +135,12 @@ impl Fs {
         }
     }
 
+    pub(super) fn view_readlink(&self, ino: Ino) -> Result<Vec<u8>> {
+        let path = self.views.inodes.lock().path(ino)?;
+        let tree = self.tree();
+        tree.link_target(&tree.at(&path)?.what)
+    }
+
     pub(super) fn view_open(&self, caller: &Caller, ino: Ino, flags: OFlags) -> Result<OpenReply> {
         if !(flags & OFlags::ACCMODE).is_empty() || flags.contains(OFlags::TRUNC) {
             return Err(Errno::ROFS);

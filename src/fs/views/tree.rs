@@ -15,8 +15,8 @@ use rustix::io::Errno;
 use super::super::{Result, errno, from_backend, groups};
 use crate::backend::{FileKind, GenerationInfo, Kept, Stat};
 use crate::fs::Caller;
-use crate::store::{Conflict, ConflictId, Store};
-use crate::types::{Generation, Key, ObjectId, Timestamp};
+use crate::store::{Conflict, ConflictId, Past, Store};
+use crate::types::{Generation, Key, ObjectId, Timestamp, moment};
 
 const README: &str = "\
 This directory is made by Sepia. It isn't listed in the one above, but can be entered.
@@ -24,12 +24,14 @@ This directory is made by Sepia. It isn't listed in the one above, but can be en
   generations/KEY/N      every kept generation of an object, by its number; \"latest\" is the current one
   conflicts/KEY/ID       saves that lost to a newer one: sepia conflicts --help
   events/KEY.jsonl       what has happened to an object: sepia events --help
+  at/TIME/KEY            the tree as it was: at/1h, at/yesterday, at/2026-11-23T10-00-00Z
   stats                  numbers about the store and this mount, as JSON
 
 KEY is the path of the object below the mount. All of it is read-only; copy from it with any tool, or bring a generation
 back with: sepia restore KEY --generation N
 ";
 
+const MOMENTS: &str = "at";
 const LATEST: &str = "latest";
 const EVENTS: &str = ".jsonl";
 /// Where an ACL is that may give the group less than the mode says.
@@ -52,6 +54,9 @@ pub enum What {
     Generation(Key, Generation),
     Conflict(ConflictId),
     Events(Key),
+    Link(Key),
+    /// The directory in which every moment can be entered.
+    Moments,
 }
 
 /// The views that repeat the tree of the store.
@@ -60,6 +65,7 @@ pub enum View {
     Generations,
     Conflicts,
     Events,
+    At(Timestamp),
 }
 
 const VIEWS: [(&str, View); 3] =
@@ -117,7 +123,17 @@ impl Tree<'_> {
             Some("stats") => return text(self.stats()?),
             _ => {}
         }
-        let (_, view) = VIEWS.into_iter().find(|(name, _)| *name == first).ok_or(Errno::NOENT)?;
+        let (view, rest) = match VIEWS.into_iter().find(|(name, _)| *name == first) {
+            Some((_, view)) => (view, &rest[..]),
+            None if first != MOMENTS => return Err(Errno::NOENT),
+            None => match rest.split_first() {
+                None => return Ok(self.directory(What::Moments, own(0o555))),
+                Some((time, rest)) => {
+                    let time = moment(time.to_str().unwrap_or_default(), self.store.now()).map_err(|_| Errno::NOENT)?;
+                    (View::At(time), rest)
+                }
+            },
+        };
         let mut key = Key::root();
         for (at, name) in rest.iter().enumerate() {
             let last = at + 1 == rest.len();
@@ -136,8 +152,8 @@ impl Tree<'_> {
                 let shade = self.shade(&key, &stat);
                 Shade { mode: shade.mode & 0o555, ..shade }
             }
-            // The events of an object are a file.
-            Ok(stat) if stat.kind == FileKind::File && view != View::Events => {
+            // The events of an object are a file, and so is what it was.
+            Ok(stat) if stat.kind == FileKind::File && matches!(view, View::Generations | View::Conflicts) => {
                 let shade = self.shade(&key, &stat);
                 Shade { mode: searchable(shade.mode), ..shade }
             }
@@ -190,6 +206,18 @@ impl Tree<'_> {
                 let Some(found) = found else { return Ok(None) };
                 let shade = Shade { mtime: found.time, ..self.shade_of_key(key)? };
                 Ok(Some(item(FileKind::File, readable(shade), found.size, What::Conflict(found.id))))
+            }
+            View::At(then) => {
+                let Ok(key) = key.child(name) else { return Ok(None) };
+                Ok(match self.store.past(&key, then).map_err(errno)? {
+                    Some(Past::Object(generation, size, mtime)) => {
+                        let shade = Shade { mtime, ..self.shade_of_key(&key)? };
+                        Some(item(FileKind::File, readable(shade), size, What::Generation(key, generation)))
+                    }
+                    Some(Past::Link(stat)) => Some(Item { stat, what: What::Link(key) }),
+                    Some(Past::Directory(_)) => None,
+                    None => return Err(Errno::NOENT),
+                })
             }
             View::Events => {
                 let Some(object) = name.as_bytes().strip_suffix(EVENTS.as_bytes()) else { return Ok(None) };
@@ -270,7 +298,12 @@ impl Tree<'_> {
         match what {
             What::Top => {
                 found.extend(VIEWS.map(|(name, _)| (name.into(), FileKind::Directory)));
+                found.insert(MOMENTS.into(), FileKind::Directory);
                 found.extend(["README", "stats"].map(|name| (name.into(), FileKind::File)));
+            }
+            What::Moments => {}
+            What::Dir(View::At(then), key) => {
+                found.extend(self.store.past_members(key, *then).map_err(errno)?);
             }
             What::Dir(View::Conflicts, key) => {
                 for conflict in self.conflicts(key)? {
@@ -315,6 +348,14 @@ impl Tree<'_> {
         Ok(found.into_iter().collect())
     }
 
+    /// The target of a symbolic link.
+    pub fn link_target(&self, what: &What) -> Result<Vec<u8>> {
+        match what {
+            What::Link(key) => self.store.backend().read_link(key).map_err(from_backend),
+            _ => Err(Errno::INVAL),
+        }
+    }
+
     /// Opens a file for reading.
     ///
     /// # Errors
@@ -335,7 +376,8 @@ impl Tree<'_> {
                 let events = self.store.events_of(&key).map_err(errno)?;
                 Source::Bytes(events.iter().flat_map(|event| (event.original() + "\n").into_bytes()).collect())
             }
-            What::Dir(..) | What::Top => return Err(Errno::ISDIR),
+            What::Link(_) => return Err(Errno::LOOP),
+            What::Dir(..) | What::Top | What::Moments => return Err(Errno::ISDIR),
         })
     }
 }
