@@ -30,7 +30,7 @@ pub struct EventsArgs {
     /// Go on with what happens from now on (with --since: from then on), until interrupted
     #[arg(short, long)]
     follow: bool,
-    /// Only what happened since: 90m, 12h, 2w, 2026-11-23, "2026-11-23 10:00" (UTC), 2026-11-23T10:00:00+01:00
+    /// Only what happened since: 90m, 12h, 2w, yesterday, 2026-11-23, "2026-11-23 10:00" (UTC), 2026-11-23T10:00:00+01:00
     #[arg(long, value_name = "TIME", value_parser = since)]
     since: Option<Timestamp>,
     /// Print a JSON object a line
