@@ -28,6 +28,7 @@ mod recover;
 mod remount;
 mod restore;
 mod rm;
+mod snapshot;
 mod stat;
 mod state;
 mod status;
@@ -66,6 +67,7 @@ enum Command {
     History(history::HistoryArgs),
     Diff(diff::DiffArgs),
     Restore(restore::RestoreArgs),
+    Snapshot(snapshot::SnapshotArgs),
     Conflicts(conflicts::ConflictsArgs),
     Recover(recover::RecoverArgs),
     Completions(completions::CompletionsArgs),
@@ -124,6 +126,7 @@ fn run(Args { store, command }: Args) -> Result<(), Failure> {
         Command::History(args) => history::run(&args, &store),
         Command::Diff(args) => diff::run(&args, &store),
         Command::Restore(args) => restore::run(&args, &store),
+        Command::Snapshot(args) => snapshot::run(&args, &store),
         Command::Conflicts(args) => conflicts::run(&args, &store),
         Command::Recover(args) => recover::run(&args, &store),
         Command::Completions(args) => completions::run(&args),

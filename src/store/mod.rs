@@ -23,6 +23,7 @@ mod error;
 mod object;
 pub mod recovery;
 mod session;
+pub mod snapshots;
 mod url;
 
 use std::sync::Arc;
@@ -34,6 +35,7 @@ pub use conflicts::{Conflict, ConflictId, Reason, Resolution};
 pub use error::{Error, Result};
 pub use recovery::{Outcome, Recovered};
 pub use session::{Session, SessionOptions};
+pub use snapshots::{Snapshot, SnapshotEntry, SnapshotInfo};
 pub use url::Location;
 
 use crate::backend::{Backend, Owner, file::FileBackend, memory::MemoryBackend};

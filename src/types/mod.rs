@@ -9,5 +9,6 @@ mod time;
 
 pub use generation::{Generation, ObjectId};
 pub use key::{Class, Key, KeyError, NAME_MAX, RESERVED_NAME};
+pub(crate) use key::{escape, unescape};
 pub use precondition::Precondition;
 pub use time::Timestamp;

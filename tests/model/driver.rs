@@ -92,7 +92,7 @@ pub fn same<T: PartialEq + std::fmt::Debug>(
 
 impl Driver {
     pub fn new(medium: Medium) -> Self {
-        let options = || FsOptions { read_only: false, ttl: Duration::ZERO };
+        let options = || FsOptions { read_only: false, ttl: Duration::ZERO, watched_ttl: Duration::ZERO };
         let side =
             |store: Store| Side { fs: Fs::new(store.clone(), options()), store, held: Vec::new(), loose: Vec::new() };
         let (sides, outside, dir) = match medium {
