@@ -11,7 +11,7 @@ use rustix::io::Errno;
 use sepia::backend::file::FileBackend;
 use sepia::backend::{
     self, Abandoned, Backend, Capabilities, ChangeSink, Commit, Creator, DirEntry, FileKind, FsStat, GenerationInfo,
-    Opened, Rename, SetAttr, Staged, StagingArea, Stat, Watch,
+    Opened, Rename, SetAttr, Staged, StagingArea, Stat, Still, Watch,
 };
 use sepia::fs::{Caller, Fh, Fs, FsOptions, Ino};
 use sepia::{Generation, Key, Precondition, Store};
@@ -279,6 +279,7 @@ impl Backend for Between {
         fn histories(dir: &Key) -> backend::Result<Vec<Key>>;
         fn open_generation(key: &Key, generation: Generation) -> backend::Result<Opened>;
         fn drop_generation(key: &Key, generation: Generation) -> backend::Result<()>;
+        fn hold_still() -> backend::Result<Box<dyn Still + '_>>;
         fn put_record(path: &Key, bytes: &[u8]) -> backend::Result<()>;
         fn append_record(path: &Key, bytes: &[u8]) -> backend::Result<u64>;
         fn keep_staged(path: &Key, staged: Staged) -> Result<(), (backend::Error, Staged)>;

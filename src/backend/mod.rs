@@ -139,6 +139,16 @@ pub trait Watch: Send + Sync {
     fn sees_all(&self) -> bool;
 }
 
+/// Nothing is saved, removed or renamed by anybody until this is dropped: see [`Backend::hold_still`].
+pub trait Still {
+    /// From now on no generation is amended that was committed up to `time`: who is to do so, in whatever process,
+    /// makes the next generation instead, so that the number goes on meaning the same bytes.
+    ///
+    /// # Errors
+    /// [`Error::Io`]; then nothing has changed.
+    fn keep_through(&self, time: Timestamp) -> Result<()>;
+}
+
 /// Takes the changes of a watch, as many as came together. Called from a thread of the backend's own, never while it
 /// holds a lock.
 pub type ChangeSink = Box<dyn Fn(Vec<Change>) + Send + Sync>;
@@ -331,6 +341,14 @@ pub trait Backend: Send + Sync + 'static {
     /// # Errors
     /// [`Error::NoGeneration`], [`Error::Invalid`].
     fn drop_generation(&self, key: &Key, generation: Generation) -> Result<()>;
+
+    /// Holds off every commit, append, removal and rename, by whoever uses the medium, until the result is dropped.
+    /// Meanwhile the caller may stat, list, read links and attributes, and handle records; for anything else it would
+    /// wait for itself. Others wait for it, with an error after a while, so it should be dropped soon.
+    ///
+    /// # Errors
+    /// [`Error::Locked`].
+    fn hold_still(&self) -> Result<Box<dyn Still + '_>>;
 
     // Records of the layers above, below the reserved name
 

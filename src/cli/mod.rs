@@ -30,6 +30,7 @@ mod recover;
 mod remount;
 mod restore;
 mod rm;
+mod snapshot;
 mod stat;
 mod state;
 mod status;
@@ -68,6 +69,7 @@ enum Command {
     History(history::HistoryArgs),
     Diff(diff::DiffArgs),
     Restore(restore::RestoreArgs),
+    Snapshot(snapshot::SnapshotArgs),
     Conflicts(conflicts::ConflictsArgs),
     Events(events::EventsArgs),
     Log(log::LogArgs),
@@ -128,6 +130,7 @@ fn run(Args { store, command }: Args) -> Result<(), Failure> {
         Command::History(args) => history::run(&args, &store),
         Command::Diff(args) => diff::run(&args, &store),
         Command::Restore(args) => restore::run(&args, &store),
+        Command::Snapshot(args) => snapshot::run(&args, &store),
         Command::Conflicts(args) => conflicts::run(&args, &store),
         Command::Events(args) => events::run(&args, &store),
         Command::Log(args) => log::run(&args, &store),

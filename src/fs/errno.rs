@@ -20,6 +20,14 @@ pub fn errno(error: store::Error) -> Errno {
             log::error!("{error}");
             from_io(source)
         }
+        store::Error::NoSnapshot(_) | store::Error::NotInSnapshot { .. } => Errno::NOENT,
+        store::Error::SnapshotExists(_) => Errno::EXIST,
+        store::Error::SnapshotName { .. } => Errno::INVAL,
+        store::Error::Unsteady(_) => Errno::AGAIN,
+        store::Error::SnapshotDamaged { .. } | store::Error::SnapshotBytesLost { .. } => {
+            log::error!("{error}");
+            Errno::IO
+        }
         store::Error::Config(_) => {
             log::error!("{error}");
             Errno::INVAL

@@ -26,6 +26,7 @@ mod object;
 mod past;
 pub mod recovery;
 mod session;
+pub mod snapshots;
 mod url;
 
 use std::sync::Arc;
@@ -40,6 +41,7 @@ pub use events::{Actor, Event, EventKind, Who};
 pub use past::Past;
 pub use recovery::{Outcome, Recovered};
 pub use session::{Session, SessionOptions};
+pub use snapshots::{Snapshot, SnapshotEntry, SnapshotInfo};
 pub use url::Location;
 
 use crate::backend::{Backend, Owner, file::FileBackend, memory::MemoryBackend};

@@ -178,10 +178,10 @@ fn fill(session: &mut Session, bytes: &mut dyn Read) -> Result<()> {
 }
 
 /// Reads a file from its beginning to `end`, whatever its own offset is.
-struct Positioned<'a> {
-    file: &'a std::fs::File,
-    at: u64,
-    end: u64,
+pub(super) struct Positioned<'a> {
+    pub file: &'a std::fs::File,
+    pub at: u64,
+    pub end: u64,
 }
 
 impl Read for Positioned<'_> {

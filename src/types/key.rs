@@ -182,15 +182,7 @@ impl Key {
 
     /// The key in a form that any text format can hold: bytes outside printable ASCII, `%` and `"` as `%XX`.
     pub fn escaped(&self) -> String {
-        let mut text = String::with_capacity(self.0.len());
-        for &byte in &self.0 {
-            if (byte.is_ascii_graphic() || byte == b' ') && !matches!(byte, b'%' | b'"' | b'\\') {
-                text.push(byte as char);
-            } else {
-                text.push_str(&format!("%{byte:02X}"));
-            }
-        }
-        text
+        escape(&self.0)
     }
 
     /// Reads what [`Key::escaped`] wrote.
@@ -198,20 +190,38 @@ impl Key {
     /// # Errors
     /// A [`KeyError`] when the unescaped bytes are not a key.
     pub fn unescape(text: &str) -> Result<Self, KeyError> {
-        let bytes = text.as_bytes();
-        let mut path = Vec::with_capacity(bytes.len());
-        let mut at = 0;
-        while at < bytes.len() {
-            let code = (bytes[at] == b'%')
-                .then(|| bytes.get(at + 1..at + 3))
-                .flatten()
-                .and_then(|hex| std::str::from_utf8(hex).ok())
-                .and_then(|hex| u8::from_str_radix(hex, 16).ok());
-            path.push(code.unwrap_or(bytes[at]));
-            at += if code.is_some() { 3 } else { 1 };
-        }
-        Self::parse(OsString::from_vec(path))
+        Self::parse(OsString::from_vec(unescape(text)))
     }
+}
+
+/// Any bytes in the form of [`Key::escaped`].
+pub fn escape(bytes: &[u8]) -> String {
+    let mut text = String::with_capacity(bytes.len());
+    for &byte in bytes {
+        if (byte.is_ascii_graphic() || byte == b' ') && !matches!(byte, b'%' | b'"' | b'\\') {
+            text.push(byte as char);
+        } else {
+            text.push_str(&format!("%{byte:02X}"));
+        }
+    }
+    text
+}
+
+/// What [`escape`] made a text of.
+pub fn unescape(text: &str) -> Vec<u8> {
+    let text = text.as_bytes();
+    let mut bytes = Vec::with_capacity(text.len());
+    let mut at = 0;
+    while at < text.len() {
+        let code = (text[at] == b'%')
+            .then(|| text.get(at + 1..at + 3))
+            .flatten()
+            .and_then(|hex| std::str::from_utf8(hex).ok())
+            .and_then(|hex| u8::from_str_radix(hex, 16).ok());
+        bytes.push(code.unwrap_or(text[at]));
+        at += if code.is_some() { 3 } else { 1 };
+    }
+    bytes
 }
 
 fn check_name(name: &[u8]) -> Result<(), KeyError> {

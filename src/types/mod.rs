@@ -12,6 +12,7 @@ mod time;
 pub use duration::{Age, AgeError};
 pub use generation::{Generation, ObjectId};
 pub use key::{Class, Key, KeyError, NAME_MAX, RESERVED_NAME};
+pub(crate) use key::{escape, unescape};
 pub use moment::moment;
 pub use precondition::Precondition;
 pub use time::Timestamp;

@@ -22,6 +22,7 @@ mod record;
 mod records;
 mod rename;
 mod repair;
+mod still;
 mod watch;
 mod xattr;
 
@@ -44,7 +45,7 @@ use power::Power;
 
 use super::{
     Abandoned, Backend, Capabilities, Change, ChangeSink, Commit, Creator, DirEntry, Error, FileKind, FsStat,
-    GenerationInfo, KeepAccessTimes, Opened, Rename, Result, SetAttr, Staged, StagingArea, Stat, Torn, Watch,
+    GenerationInfo, KeepAccessTimes, Opened, Rename, Result, SetAttr, Staged, StagingArea, Stat, Still, Torn, Watch,
 };
 use crate::types::{Generation, Key, ObjectId, Precondition};
 
@@ -207,6 +208,10 @@ impl Backend for FileBackend {
 
     fn drop_generation(&self, key: &Key, generation: Generation) -> Result<()> {
         self.drop_kept(key, generation)
+    }
+
+    fn hold_still(&self) -> Result<Box<dyn Still + '_>> {
+        self.hold_tree_still()
     }
 
     fn put_record(&self, path: &Key, bytes: &[u8]) -> Result<()> {

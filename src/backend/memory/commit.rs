@@ -59,10 +59,11 @@ impl MemoryBackend {
             if entry.record.kind != FileKind::File {
                 return Err(Error::Invalid(key.clone(), "not a regular file"));
             }
-            if how.amend && entry.record.generation.is_some() {
+            let amend = how.amend && !self.still.is_kept_through(entry.record.committed);
+            if amend && entry.record.generation.is_some() {
                 self.detach(key, &entry)?;
             }
-            let put = Put { bytes: bytes.clone(), mtime, amend: how.amend, as_prefix: false };
+            let put = Put { bytes: bytes.clone(), mtime, amend, as_prefix: false };
             if let Some(stat) = self.put_over(key, &entry, put)? {
                 return Ok(stat);
             }
@@ -132,7 +133,8 @@ impl MemoryBackend {
                 return Err(Error::Stale { key: key.clone(), current: entry.record.generation });
             }
             let bytes = [&object.bytes, &tail[..]].concat().into();
-            let put = Put { bytes, mtime, amend: how.amend && expected, as_prefix: true };
+            let amend = how.amend && expected && !self.still.is_kept_through(entry.record.committed);
+            let put = Put { bytes, mtime, amend, as_prefix: true };
             if let Some(stat) = self.put_over(key, &entry, put)? {
                 return Ok(stat);
             }

@@ -23,6 +23,7 @@ mod local;
 mod names;
 mod record;
 mod rename;
+mod still;
 
 use std::collections::btree_map::Entry as MapEntry;
 use std::ffi::{OsStr, OsString};
@@ -34,9 +35,10 @@ use std::sync::atomic::{AtomicI64, Ordering};
 use self::flat::{Condition, FlatSpace};
 use self::local::PrivateDir;
 use self::record::Record;
+use self::still::Quiet;
 use super::{
     Abandoned, Backend, Capabilities, ChangeSink, Commit, Creator, DirEntry, Error, FileKind, FsStat, GenerationInfo,
-    Opened, Rename, Result, SetAttr, SetTime, Staged, StagingArea, Stat, Watch,
+    Opened, Rename, Result, SetAttr, SetTime, Staged, StagingArea, Stat, Still, Watch,
 };
 use crate::types::{Generation, Key, ObjectId, Precondition, Timestamp};
 
@@ -53,6 +55,7 @@ pub struct MemoryBackend {
     flat: FlatSpace,
     store_id: String,
     last_tick: AtomicI64,
+    still: Quiet,
     staging: StagingArea,
     // After the staging area, which cleans up in it when dropped.
     _dir: PrivateDir,
@@ -72,6 +75,7 @@ impl MemoryBackend {
             flat: FlatSpace::default(),
             store_id: format!("{}{}", ObjectId::random(), ObjectId::random()),
             last_tick: AtomicI64::new(i64::MIN),
+            still: Quiet::default(),
             staging: StagingArea::new(dir.path()),
             _dir: dir,
         };
@@ -156,10 +160,12 @@ impl Backend for MemoryBackend {
     }
 
     fn create_dir(&self, key: &Key, mode: u32, creator: &Creator) -> Result<Stat> {
+        let _moving = self.still.share();
         self.make_dir(key, mode, creator)
     }
 
     fn create_symlink(&self, key: &Key, target: &[u8], creator: &Creator) -> Result<Stat> {
+        let _moving = self.still.share();
         self.make(key, (FileKind::Symlink, 0o777), &target.into(), creator, &|_| Ok(()))
     }
 
@@ -168,6 +174,7 @@ impl Backend for MemoryBackend {
     }
 
     fn reserve(&self, key: &Key, mode: u32, creator: &Creator) -> Result<Stat> {
+        let _moving = self.still.share();
         self.reserve_name(key, mode, creator)
     }
 
@@ -176,14 +183,17 @@ impl Backend for MemoryBackend {
     }
 
     fn remove(&self, key: &Key, expect: &Precondition) -> Result<()> {
+        let _moving = self.still.share();
         self.remove_name(key, expect)
     }
 
     fn remove_dir(&self, key: &Key) -> Result<()> {
+        let _moving = self.still.share();
         self.remove_empty_dir(key)
     }
 
     fn rename(&self, from: &Key, to: &Key, how: &Rename) -> Result<Stat> {
+        let _moving = self.still.share();
         self.rename_any(from, to, how)
     }
 
@@ -196,6 +206,7 @@ impl Backend for MemoryBackend {
         const S_ISUID: u32 = 0o4000;
         const S_ISGID: u32 = 0o2000;
         const S_IXGRP: u32 = 0o0010;
+        let _moving = self.still.share();
         let now = self.tick();
         let time = |set: SetTime| match set {
             SetTime::Now => now,
@@ -238,6 +249,7 @@ impl Backend for MemoryBackend {
         if value.len() > XATTR_SIZE_MAX {
             return Err(Error::from_io(key, "set an attribute", rustix::io::Errno::TOOBIG));
         }
+        let _moving = self.still.share();
         self.change(key, &|record| {
             match record.xattrs.entry(name.to_owned()) {
                 MapEntry::Occupied(_) if flags & XATTR_CREATE != 0 => return Err(Error::Exists(key.clone())),
@@ -252,6 +264,7 @@ impl Backend for MemoryBackend {
 
     fn remove_xattr(&self, key: &Key, name: &OsStr) -> Result<()> {
         user_attribute(key, name)?;
+        let _moving = self.still.share();
         self.change(key, &|record| match record.xattrs.remove(name) {
             Some(_) => Ok(()),
             None => Err(Error::NoAttribute(key.clone())),
@@ -270,6 +283,7 @@ impl Backend for MemoryBackend {
         how: &Commit,
         creator: &Creator,
     ) -> std::result::Result<Stat, (Error, Staged)> {
+        let _moving = self.still.share();
         match self.commit_staged(key, &staged, how, creator) {
             Ok(stat) => {
                 staged.discard();
@@ -280,6 +294,7 @@ impl Backend for MemoryBackend {
     }
 
     fn append(&self, key: &Key, staged: &Staged, from: u64, how: &Commit) -> Result<Stat> {
+        let _moving = self.still.share();
         self.append_staged(key, staged, from, how)
     }
 
@@ -296,7 +311,12 @@ impl Backend for MemoryBackend {
     }
 
     fn drop_generation(&self, key: &Key, generation: Generation) -> Result<()> {
+        let _moving = self.still.share();
         self.drop_kept(key, generation)
+    }
+
+    fn hold_still(&self) -> Result<Box<dyn Still + '_>> {
+        Ok(self.still.own())
     }
 
     fn put_record(&self, path: &Key, bytes: &[u8]) -> Result<()> {
