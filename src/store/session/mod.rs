@@ -348,20 +348,11 @@ impl Session {
         }
         self.append_only = false;
         if size == 0 {
-            // Nothing of the base is needed any more.
-            self.base = None;
-            if self.staged.is_none() {
-                self.stage_from(0)?;
-            }
-            // ext4 writes out at the close what was ever truncated to nothing (auto_da_alloc), so not what is empty.
-            if self.size().map_err(|e| self.io("find the end", e))? > 0 {
-                self.staged_file()?.set_len(0).map_err(|e| self.io("truncate", e))?;
-            }
-            self.sum = RunningSum::new(0);
-            if self.tail_from.take().is_some()
-                && let Some(staged) = &self.staged
-            {
-                self.note(staged, None)?;
+            // Nothing of the base is needed any more, unless that fails.
+            let base = self.base.take();
+            if let Err(error) = self.stage_nothing() {
+                self.base = base;
+                return Err(error);
             }
         } else {
             self.stage_from(size.min(old))?;
@@ -473,6 +464,24 @@ impl Session {
             Some(from) if offset < from => self.stage_whole(),
             _ => Ok(()),
         }
+    }
+
+    /// Makes what is staged empty, with nothing of the base before it.
+    fn stage_nothing(&mut self) -> Result<()> {
+        if self.staged.is_none() {
+            self.stage_from(0)?;
+        }
+        // ext4 writes out at the close what was ever truncated to nothing (auto_da_alloc), so not what is empty.
+        if self.size().map_err(|e| self.io("find the end", e))? > 0 {
+            self.staged_file()?.set_len(0).map_err(|e| self.io("truncate", e))?;
+        }
+        self.sum = RunningSum::new(0);
+        if self.tail_from.take().is_some()
+            && let Some(staged) = &self.staged
+        {
+            self.note(staged, None)?;
+        }
+        Ok(())
     }
 
     /// Makes all bytes writable: copies the base into the staged file.
