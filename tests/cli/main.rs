@@ -3,5 +3,6 @@
 mod mounted;
 mod objects;
 mod sandbox;
+mod snapshots;
 mod surface;
 mod trouble;
