@@ -59,16 +59,36 @@ fn restore(store: &Store, name: &str, path: &str, delete: bool) {
     assert_eq!(left.changes(), [], "a second restoration finds something to do");
 }
 
+/// Names that take time to be looked at, so that others can do something meanwhile.
+fn fill(store: &Store) {
+    for dir in 0..10 {
+        store.create_dirs(&key(&format!("fill{dir}"))).unwrap();
+        for file in 0..60 {
+            let name = key(&format!("fill{dir}/{file}"));
+            store.backend().reserve(&name, 0o644, &Creator::current()).unwrap();
+        }
+    }
+}
+
 // A point in time
+
+struct StopAtEnd<'a>(&'a AtomicBool);
+
+impl Drop for StopAtEnd<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
 
 /// Each writer saves `a`, then `b`, both with the same number. No snapshot may have a `b` that is newer than its `a`.
 #[test]
 fn no_object_is_newer_than_one_that_is_older() {
     on_both(|store| {
         const WRITERS: usize = 3;
+        fill(store);
         for writer in 0..WRITERS {
             for name in ["a", "b", "c"] {
-                put(store, &format!("w{writer}/{name}"), "0");
+                put(store, &format!("{name}{writer}/x"), "0");
             }
         }
         let stop = AtomicBool::new(false);
@@ -80,7 +100,7 @@ fn no_object_is_newer_than_one_that_is_older() {
                         if stop.load(Ordering::Relaxed) {
                             return;
                         }
-                        let name = |name: &str| format!("w{writer}/{name}");
+                        let name = |name: &str| format!("{name}{writer}/x");
                         // By sessions, by a rename, and by a new name: each a way to become visible.
                         for object in ["a", "b"] {
                             let options = SessionOptions { truncate: true, ..Default::default() };
@@ -94,20 +114,21 @@ fn no_object_is_newer_than_one_that_is_older() {
                     }
                 });
             }
+            // Also when an assertion fails: the scope waits for the writers.
+            let _stop = StopAtEnd(&stop);
             let mut different = std::collections::BTreeSet::new();
             for round in 0..20 {
                 let made = store.create_snapshot(Some(&format!("s{round}"))).unwrap();
                 let snapshot = store.snapshot(&made.name).unwrap();
                 for writer in 0..WRITERS {
                     let number =
-                        |name: &str| -> u64 { then(store, &snapshot, &format!("w{writer}/{name}")).parse().unwrap() };
+                        |name: &str| -> u64 { then(store, &snapshot, &format!("{name}{writer}/x")).parse().unwrap() };
                     let (a, b, c) = (number("a"), number("b"), number("c"));
                     assert!(a >= b && b >= c && a <= c + 1, "snapshot {round}: a {a}, b {b}, c {c}");
                     different.insert((writer, a));
                 }
                 std::thread::sleep(Duration::from_millis(5));
             }
-            stop.store(true, Ordering::Relaxed);
             assert!(different.len() > 2 * WRITERS, "the writers stood still: {different:?}");
         });
         // And later the bytes are still the same.
@@ -115,7 +136,7 @@ fn no_object_is_newer_than_one_that_is_older() {
             let snapshot = store.snapshot(&format!("s{round}")).unwrap();
             for writer in 0..WRITERS {
                 let number =
-                    |name: &str| -> u64 { then(store, &snapshot, &format!("w{writer}/{name}")).parse().unwrap() };
+                    |name: &str| -> u64 { then(store, &snapshot, &format!("{name}{writer}/x")).parse().unwrap() };
                 assert!(number("a") >= number("b") && number("b") >= number("c"));
             }
         }
@@ -126,7 +147,8 @@ fn no_object_is_newer_than_one_that_is_older() {
 #[test]
 fn the_point_in_time_holds_across_processes() {
     let store = common::Store::new();
-    let script = "for n in $(seq 1 40); do echo $n | sepia put a; echo $n | sepia put b; done";
+    fill(&Store::open(store.path().to_str().unwrap()).unwrap());
+    let script = "mkdir x y; for n in $(seq 1 60); do echo $n | sepia put x/a; echo $n | sepia put y/b; done";
     let mut command = common::script(store.path(), script);
     let mut writer = command.stdout(Stdio::null()).spawn().unwrap();
     let library = Store::open(store.path().to_str().unwrap()).unwrap();
@@ -138,7 +160,7 @@ fn the_point_in_time_holds_across_processes() {
         let number = |path: &str| -> u64 {
             snapshot.entry(&key(path)).map_or(0, |_| then(&library, &snapshot, path).trim().parse().unwrap_or(0))
         };
-        let (a, b) = (number("a"), number("b"));
+        let (a, b) = (number("x/a"), number("y/b"));
         assert!(a == b || a == b + 1, "{name}: a {a}, b {b}");
         round += 1;
     }

@@ -4,5 +4,6 @@ mod events;
 mod mounted;
 mod objects;
 mod sandbox;
+mod snapshots;
 mod surface;
 mod trouble;
