@@ -25,7 +25,7 @@ fn the_directory_is_not_listed_but_explains_itself() {
     fs::write(mount.join("n"), "bytes").unwrap();
     assert_eq!(sh(mount.path(), "ls -A").trim(), "n");
     assert_eq!(sh(mount.path(), "find . | sort").trim(), ".\n./n");
-    assert_eq!(sh(mount.path(), "ls .sepia").trim(), "README\nat\nconflicts\nevents\ngenerations\nstats");
+    assert_eq!(sh(mount.path(), "ls .sepia").trim(), "README\nat\nconflicts\nevents\ngenerations\nsnapshots\nstats");
     assert!(sh(mount.path(), "cat .sepia/README").contains("generations/KEY/N"));
     let stats: serde_json::Value = serde_json::from_str(&sh(mount.path(), "cat .sepia/stats")).unwrap();
     assert_eq!(stats["conflicts"], 0);
@@ -144,6 +144,55 @@ fn the_tree_as_it_was_can_be_entered_by_its_time() {
     run(Command::new("diff").arg("-r").arg(&middle).arg(&copy));
     assert!(!mount.join(".sepia/at/some day").exists());
     assert_eq!(sh(mount.path(), "ls .sepia/at").trim(), "");
+    mount.unmount();
+}
+
+#[test]
+fn a_snapshot_is_made_read_and_dropped_as_a_directory() {
+    let store = Store::new();
+    let mount = store.mount();
+    sh(
+        mount.path(),
+        "mkdir -p Note Board/b1 empty; echo one > Note/n; ln Note/n Note/other; chmod 640 Note/n; echo x > Note/x; \
+         setfattr -n user.colour -v red Note/x; ln -s ../../Note/n Board/b1/ref; mkfifo fifo; touch -d 2001-02-03 Note/x; \
+         chmod 711 Board; touch reserved; echo a >> log",
+    );
+    let (before, backup) = (store.scratch().dir("before"), store.scratch().dir("backup"));
+    let copy = |from: &Path, to: &Path| {
+        // What a mount says of an object in attributes is not part of it.
+        let filter = "--filter=-x user.sepia.*";
+        run(Command::new("rsync").args(["-aHAX", "--delete", filter]).arg(from.join("")).arg(to));
+    };
+    copy(mount.path(), &before);
+    let snapshots = mount.join(".sepia/snapshots");
+    fs::create_dir(snapshots.join("first")).unwrap();
+    assert_eq!(errno(fs::create_dir(snapshots.join("first"))), Some(Errno::EXIST.raw_os_error()));
+    sh(
+        mount.path(),
+        "echo two > Note/n; rm Note/x; mv Board Elsewhere; echo b >> log; rm fifo; rmdir empty; echo new > new; \
+         chmod 600 Note/other",
+    );
+    let first = snapshots.join("first");
+    copy(&first, &backup);
+    let difference =
+        Command::new("rsync").args(["-aHAXcni", "--delete"]).args([before.join(""), backup.join("")]).output().unwrap();
+    // But for the times of directories, into which the copying itself has written.
+    assert!(difference.status.success());
+    let said = String::from_utf8(difference.stdout).unwrap();
+    assert!(said.lines().all(|line| line.starts_with(".d..t")), "{said}");
+    run(Command::new("diff").args(["-r", "--no-dereference"]).arg(before.join("Note")).arg(first.join("Note")));
+    assert_eq!(
+        sh(&first, "stat -c %h Note/n; readlink Board/b1/ref; getfattr --only-values -n user.colour Note/x").trim(),
+        "2\n../../Note/n\nred"
+    );
+    assert_eq!(sh(&first, "stat -c %i Note/n"), sh(&first, "stat -c %i Note/other"));
+    assert_eq!(errno(fs::write(first.join("Note/n"), "other")), Some(Errno::ROFS.raw_os_error()));
+    assert_eq!(errno(fs::create_dir(first.join("Note/d"))), Some(Errno::ROFS.raw_os_error()));
+    assert_eq!(sh(&snapshots, "ls").trim(), "first");
+    fs::remove_dir(&first).unwrap();
+    assert_eq!(sh(&snapshots, "ls").trim(), "");
+    assert!(!first.join("Note").exists());
+    assert!(String::from_utf8(store.sepia(&["events", "--json"])).unwrap().contains("\"snapshot\""));
     mount.unmount();
 }
 

@@ -135,6 +135,10 @@ impl Fs {
     /// # Errors
     /// As [`Fs::mknod`].
     pub fn mkdir(&self, caller: &Caller, parent: Ino, name: &OsStr, mode: u32) -> Result<Entry> {
+        if is_view(parent) {
+            self.check_writable()?;
+            return self.view_mkdir(parent, name);
+        }
         self.make(parent, name, |key| self.store.by(caller.actor()).create_dir(key, mode, &caller.creator()))
     }
 
@@ -210,6 +214,10 @@ impl Fs {
     /// # Errors
     /// ENOENT, ENOTEMPTY, ENOTDIR, EROFS.
     pub fn rmdir(&self, caller: &Caller, parent: Ino, name: &OsStr) -> Result<()> {
+        if is_view(parent) {
+            self.check_writable()?;
+            return self.view_rmdir(parent, name);
+        }
         self.check_writable()?;
         self.check_no_view(parent)?;
         let _names = self.namespace.read();

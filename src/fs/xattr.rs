@@ -45,7 +45,7 @@ impl Fs {
     /// ENODATA; EOPNOTSUPP for a name space that the store can't hold.
     pub fn getxattr(&self, ino: Ino, name: &OsStr) -> Result<Vec<u8>> {
         if is_view(ino) {
-            return Err(Errno::NODATA);
+            return self.view_getxattr(ino, name);
         }
         let _names = self.namespace.read();
         let key = self.sure_key(ino)?;
@@ -77,7 +77,7 @@ impl Fs {
     /// What the medium says.
     pub fn listxattr(&self, ino: Ino) -> Result<Vec<OsString>> {
         if is_view(ino) {
-            return Ok(Vec::new());
+            return self.view_listxattr(ino);
         }
         let _names = self.namespace.read();
         let key = self.sure_key(ino)?;

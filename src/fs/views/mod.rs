@@ -1,23 +1,26 @@
 //! The views below `/.sepia`: older generations, conflicts and events as files that any tool can read.
 //!
 //! The directory isn't listed at the root, but can be entered. What is in it is found out anew for each request
-//! (`tree`); kept are only the inode numbers that the kernel knows, and what is open. Nothing in it can be changed.
+//! (`tree`); kept are only the inode numbers that the kernel knows, and what is open. Nothing in it can be changed, but
+//! snapshots are made and dropped as directories.
 
 mod tree;
 
 use std::collections::HashMap;
-use std::ffi::OsStr;
+use std::ffi::{OsStr, OsString};
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
 
+use lru::LruCache;
 use parking_lot::Mutex;
 use rustix::fs::{OFlags, SeekFrom};
 use rustix::io::Errno;
 
 use super::open_node::read_at;
 use super::types::{Attr, Caller, DirItem, Entry, Fh, Ino, OpenReply};
-use super::{Fs, Result};
+use super::{Fs, Result, errno};
 use crate::backend::FileKind;
+use crate::store::snapshots::Snapshot;
 use crate::types::Key;
 use tree::{Item, Member, Source, Tree, What};
 
@@ -33,16 +36,32 @@ pub fn is_view(number: u64) -> bool {
 }
 
 /// What the kernel knows of the views.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Views {
     inodes: Mutex<Inodes>,
     open: Mutex<HashMap<Fh, Arc<Handle>>>,
+    snapshots: Mutex<LruCache<String, Arc<Snapshot>>>,
+}
+
+impl Default for Views {
+    fn default() -> Self {
+        let snapshots = Mutex::new(LruCache::new(tree::SNAPSHOTS));
+        Views { inodes: Mutex::default(), open: Mutex::default(), snapshots }
+    }
 }
 
 #[derive(Debug, Default)]
 struct Inodes {
-    paths: HashMap<Ino, (Key, u64)>,
+    paths: HashMap<Ino, Known>,
     numbers: HashMap<Key, Ino>,
+}
+
+#[derive(Debug)]
+struct Known {
+    path: Key,
+    /// What its number is made of.
+    known_as: Key,
+    lookups: u64,
 }
 
 #[derive(Debug)]
@@ -56,7 +75,7 @@ impl Inodes {
         if ino == TOP {
             return Ok(Key::root());
         }
-        self.paths.get(&ino).map(|(path, _)| path.clone()).ok_or(Errno::STALE)
+        self.paths.get(&ino).map(|known| known.path.clone()).ok_or(Errno::STALE)
     }
 
     /// The number of a path: the same each time, as far as no other path has it.
@@ -70,26 +89,28 @@ impl Inodes {
         let mut hasher = DefaultHasher::new();
         path.hash(&mut hasher);
         let mut ino = MARK | hasher.finish();
-        while ino == TOP || self.paths.get(&ino).is_some_and(|(other, _)| other != path) {
+        while ino == TOP || self.paths.get(&ino).is_some_and(|other| other.known_as != *path) {
             ino = MARK | ino.wrapping_add(1);
         }
         ino
     }
 
-    fn count(&mut self, path: &Key) -> Ino {
-        let ino = self.number(path);
+    /// The kernel is told of a path, whose number is that of `known_as`: counts one lookup.
+    fn count(&mut self, path: &Key, known_as: &Key) -> Ino {
+        let ino = self.number(known_as);
         if ino != TOP {
-            self.numbers.insert(path.clone(), ino);
-            self.paths.entry(ino).or_insert_with(|| (path.clone(), 0)).1 += 1;
+            self.numbers.insert(known_as.clone(), ino);
+            let known = || Known { path: path.clone(), known_as: known_as.clone(), lookups: 0 };
+            self.paths.entry(ino).or_insert_with(known).lookups += 1;
         }
         ino
     }
 
     fn forget(&mut self, ino: Ino, count: u64) {
-        let Some((path, lookups)) = self.paths.get_mut(&ino) else { return };
-        *lookups = lookups.saturating_sub(count);
-        if *lookups == 0 {
-            self.numbers.remove(path);
+        let Some(known) = self.paths.get_mut(&ino) else { return };
+        known.lookups = known.lookups.saturating_sub(count);
+        if known.lookups == 0 {
+            self.numbers.remove(&known.known_as);
             self.paths.remove(&ino);
         }
     }
@@ -97,7 +118,7 @@ impl Inodes {
 
 impl Fs {
     fn tree(&self) -> Tree<'_> {
-        Tree { store: &self.store, usage: self.usage() }
+        Tree { store: &self.store, usage: self.usage(), snapshots: &self.views.snapshots }
     }
 
     fn view_attr(&self, ino: Ino, item: &Item) -> Attr {
@@ -107,7 +128,9 @@ impl Fs {
 
     fn view_entry(&self, path: &Key) -> Result<Entry> {
         let item = self.tree().at(path)?;
-        let ino = self.views.inodes.lock().count(path);
+        // Two names of one file have one number: that of a name that no path has.
+        let one = item.alias().and_then(|(name, id)| Key::parse(format!("one file/{name}/{id}")).ok());
+        let ino = self.views.inodes.lock().count(path, one.as_ref().unwrap_or(path));
         Ok(Entry { attr: self.view_attr(ino, &item), ttl: std::time::Duration::ZERO })
     }
 
@@ -148,7 +171,7 @@ impl Fs {
         let path = self.views.inodes.lock().path(ino)?;
         let item = self.tree().at(&path)?;
         // What is put together now may be of another size than the kernel was told.
-        let direct = !matches!(item.what, What::Generation(..) | What::Conflict(_));
+        let direct = matches!(item.what, What::Text(_) | What::Events(_));
         let source = self.tree().open(caller, item.what)?;
         let fh = self.add_view_handle(Handle::File(source));
         Ok(OpenReply { fh, keep_cache: false, direct, no_flush: true })
@@ -184,6 +207,42 @@ impl Fs {
             SeekFrom::Hole(offset) if offset < end => Ok(end),
             _ => Err(Errno::NXIO),
         }
+    }
+
+    /// Makes a snapshot, by its name in the directory of snapshots.
+    pub(super) fn view_mkdir(&self, parent: Ino, name: &OsStr) -> Result<Entry> {
+        self.change_snapshots(parent, name, |name| self.store.create_snapshot(Some(name)).map(drop))?;
+        self.view_lookup(parent, name)
+    }
+
+    /// Drops a snapshot.
+    pub(super) fn view_rmdir(&self, parent: Ino, name: &OsStr) -> Result<()> {
+        self.change_snapshots(parent, name, |name| self.store.delete_snapshot(name))
+    }
+
+    fn change_snapshots(
+        &self,
+        parent: Ino,
+        name: &OsStr,
+        change: impl FnOnce(&str) -> crate::store::Result<()>,
+    ) -> Result<()> {
+        let path = self.views.inodes.lock().path(parent)?;
+        match self.tree().at(&path)?.what {
+            What::Snapshots => change(name.to_str().ok_or(Errno::INVAL)?).map_err(errno),
+            _ => Err(Errno::ROFS),
+        }
+    }
+
+    pub(super) fn view_getxattr(&self, ino: Ino, name: &OsStr) -> Result<Vec<u8>> {
+        let path = self.views.inodes.lock().path(ino)?;
+        let item = self.tree().at(&path)?;
+        item.xattrs().find(|(known, _)| *known == name).map(|(_, value)| value.clone()).ok_or(Errno::NODATA)
+    }
+
+    pub(super) fn view_listxattr(&self, ino: Ino) -> Result<Vec<OsString>> {
+        let path = self.views.inodes.lock().path(ino)?;
+        let item = self.tree().at(&path)?;
+        Ok(item.xattrs().map(|(name, _)| name.clone()).collect())
     }
 
     pub(super) fn view_opendir(&self, ino: Ino) -> Result<Fh> {

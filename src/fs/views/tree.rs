@@ -10,11 +10,14 @@ use std::fs::File;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::sync::Arc;
 
+use lru::LruCache;
+use parking_lot::Mutex;
 use rustix::io::Errno;
 
 use super::super::{Result, errno, from_backend, groups};
 use crate::backend::{FileKind, GenerationInfo, Kept, Stat};
 use crate::fs::Caller;
+use crate::store::snapshots::Snapshot;
 use crate::store::{Conflict, ConflictId, Past, Store};
 use crate::types::{Generation, Key, ObjectId, Timestamp, moment};
 
@@ -24,6 +27,7 @@ This directory is made by Sepia. It isn't listed in the one above, but can be en
   generations/KEY/N      every kept generation of an object, by its number; \"latest\" is the current one
   conflicts/KEY/ID       saves that lost to a newer one: sepia conflicts --help
   events/KEY.jsonl       what has happened to an object: sepia events --help
+  snapshots/NAME/KEY     the tree as it was: mkdir snapshots/NAME makes one, rmdir drops it
   at/TIME/KEY            the tree as it was: at/1h, at/yesterday, at/2026-11-23T10-00-00Z
   stats                  numbers about the store and this mount, as JSON
 
@@ -31,7 +35,11 @@ KEY is the path of the object below the mount. All of it is read-only; copy from
 back with: sepia restore KEY --generation N
 ";
 
+/// Snapshots that are held in memory.
+pub const SNAPSHOTS: std::num::NonZeroUsize = std::num::NonZeroUsize::new(4).expect("not zero");
+
 const MOMENTS: &str = "at";
+const SNAPSHOTS_DIR: &str = "snapshots";
 const LATEST: &str = "latest";
 const EVENTS: &str = ".jsonl";
 /// Where an ACL is that may give the group less than the mode says.
@@ -57,6 +65,9 @@ pub enum What {
     Link(Key),
     /// The directory in which every moment can be entered.
     Moments,
+    /// The directory in which all snapshots are.
+    Snapshots,
+    InSnapshot(Arc<Snapshot>, Key),
 }
 
 /// The views that repeat the tree of the store.
@@ -92,6 +103,27 @@ struct Shade {
     mtime: Timestamp,
 }
 
+impl Item {
+    /// Tells that two names of a snapshot are one file.
+    pub fn alias(&self) -> Option<(&str, u64)> {
+        match &self.what {
+            What::InSnapshot(snapshot, _) if self.stat.kind != FileKind::Directory && self.stat.nlink > 1 => {
+                Some((&snapshot.info().name, self.stat.id.get()))
+            }
+            _ => None,
+        }
+    }
+
+    /// The extended attributes that are shown.
+    pub fn xattrs(&self) -> impl Iterator<Item = (&OsString, &Vec<u8>)> {
+        let entry = match &self.what {
+            What::InSnapshot(snapshot, key) => snapshot.entry(key),
+            _ => None,
+        };
+        entry.into_iter().flat_map(|entry| &entry.xattrs)
+    }
+}
+
 /// The permissions that let a directory be searched by whom a file can be read.
 fn searchable(mode: u32) -> u32 {
     let read = mode & 0o444;
@@ -103,6 +135,8 @@ pub struct Tree<'a> {
     pub store: &'a Store,
     /// Inodes and open files.
     pub usage: (usize, usize),
+    /// Those that were used last, by name.
+    pub snapshots: &'a Mutex<LruCache<String, Arc<Snapshot>>>,
 }
 
 impl Tree<'_> {
@@ -119,6 +153,7 @@ impl Tree<'_> {
             false => Err(Errno::NOTDIR),
         };
         match first.to_str() {
+            Some(SNAPSHOTS_DIR) => return self.in_snapshots(&rest),
             Some("README") => return text(README.into()),
             Some("stats") => return text(self.stats()?),
             _ => {}
@@ -143,6 +178,31 @@ impl Tree<'_> {
             key = key.child(name).map_err(|_| Errno::NOENT)?;
         }
         self.stands_for(view, key)
+    }
+
+    /// What is at a path in `snapshots`.
+    fn in_snapshots(&self, path: &[&OsStr]) -> Result<Item> {
+        let Some((name, path)) = path.split_first() else {
+            return Ok(self.directory(What::Snapshots, own(0o755)));
+        };
+        let snapshot = self.snapshot(name.to_str().ok_or(Errno::NOENT)?)?;
+        let mut key = Key::root();
+        for name in path {
+            key = key.child(name).map_err(|_| Errno::NOENT)?;
+        }
+        let stat = snapshot.entry(&key).ok_or(Errno::NOENT)?.stat.clone();
+        Ok(Item { stat, what: What::InSnapshot(snapshot, key) })
+    }
+
+    fn snapshot(&self, name: &str) -> Result<Arc<Snapshot>> {
+        // One of the same name may have been made since.
+        let info = self.store.snapshot_info(name).map_err(errno)?;
+        if let Some(known) = self.snapshots.lock().get(name).filter(|known| *known.info() == info) {
+            return Ok(known.clone());
+        }
+        let snapshot = self.store.snapshot(name).map_err(errno)?;
+        self.snapshots.lock().put(name.to_owned(), snapshot.clone());
+        Ok(snapshot)
     }
 
     /// The directory of a view that stands for a directory or an object.
@@ -298,10 +358,19 @@ impl Tree<'_> {
         match what {
             What::Top => {
                 found.extend(VIEWS.map(|(name, _)| (name.into(), FileKind::Directory)));
-                found.insert(MOMENTS.into(), FileKind::Directory);
+                found.extend([MOMENTS, SNAPSHOTS_DIR].map(|name| (name.into(), FileKind::Directory)));
                 found.extend(["README", "stats"].map(|name| (name.into(), FileKind::File)));
             }
             What::Moments => {}
+            What::Snapshots => {
+                let all = self.store.snapshots().map_err(errno)?;
+                let whole = all.into_iter().filter(|snapshot| !snapshot.damaged);
+                found.extend(whole.map(|snapshot| (snapshot.name.into(), FileKind::Directory)));
+            }
+            What::InSnapshot(snapshot, key) => {
+                let members = snapshot.children(key).filter_map(|entry| Some((entry.key.name()?, entry.stat.kind)));
+                found.extend(members.map(|(name, kind)| (name.to_owned(), kind)));
+            }
             What::Dir(View::At(then), key) => {
                 found.extend(self.store.past_members(key, *then).map_err(errno)?);
             }
@@ -352,6 +421,9 @@ impl Tree<'_> {
     pub fn link_target(&self, what: &What) -> Result<Vec<u8>> {
         match what {
             What::Link(key) => self.store.backend().read_link(key).map_err(from_backend),
+            What::InSnapshot(snapshot, key) => {
+                snapshot.entry(key).and_then(|entry| entry.target.clone()).ok_or(Errno::INVAL)
+            }
             _ => Err(Errno::INVAL),
         }
     }
@@ -376,8 +448,13 @@ impl Tree<'_> {
                 let events = self.store.events_of(&key).map_err(errno)?;
                 Source::Bytes(events.iter().flat_map(|event| (event.original() + "\n").into_bytes()).collect())
             }
+            What::InSnapshot(snapshot, key) => {
+                let opened = snapshot.open(self.store, &key).map_err(errno)?;
+                let longer = opened.file.metadata().is_ok_and(|meta| meta.len() > opened.stat.size);
+                if longer { Source::Beginning(opened.file, opened.stat.size) } else { Source::File(opened.file) }
+            }
             What::Link(_) => return Err(Errno::LOOP),
-            What::Dir(..) | What::Top | What::Moments => return Err(Errno::ISDIR),
+            What::Dir(..) | What::Top | What::Moments | What::Snapshots => return Err(Errno::ISDIR),
         })
     }
 }

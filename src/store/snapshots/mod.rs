@@ -18,7 +18,7 @@ use std::sync::Arc;
 
 use parking_lot::Mutex;
 
-use super::{Error, Result, Store};
+use super::{Actor, Error, Event, EventKind, Result, Store};
 use crate::backend::{FileKind, Stat};
 use crate::types::{Generation, Key, ObjectId, Timestamp};
 
@@ -138,7 +138,14 @@ impl Store {
         if let Some(name) = name {
             record_path(name)?;
         }
-        take::take(self, name)
+        let made = take::take(self, name)?;
+        self.note_snapshot(&made.name, "created");
+        Ok(made)
+    }
+
+    fn note_snapshot(&self, name: &str, action: &str) {
+        let said = |event: Event| event.with("snapshot", name).with("action", action);
+        self.note(Actor::current(), EventKind::Snapshot, &Key::root(), said);
     }
 
     /// All snapshots, the oldest first. Those with a damaged record are among them, and say so.
@@ -193,7 +200,9 @@ impl Store {
     /// [`Error::NoSnapshot`].
     pub fn delete_snapshot(&self, name: &str) -> Result<()> {
         drop(self.open_snapshot_record(name)?);
-        Ok(self.backend.remove_record(&record_path(name)?)?)
+        self.backend.remove_record(&record_path(name)?)?;
+        self.note_snapshot(name, "deleted");
+        Ok(())
     }
 
     fn snapshot_names(&self) -> Result<Vec<String>> {
