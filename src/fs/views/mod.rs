@@ -4,6 +4,7 @@
 //! (`tree`); kept are only the inode numbers that the kernel knows, and what is open. Nothing in it can be changed, but
 //! snapshots are made and dropped as directories.
 
+mod shade;
 mod tree;
 
 use std::collections::HashMap;

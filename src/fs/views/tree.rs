@@ -14,7 +14,8 @@ use lru::LruCache;
 use parking_lot::Mutex;
 use rustix::io::Errno;
 
-use super::super::{Result, errno, from_backend, groups};
+use super::super::{Result, errno, from_backend};
+use super::shade::{ACL, Shade, has_acl, may_read, own, readable, searchable, shade_of};
 use crate::backend::{FileKind, GenerationInfo, Kept, Stat};
 use crate::fs::Caller;
 use crate::store::snapshots::Snapshot;
@@ -42,9 +43,6 @@ const MOMENTS: &str = "at";
 const SNAPSHOTS_DIR: &str = "snapshots";
 const LATEST: &str = "latest";
 const EVENTS: &str = ".jsonl";
-/// Where an ACL is that may give the group less than the mode says.
-const ACL: &str = "system.posix_acl_access";
-
 /// What is at a path of a view.
 #[derive(Debug)]
 pub struct Item {
@@ -94,15 +92,6 @@ pub enum Source {
 /// An entry of a view's directory.
 pub type Member = (OsString, FileKind);
 
-/// Who may do what, and when the bytes were changed.
-#[derive(Debug, Clone, Copy)]
-struct Shade {
-    mode: u32,
-    uid: u32,
-    gid: u32,
-    mtime: Timestamp,
-}
-
 impl Item {
     /// Tells that two names of a snapshot are one file.
     pub fn alias(&self) -> Option<(&str, u64)> {
@@ -122,12 +111,6 @@ impl Item {
         };
         entry.into_iter().flat_map(|entry| &entry.xattrs)
     }
-}
-
-/// The permissions that let a directory be searched by whom a file can be read.
-fn searchable(mode: u32) -> u32 {
-    let read = mode & 0o444;
-    read | (read >> 2)
 }
 
 /// A store, and the numbers that only the mount knows.
@@ -492,36 +475,4 @@ fn item(kind: FileKind, shade: Shade, size: u64, what: What) -> Item {
         incarnation: 0,
     };
     Item { stat, what }
-}
-
-/// What belongs to the daemon's own user.
-fn own(mode: u32) -> Shade {
-    let (uid, gid) = (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw());
-    Shade { mode, uid, gid, mtime: Timestamp::from_nanos(0) }
-}
-
-fn shade_of(stat: &Stat, has_acl: bool) -> Shade {
-    // With an ACL the bits of the group are but its mask; who is who can't be said here, so only the owner is let in.
-    let mode = if has_acl { stat.mode & 0o700 } else { stat.mode & 0o777 };
-    Shade { mode, uid: stat.uid, gid: stat.gid, mtime: stat.mtime }
-}
-
-fn readable(shade: Shade) -> Shade {
-    Shade { mode: shade.mode & 0o444, ..shade }
-}
-
-fn has_acl(file: &File) -> bool {
-    rustix::fs::fgetxattr(file, ACL, &mut [0u8; 0][..]).is_ok_and(|length| length > 0)
-}
-
-/// Whether the permissions of a generation let the caller read it.
-fn may_read(caller: &Caller, shade: Shade) -> bool {
-    let bit = if caller.uid == shade.uid {
-        0o400
-    } else if groups::is_member(caller, shade.gid) {
-        0o040
-    } else {
-        0o004
-    };
-    caller.uid == 0 || shade.mode & bit != 0
 }
