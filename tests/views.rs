@@ -196,6 +196,23 @@ fn a_snapshot_is_made_read_and_dropped_as_a_directory() {
     mount.unmount();
 }
 
+#[test]
+fn the_example_of_a_backup_keeps_the_last_few() {
+    let store = Store::new();
+    let mount = store.mount();
+    let backups = store.scratch().path().join("backups");
+    sh(mount.path(), "mkdir Note; echo same > Note/same; echo 1 > Note/changing");
+    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/scripts/rotate-backup");
+    for round in 2..=4 {
+        run(Command::new(script).arg(mount.path()).arg(&backups).arg("2"));
+        fs::write(mount.join("Note/changing"), format!("{round}\n")).unwrap();
+    }
+    assert_eq!(sh(&backups, "cat */Note/changing; cat */Note/same").trim(), "2\n3\nsame\nsame");
+    assert_eq!(sh(&backups, "stat -c %i */Note/same | uniq | wc -l").trim(), "1", "what is the same is one file");
+    assert_eq!(sh(mount.path(), "ls .sepia/snapshots").trim(), "", "no snapshot is left");
+    mount.unmount();
+}
+
 const USERS: [&str; 2] = ["nobody", "daemon"];
 
 #[test]
