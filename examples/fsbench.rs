@@ -50,9 +50,11 @@ const APPENDS: usize = 10_000;
 const OPERATIONS: &[(&str, Operation)] = &[
     ("create + write 4 KiB + close", create),
     ("stat, just created", stat),
+    ("stat, a second later", stat_later),
     ("stat, caches dropped", stat_cold),
     ("open + read 4 KiB + close", read),
     ("overwrite 4 KiB", overwrite),
+    ("overwrite 4 KiB, again", overwrite),
     ("unlink", unlink),
     ("`ls -l` of the large directory", list),
     ("rsync of a source tree in", rsync),
@@ -243,6 +245,12 @@ fn create(options: &Options, dir: &Path, round: usize) -> Result<Duration> {
 fn stat(options: &Options, dir: &Path, round: usize) -> Result<Duration> {
     let paths = files(dir, round, options.files);
     each(options.files, |number| fs::metadata(&paths[number]).map(drop))
+}
+
+/// When what a kernel may believe for a second is no longer believed.
+fn stat_later(options: &Options, dir: &Path, round: usize) -> Result<Duration> {
+    std::thread::sleep(Duration::from_millis(1100));
+    stat(options, dir, round)
 }
 
 fn stat_cold(options: &Options, dir: &Path, round: usize) -> Result<Duration> {

@@ -43,6 +43,7 @@ fn memory_says_what_it_is() {
         changes_from_outside: false,
         persistent: false,
         system_xattrs: false,
+        appends: false,
     };
     let (a, b) = (MemoryBackend::new(), MemoryBackend::default());
     assert_eq!(a.capabilities(), nothing);

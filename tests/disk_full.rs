@@ -140,8 +140,14 @@ fn as_root_no_room_for_names_loses_nothing_and_goes_on() {
     }
     // The file that will fill it needs an inode itself.
     File::create(small.disk.path().join("ballast")).unwrap();
+    let open = OpenOptions::new().read(true).write(true).open(dir.join("n0")).unwrap();
     let inodes = use_all_inodes(small.disk.path());
     let ballast = fill(small.disk.path(), 0);
+    assert_no_space(open.set_len(0));
+    let mut still = vec![0; 4000];
+    let count = open.read_at(&mut still, 0).unwrap();
+    assert!(still[..count] == record(1, 3000), "what could not be cut off is still there");
+    drop(open);
     let mut failed = 0;
     let new = File::create(dir.join("new")).and_then(|file| save(file, b"new"));
     assert_no_space(new);

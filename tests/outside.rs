@@ -6,6 +6,7 @@ mod rig;
 use std::fs::{self, OpenOptions};
 use std::io::Write;
 use std::path::Path;
+use std::time::Instant;
 
 use common::{Mount, Store, run, run_within, wait_for};
 use rig::load::close;
@@ -169,5 +170,35 @@ fn a_history_that_is_cleared_away_begins_anew() {
     assert_eq!(store.generations("Note/n"), [2, 3, 4]);
     assert_eq!(store.cat("Note/n", Some(3)), b"from outside");
     assert_eq!(store.cat("Note/m", Some(1)), b"one");
+    mount.unmount();
+}
+
+#[test]
+fn what_the_kernel_may_believe_for_long_is_taken_back_when_it_changes_outside() {
+    let (store, mount) = mounted();
+    for dir in ["moved", "replaced", "kept"] {
+        fs::create_dir(mount.join(dir)).unwrap();
+        fs::write(mount.join(dir).join("file"), dir).unwrap();
+    }
+    let listed = || run(std::process::Command::new("ls").args(["-lRi"]).arg(mount.path())).text();
+    assert_eq!(listed(), listed());
+
+    let outside = store.path();
+    let start = Instant::now();
+    fs::rename(outside.join("moved"), outside.join("elsewhere")).unwrap();
+    fs::rename(outside.join("replaced"), outside.join("old")).unwrap();
+    fs::create_dir(outside.join("replaced")).unwrap();
+    fs::set_permissions(outside.join("kept"), std::os::unix::fs::PermissionsExt::from_mode(0o701)).unwrap();
+    let absent = |path: &str| fs::symlink_metadata(mount.join(path)).is_err().then_some(());
+    wait_for("a directory that was moved away", || absent("moved/file"));
+    wait_for("a directory that was replaced", || absent("replaced/file"));
+    wait_for("a mode", || {
+        let mode = std::os::unix::fs::MetadataExt::mode(&fs::metadata(mount.join("kept")).unwrap());
+        (mode & 0o777 == 0o701).then_some(())
+    });
+    // No measure: it takes milliseconds, and without being told the kernel would believe it for a minute.
+    assert!(start.elapsed().as_secs() < 45, "the kernel has forgotten it by itself");
+    assert_eq!(fs::read_to_string(mount.join("elsewhere/file")).unwrap(), "moved");
+    assert_eq!(fs::read_to_string(mount.join("old/file")).unwrap(), "replaced");
     mount.unmount();
 }

@@ -11,7 +11,7 @@ use rustix::io::Errno;
 use sepia::backend::file::FileBackend;
 use sepia::backend::{
     self, Abandoned, Backend, Capabilities, ChangeSink, Commit, Creator, DirEntry, FileKind, FsStat, GenerationInfo,
-    Opened, Rename, SetAttr, Staged, StagingArea, Stat, Watch,
+    Opened, Rename, SetAttr, Staged, StagingArea, Stat, Still, Watch,
 };
 use sepia::fs::{Caller, Fh, Fs, FsOptions, Ino};
 use sepia::{Generation, Key, Precondition, Store};
@@ -24,7 +24,7 @@ struct Side {
 }
 
 fn side(store: Store) -> Side {
-    let options = FsOptions { ttl: Duration::ZERO, ..FsOptions::default() };
+    let options = FsOptions { ttl: Duration::ZERO, watched_ttl: Duration::ZERO, ..FsOptions::default() };
     Side { fs: Fs::new(store.clone(), options), store }
 }
 
@@ -96,7 +96,7 @@ impl Side {
     }
 
     fn rename(&self, from: &str, to: &str) -> Result<(), Errno> {
-        self.fs.rename(ROOT, OsStr::new(from), ROOT, OsStr::new(to), RenameFlags::empty())
+        self.fs.rename(&caller(), ROOT, OsStr::new(from), ROOT, OsStr::new(to), RenameFlags::empty())
     }
 
     fn text(&self, name: &str) -> String {
@@ -151,20 +151,20 @@ fn an_expectation_survives_an_open_that_fails() {
 fn an_expectation_holds_for_all_names_and_for_what_another_mount_removes() {
     let (a, b, _dir) = pair();
     a.save("f", "one");
-    a.fs.link(a.ino("f"), ROOT, OsStr::new("g")).unwrap();
+    a.fs.link(&caller(), a.ino("f"), ROOT, OsStr::new("g")).unwrap();
     let (f, _) = (a.ino("f"), a.ino("g"));
     // By whichever name the kernel knows it.
     a.fs.setxattr(&caller(), f, OsStr::new("user.sepia.expect"), b"7", 0).unwrap();
     for name in ["f", "g"] {
-        assert_eq!(a.fs.unlink(ROOT, OsStr::new(name)), Err(Errno::STALE));
+        assert_eq!(a.fs.unlink(&caller(), ROOT, OsStr::new(name)), Err(Errno::STALE));
         assert_eq!(a.rename(name, "h"), Err(Errno::STALE));
     }
     a.expect("f", 1);
-    a.fs.unlink(ROOT, OsStr::new("g")).unwrap();
+    a.fs.unlink(&caller(), ROOT, OsStr::new("g")).unwrap();
     assert_eq!(a.expected("f"), None, "it was for one change");
 
     a.expect("f", 1);
-    b.fs.unlink(ROOT, OsStr::new("f")).unwrap();
+    b.fs.unlink(&caller(), ROOT, OsStr::new("f")).unwrap();
     let fh = a.create("f");
     a.write(fh, 0, "lost");
     assert_eq!(a.close(fh), Err(Errno::STALE), "it was expected to be there");
@@ -180,7 +180,7 @@ fn an_expectation_moves_with_its_directory() {
     a.close(fh.1.fh).unwrap();
     a.fs.setxattr(&caller(), fh.0.attr.ino, OsStr::new("user.sepia.expect"), b"7", 0).unwrap();
     a.rename("d", "e").unwrap();
-    assert_eq!(a.fs.unlink(a.ino("e"), OsStr::new("f")), Err(Errno::STALE));
+    assert_eq!(a.fs.unlink(&caller(), a.ino("e"), OsStr::new("f")), Err(Errno::STALE));
     assert_eq!(
         a.fs.setxattr(&caller(), dir, OsStr::new("user.sepia.expect"), b"1", 0),
         Err(Errno::INVAL),
@@ -207,7 +207,7 @@ fn a_rename_or_link_takes_no_others_save_for_its_own() {
             others.put(&key("from"), &mut &b"theirs"[..], Precondition::Any).unwrap();
         }));
         if links {
-            a.fs.link(ino, ROOT, OsStr::new("to")).unwrap();
+            a.fs.link(&caller(), ino, ROOT, OsStr::new("to")).unwrap();
         } else {
             a.rename("from", "to").unwrap();
         }
@@ -284,7 +284,9 @@ impl Backend for Between {
         fn drop_generations(key: &Key, which: &[GenerationInfo], gone: bool) -> backend::Result<Vec<backend::Result<u64>>>;
         fn forget_history(key: &Key, which: &[GenerationInfo]) -> backend::Result<()>;
         fn try_exclusive(name: &str) -> backend::Result<Option<backend::Exclusive>>;
+        fn hold_still() -> backend::Result<Box<dyn Still + '_>>;
         fn put_record(path: &Key, bytes: &[u8]) -> backend::Result<()>;
+        fn append_record(path: &Key, bytes: &[u8]) -> backend::Result<u64>;
         fn keep_staged(path: &Key, staged: Staged) -> Result<(), (backend::Error, Staged)>;
         fn open_record(path: &Key) -> backend::Result<File>;
         fn list_records(dir: &Key) -> backend::Result<Vec<Key>>;
@@ -292,6 +294,7 @@ impl Backend for Between {
         fn stat_fs() -> backend::Result<FsStat>;
         fn take_abandoned() -> backend::Result<Vec<Abandoned>>;
         fn repair(abandoned: &Abandoned) -> backend::Result<bool>;
+        fn take_adopted() -> Vec<(Key, Stat)>;
         fn watch(sink: ChangeSink) -> backend::Result<Option<Box<dyn Watch>>>;
     }
 }
@@ -300,7 +303,7 @@ impl Backend for Between {
 fn a_save_goes_to_the_name_that_is_left() {
     let (a, b, _dir) = pair();
     a.save("f", "one");
-    a.fs.link(a.ino("f"), ROOT, OsStr::new("g")).unwrap();
+    a.fs.link(&caller(), a.ino("f"), ROOT, OsStr::new("g")).unwrap();
     let fh = a.open("f", OFlags::RDWR);
     a.ino("g");
     a.write(fh, 0, "two");
@@ -334,7 +337,7 @@ fn fsync_of_what_somebody_else_removed_or_replaced_succeeds() {
     for name in ["removed", "replaced", "a directory now"] {
         a.save(name, "one");
         let fh = a.open(name, OFlags::RDWR);
-        b.fs.unlink(ROOT, OsStr::new(name)).unwrap();
+        b.fs.unlink(&caller(), ROOT, OsStr::new(name)).unwrap();
         match name {
             "replaced" => b.save(name, "two"),
             "a directory now" => drop(b.fs.mkdir(&caller(), ROOT, OsStr::new(name), 0o755).unwrap()),
@@ -356,8 +359,8 @@ fn an_open_file_keeps_its_attributes_without_a_name() {
         let fresh = side.create("g");
         let other = side.ino("g");
         let before = side.fs.getattr(ino, None).unwrap().stat;
-        side.fs.unlink(ROOT, OsStr::new("f")).unwrap();
-        side.fs.unlink(ROOT, OsStr::new("g")).unwrap();
+        side.fs.unlink(&caller(), ROOT, OsStr::new("f")).unwrap();
+        side.fs.unlink(&caller(), ROOT, OsStr::new("g")).unwrap();
         let after = side.fs.getattr(ino, Some(fh)).unwrap().stat;
         assert_eq!(
             (after.nlink, after.size, after.mode, after.mtime, after.uid),
@@ -384,7 +387,7 @@ fn an_older_handle_keeps_its_attributes_without_a_name() {
     b.rewrite("f", "two");
     let newer = a.open("f", OFlags::RDONLY);
     a.fs.release(newer);
-    a.fs.unlink(ROOT, OsStr::new("f")).unwrap();
+    a.fs.unlink(&caller(), ROOT, OsStr::new("f")).unwrap();
     assert_eq!(a.fs.getattr(ino, Some(older)).map(|attr| attr.stat.nlink), Ok(0));
 }
 
@@ -433,7 +436,7 @@ fn appends_merge_with_an_amendment_that_appended() {
 fn appends_to_an_object_with_several_names_merge() {
     let (a, b, _dir) = pair();
     a.save("f", "base");
-    a.fs.link(a.ino("f"), ROOT, OsStr::new("g")).unwrap();
+    a.fs.link(&caller(), a.ino("f"), ROOT, OsStr::new("g")).unwrap();
     let (first, second, third) = (a.open("f", APPEND), b.open("f", APPEND), b.open("g", OFlags::WRONLY));
     a.write(first, 0, "+a");
     b.write(second, 0, "+b");

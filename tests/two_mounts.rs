@@ -400,3 +400,58 @@ fn expectations_make_the_shell_compare_and_swap() {
     assert_eq!(store.generations("Note/f"), [1, 2, 3, 4, 5]);
     mount.unmount();
 }
+
+// What the kernel was told while there was one mount only
+
+#[test]
+fn what_a_kernel_believed_when_its_mount_was_alone_is_not_believed_any_more() {
+    let store = Store::new();
+    let a = store.mount();
+    for dir in ["kept", "moved", "replaced"] {
+        fs::create_dir(a.join(dir)).unwrap();
+        for file in ["changed", "gone", "moved", "new owner", "replaced"] {
+            fs::write(a.join(dir).join(file), "before").unwrap();
+        }
+        std::os::unix::fs::symlink("before", a.join(dir).join("link")).unwrap();
+    }
+    let everything = || run(Command::new("ls").args(["-lRi"]).arg(a.path())).text();
+    assert_eq!(everything(), everything());
+
+    let b = store.mount();
+    let kept = b.join("kept");
+    fs::write(kept.join("changed"), "after it").unwrap();
+    fs::remove_file(kept.join("gone")).unwrap();
+    fs::rename(kept.join("moved"), kept.join("elsewhere")).unwrap();
+    fs::write(kept.join("new"), "another").unwrap();
+    fs::rename(kept.join("new"), kept.join("replaced")).unwrap();
+    fs::remove_file(kept.join("new owner")).unwrap();
+    fs::write(kept.join("new owner"), "not the same").unwrap();
+    fs::remove_file(kept.join("link")).unwrap();
+    std::os::unix::fs::symlink("after", kept.join("link")).unwrap();
+    fs::rename(b.join("moved"), b.join("elsewhere")).unwrap();
+    fs::rename(b.join("replaced"), b.join("old")).unwrap();
+    fs::create_dir(b.join("replaced")).unwrap();
+
+    // At once, and without a listing that would tell the kernel.
+    let kept = a.join("kept");
+    assert_eq!(fs::metadata(kept.join("changed")).unwrap().len(), 8);
+    assert_eq!(fs::read_to_string(kept.join("changed")).unwrap(), "after it");
+    for gone in ["kept/gone", "kept/moved", "moved", "moved/changed", "replaced/changed", "replaced/link"] {
+        assert_eq!(fs::symlink_metadata(a.join(gone)).unwrap_err().kind(), ErrorKind::NotFound, "{gone}");
+        assert_eq!(File::open(a.join(gone)).unwrap_err().kind(), ErrorKind::NotFound, "{gone}");
+    }
+    assert_eq!(fs::read_link(kept.join("link")).unwrap(), Path::new("after"));
+    assert_eq!(fs::read_to_string(kept.join("replaced")).unwrap(), "another");
+    assert_eq!(fs::read_to_string(a.join("elsewhere/replaced")).unwrap(), "before");
+    // A change by name reaches what has the name now.
+    fs::set_permissions(kept.join("new owner"), std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
+    assert_eq!(fs::read_to_string(kept.join("new owner")).unwrap(), "not the same");
+    assert_eq!(
+        everything(),
+        run(Command::new("ls").args(["-lRi"]).arg(b.path()))
+            .text()
+            .replace(&b.path().display().to_string(), &a.path().display().to_string())
+    );
+    a.unmount();
+    b.unmount();
+}

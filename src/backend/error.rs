@@ -89,4 +89,9 @@ impl Error {
     pub fn is_not_found(&self) -> bool {
         matches!(self, Error::NotFound(_))
     }
+
+    /// Whether there is no such path: nothing is there, or something above it is no directory.
+    pub fn is_gone(&self) -> bool {
+        matches!(self, Error::NotFound(_) | Error::NotDirectory(_))
+    }
 }

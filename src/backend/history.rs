@@ -7,7 +7,7 @@
 use std::ffi::OsStr;
 use std::fmt;
 
-use crate::types::{Generation, Timestamp};
+use crate::types::{Generation, Key, Timestamp};
 
 /// In what form the bytes of a generation are kept.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -40,11 +40,25 @@ pub struct GenerationInfo {
 }
 
 impl GenerationInfo {
+    /// Where the generation is now, if all that is here is a note that its object has another name.
+    pub fn moved_to(&self) -> Option<(Key, Generation)> {
+        match &self.kept {
+            Kept::Lost(text) => parse_moved(text),
+            _ => None,
+        }
+    }
+
     /// Whether both tell of the same entry of a history: numbers and times together don't come again.
     pub fn is_same_as(&self, other: &GenerationInfo) -> bool {
         let identity = |info: &GenerationInfo| (info.generation, info.committed, info.superseded);
         identity(self) == identity(other)
     }
+}
+
+/// The key and the number in a note that says that an object has moved.
+pub(super) fn parse_moved(text: &str) -> Option<(Key, Generation)> {
+    let (to, generation) = text.strip_prefix("moved to ")?.rsplit_once('@')?;
+    Some((Key::unescape(to).ok()?, generation.parse().ok()?))
 }
 
 /// The name under which a superseded generation is kept.

@@ -51,6 +51,8 @@ pub struct Capabilities {
     pub persistent: bool,
     /// POSIX ACLs and attributes outside `user.*`.
     pub system_xattrs: bool,
+    /// [`Backend::append_record`] costs what is appended; otherwise the record is written anew.
+    pub appends: bool,
 }
 
 /// A generation as an open local file, with what was known of it at that moment.
@@ -132,13 +134,29 @@ pub trait Watch: Send + Sync {
 
     /// No longer reports the directory that was added as `token`.
     fn remove(&self, token: u64);
+
+    /// Whether every change in the watched directories is reported within milliseconds, whoever makes it. Not so where
+    /// other machines can write to the medium. Stores to mapped files, and what happens to a file under names in
+    /// directories that are not watched, are never reported.
+    fn sees_all(&self) -> bool;
 }
 
 /// A lock that is held until this is dropped. See [`Backend::try_exclusive`].
 pub type Exclusive = Box<dyn Send>;
 
-/// Takes the changes of a watch. Called from a thread of the backend's own, never while it holds a lock.
-pub type ChangeSink = Box<dyn Fn(Change) + Send + Sync>;
+/// Nothing is saved, removed or renamed by anybody until this is dropped: see [`Backend::hold_still`].
+pub trait Still {
+    /// From now on no generation is amended that was committed up to `time`: who is to do so, in whatever process,
+    /// makes the next generation instead, so that the number goes on meaning the same bytes.
+    ///
+    /// # Errors
+    /// [`Error::Io`]; then nothing has changed.
+    fn keep_through(&self, time: Timestamp) -> Result<()>;
+}
+
+/// Takes the changes of a watch, as many as came together. Called from a thread of the backend's own, never while it
+/// holds a lock.
+pub type ChangeSink = Box<dyn Fn(Vec<Change>) + Send + Sync>;
 
 /// One medium with one store on it. See the [module](self) for what every method promises.
 ///
@@ -322,8 +340,8 @@ pub trait Backend: Send + Sync + 'static {
     /// [`Error::NoGeneration`].
     fn open_generation(&self, key: &Key, generation: Generation) -> Result<Opened>;
 
-    /// The names of the entries of `dir` at or below which there are histories: a level of [`Backend::histories`],
-    /// for those who go through them all a few at a time.
+    /// The names in `dir` at or below which there may be a history, whether or not something is there now: a level of
+    /// [`Backend::histories`], for those who go through them all a few at a time.
     ///
     /// # Errors
     /// As [`Backend::list`]: a listing that was cut short must never look complete.
@@ -369,10 +387,23 @@ pub trait Backend: Send + Sync + 'static {
     /// [`Error::Io`].
     fn try_exclusive(&self, name: &str) -> Result<Option<Exclusive>>;
 
+    /// Holds off every commit, append, removal and rename, by whoever uses the medium, until the result is dropped.
+    /// Meanwhile the caller may stat, list, read links and attributes, and handle records; for anything else it would
+    /// wait for itself. Others wait for it, with an error after a while, so it should be dropped soon.
+    ///
+    /// # Errors
+    /// [`Error::Locked`].
+    fn hold_still(&self) -> Result<Box<dyn Still + '_>>;
+
     // Records of the layers above, below the reserved name
 
     /// Stores a small record at `path` (relative, like `conflicts/x.json`), replacing what was there, durably.
     fn put_record(&self, path: &Key, bytes: &[u8]) -> Result<()>;
+
+    /// Appends `bytes` to the record at `path`, which is made if there is none, and returns how large it is afterwards.
+    /// What several processes append follows one after the other, each whole. Not durable: a power loss may take the
+    /// end of the record, and a full medium may have taken a part of `bytes` when this fails.
+    fn append_record(&self, path: &Key, bytes: &[u8]) -> Result<u64>;
 
     /// Moves the bytes of a staged file to the record `path`, durably and without needing space for a copy where
     /// the medium allows.
@@ -424,6 +455,12 @@ pub trait Backend: Send + Sync + 'static {
 
     /// Reports changes until the returned watch is dropped; `None` when the medium can't tell.
     fn watch(&self, sink: ChangeSink) -> Result<Option<Box<dyn Watch>>>;
+
+    /// The changes from outside that were recorded as generations since this was last asked, by whatever method came
+    /// across them. Asked often, so it costs nothing when there are none.
+    fn take_adopted(&self) -> Vec<(Key, Stat)> {
+        Vec::new()
+    }
 
     /// The time by which generations are stamped.
     fn now(&self) -> Timestamp {

@@ -19,13 +19,13 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use parking_lot::Mutex;
-use rustix::fs::{AtFlags, FlockOperation, Mode, OFlags, Timespec, Timestamps};
+use rustix::fs::{AtFlags, FlockOperation, Mode, OFlags};
 use serde::{Deserialize, Serialize};
 
 use super::journal::{self, Journal, Line};
 use crate::types::{Key, ObjectId, Precondition};
 
-/// Emptied staged files that are kept for the next sessions, since an open is cheaper than a creation.
+/// Emptied staged files that are kept for the next tails, since an open is cheaper than a creation.
 const POOL_MAX: usize = 8;
 
 /// What a staged file is for, as recovery must know it.
@@ -58,7 +58,7 @@ pub struct Abandoned {
 }
 
 /// A process that uses a store.
-#[derive(Debug, Clone, Serialize, Deserialize, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, Serialize, Deserialize, PartialEq, Eq)]
 pub struct Owner {
     /// Its process id.
     pub pid: u32,
@@ -66,6 +66,9 @@ pub struct Owner {
     pub activity: String,
     /// Whether it is a mount, which lasts, and not a passing command.
     pub mount: bool,
+    /// It knows that there are other mounts: nobody looks at the store through it without asking the medium.
+    #[serde(default)]
+    pub shares: bool,
 }
 
 /// The staged files of one process in one store. Made on first use, so that reading a store leaves no trace.
@@ -111,7 +114,7 @@ impl StagingArea {
     pub fn new(root: impl Into<PathBuf>) -> Self {
         StagingArea {
             root: root.into(),
-            owner: Mutex::new(Owner { pid: std::process::id(), activity: String::new(), mount: false }),
+            owner: Mutex::new(Owner { pid: std::process::id(), ..Owner::default() }),
             instance: OnceLock::new(),
             opening: Mutex::new(()),
         }
@@ -122,12 +125,27 @@ impl StagingArea {
     /// # Errors
     /// When the staging area can't be written.
     pub fn announce(&self, activity: &str, mount: bool) -> io::Result<()> {
-        let owner = Owner { pid: std::process::id(), activity: activity.to_owned(), mount };
-        *self.owner.lock() = owner.clone();
-        if self.instance.get().is_some() {
-            write_owner(&self.instance()?.path, &owner)?;
+        self.describe(|owner| (owner.activity, owner.mount) = (activity.to_owned(), mount))
+    }
+
+    /// Tells the other users of the store that this process knows of them, or no longer does: [`Owner::shares`].
+    ///
+    /// # Errors
+    /// When the staging area can't be written.
+    pub fn share(&self, shares: bool) -> io::Result<()> {
+        self.describe(|owner| owner.shares = shares)
+    }
+
+    fn describe(&self, change: impl FnOnce(&mut Owner)) -> io::Result<()> {
+        let mut owner = self.owner.lock();
+        change(&mut owner);
+        match self.instance.get() {
+            Some(instance) => write_owner(&instance.path, &owner),
+            None => {
+                drop(owner);
+                self.instance().map(drop)
+            }
         }
-        self.instance().map(drop)
     }
 
     /// The other living users of the store that have announced themselves or write to it.
@@ -157,16 +175,11 @@ impl StagingArea {
     /// When the staging area can't be written, or is full.
     pub fn stage(&self, intent: &Intent) -> io::Result<Staged> {
         let instance = self.instance()?;
-        let pooled = instance.pool.lock().pop();
+        // Only for tails, whose bytes are copied out again and whose times are nobody's: ext4 writes out at the close what
+        // was ever truncated to nothing (auto_da_alloc), which takes longer than to make a new file.
+        let pooled = intent.append_from.and_then(|_| instance.pool.lock().pop());
         let slot = match pooled {
-            Some(slot) => {
-                // The times of an appended tail are nobody's.
-                if intent.append_from.is_none() {
-                    let now = Timespec { tv_sec: 0, tv_nsec: rustix::fs::UTIME_NOW };
-                    rustix::fs::futimens(&*slot.file, &Timestamps { last_access: now, last_modification: now })?;
-                }
-                slot
-            }
+            Some(slot) => slot,
             None => {
                 let number = instance.journal.lock().new_slot();
                 let flags = OFlags::RDWR | OFlags::CREATE | OFlags::CLOEXEC | OFlags::NOFOLLOW | OFlags::LARGEFILE;
@@ -429,8 +442,11 @@ fn open_lock(path: &Path) -> rustix::io::Result<OwnedFd> {
     rustix::fs::open(path.join("lock"), OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NOFOLLOW, Mode::empty())
 }
 
+/// Whole or not at all, for others read it at any time.
 fn write_owner(dir: &Path, owner: &Owner) -> io::Result<()> {
-    std::fs::write(dir.join("owner.json"), serde_json::to_string(owner)? + "\n")
+    let new = dir.join("owner.new");
+    std::fs::write(&new, serde_json::to_string(owner)? + "\n")?;
+    std::fs::rename(new, dir.join("owner.json"))
 }
 
 #[cfg(test)]

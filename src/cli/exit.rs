@@ -16,7 +16,7 @@ pub enum ExitCode {
     Error = 1,
     /// The command line makes no sense.
     Usage = 2,
-    /// There is no such object, generation or conflict.
+    /// There is no such object, generation, conflict or snapshot.
     NotFound = 3,
     /// A precondition didn't hold: the object exists already, or somebody else changed it meanwhile.
     Conflict = 4,
@@ -33,7 +33,7 @@ Exit codes:
   0  done
   1  an error that has no code of its own
   2  the command line makes no sense
-  3  no such object, generation or conflict
+  3  no such object, generation, conflict or snapshot
   4  conflict: it exists already, or somebody else changed it meanwhile
   5  locked by another process for too long
   6  no store there, or not one that this version can use";
@@ -163,7 +163,10 @@ impl From<Error> for Failure {
             Error::Conflict { .. } => ExitCode::Conflict,
             Error::NoConflict(_) | Error::NotInTrash(_) => ExitCode::NotFound,
             Error::Collecting => ExitCode::Locked,
-            Error::AmbiguousConflict(_) => ExitCode::Usage,
+            Error::NoSnapshot(_) => ExitCode::NotFound,
+            Error::NotInSnapshot { .. } | Error::SnapshotBytesLost { .. } => ExitCode::NotFound,
+            Error::SnapshotExists(_) => ExitCode::Conflict,
+            Error::AmbiguousConflict(_) | Error::SnapshotName { .. } => ExitCode::Usage,
             Error::Url { .. } => ExitCode::StoreUnusable,
             _ => ExitCode::Error,
         };
@@ -174,6 +177,8 @@ impl From<Error> for Failure {
             Error::DeletionDisabled(_) => failure.hint("switch it on with: sepia gc --enable"),
             Error::Paused(_) => failure.hint("go on now with: sepia gc --resume"),
             Error::NotInTrash(_) => failure.hint("list what was removed with: sepia trash"),
+            Error::NoSnapshot(_) => failure.hint("list them with: sepia snapshot list"),
+            Error::SnapshotExists(_) => failure.hint("give another name, or delete it first"),
             _ => failure,
         }
     }

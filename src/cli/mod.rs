@@ -9,12 +9,14 @@ mod compare;
 mod completions;
 mod conflicts;
 mod diff;
+mod events;
 mod exit;
 mod gc;
 mod history;
 mod init;
 mod interrupt;
 mod live;
+mod log;
 mod ls;
 mod man;
 pub mod mount;
@@ -30,6 +32,7 @@ mod recover;
 mod remount;
 mod restore;
 mod rm;
+mod snapshot;
 mod stat;
 mod state;
 mod status;
@@ -69,7 +72,10 @@ enum Command {
     History(history::HistoryArgs),
     Diff(diff::DiffArgs),
     Restore(restore::RestoreArgs),
+    Snapshot(snapshot::SnapshotArgs),
     Conflicts(conflicts::ConflictsArgs),
+    Events(events::EventsArgs),
+    Log(log::LogArgs),
     Recover(recover::RecoverArgs),
     Trash(trash::TrashArgs),
     Pin(pin::PinArgs),
@@ -113,7 +119,7 @@ fn is_called(argv: &[OsString], name: &str) -> bool {
 
 fn run(Args { store, command }: Args) -> Result<(), Failure> {
     if !matches!(command, Command::Mount(_)) {
-        init_log(log::LevelFilter::Error);
+        init_log(::log::LevelFilter::Error);
     }
     if store.is_given() && !command.takes_store() {
         return Err(Failure::usage("--store means nothing to this command, which takes no keys"));
@@ -130,7 +136,10 @@ fn run(Args { store, command }: Args) -> Result<(), Failure> {
         Command::History(args) => history::run(&args, &store),
         Command::Diff(args) => diff::run(&args, &store),
         Command::Restore(args) => restore::run(&args, &store),
+        Command::Snapshot(args) => snapshot::run(&args, &store),
         Command::Conflicts(args) => conflicts::run(&args, &store),
+        Command::Events(args) => events::run(&args, &store),
+        Command::Log(args) => log::run(&args, &store),
         Command::Recover(args) => recover::run(&args, &store),
         Command::Trash(args) => trash::run(&args, &store),
         Command::Pin(args) => pin::run(&args, &store),
@@ -151,7 +160,7 @@ impl Command {
 
 /// Starts logging to standard error. `SEPIA_LOG` (as env_logger's filter) overrides `default`. Later calls change
 /// nothing: `sepia mount` calls it when it knows where its standard error goes.
-pub fn init_log(default: log::LevelFilter) {
+pub fn init_log(default: ::log::LevelFilter) {
     let env = env_logger::Env::new().filter("SEPIA_LOG");
     let mut builder = env_logger::Builder::new();
     builder.filter_level(default).parse_env(env).format_target(false);

@@ -52,6 +52,12 @@ impl Output {
         self.line(text)
     }
 
+    /// Prints one JSON document in one line.
+    pub fn json_line(&mut self, value: &impl Serialize) -> Result<(), Failure> {
+        let text = serde_json::to_string(value).map_err(|error| Failure::output(error.into()))?;
+        self.line(text)
+    }
+
     /// The text as it looks on this terminal.
     pub fn paint(&self, style: Style, text: &str) -> String {
         let code = match style {
@@ -92,6 +98,11 @@ impl Output {
             self.line(line.trim_end())?;
         }
         Ok(())
+    }
+
+    /// Writes out what is buffered, for somebody who waits for it.
+    pub fn flush(&mut self) -> Result<(), Failure> {
+        self.out.flush().map_err(Failure::output)
     }
 
     /// Writes out what is buffered. Every command ends with this, so that no failure is lost.

@@ -56,12 +56,12 @@ pub fn run(args: &RecoverArgs, store: &StoreArg) -> Result<(), Failure> {
 }
 
 fn json(recovered: &Recovered) -> JsonRecovered {
-    let (outcome, generation, conflict) = match &recovered.outcome {
-        Outcome::AlreadySaved => ("already-saved", None, None),
-        Outcome::Finished(generation) => ("finished", Some(*generation), None),
-        Outcome::SetAside(id) => ("set-aside", None, Some(id.to_string())),
-        Outcome::Empty => ("empty", None, None),
-        Outcome::Torn { generation, kept, .. } => ("torn", Some(*generation), kept.as_ref().map(ToString::to_string)),
+    let (generation, conflict) = match &recovered.outcome {
+        Outcome::AlreadySaved | Outcome::Empty => (None, None),
+        Outcome::Finished(generation) => (Some(*generation), None),
+        Outcome::SetAside(id) => (None, Some(id.to_string())),
+        Outcome::Torn { generation, kept, .. } => (Some(*generation), kept.as_ref().map(ToString::to_string)),
     };
+    let outcome = recovered.outcome.name();
     JsonRecovered { key: (&recovered.key).into(), outcome, generation, conflict, size: recovered.size }
 }

@@ -82,7 +82,7 @@ fn remove(store: &Store, key: &Key, args: &RmArgs, done: &mut dyn FnMut((Key, Re
         for entry in store.list(key)? {
             remove(store, &key.child(&entry.name)?, args, done)?;
         }
-        store.backend().remove_dir(key)?;
+        store.remove_dir(key)?;
     } else {
         let expect = args.if_generation.map_or(Precondition::Any, Precondition::Generation);
         store.remove(key, expect)?;

@@ -8,6 +8,7 @@ use rustix::io::Errno;
 use super::nodes::Remains;
 use super::open_node::OpenNode;
 use super::types::{Attr, Caller, Changes, Fh, Ino};
+use super::views::is_view;
 use super::{Fs, Result, from_backend};
 use crate::backend::{SetAttr, SetTime, Stat};
 use crate::types::{Key, Timestamp};
@@ -16,23 +17,24 @@ impl Fs {
     /// The attributes of an inode.
     ///
     /// # Errors
-    /// ESTALE when its path now leads to another object.
+    /// ESTALE when its path no longer leads to it, which makes the kernel look up the path again (`retry_estale`).
     pub fn getattr(&self, ino: Ino, _fh: Option<Fh>) -> Result<Attr> {
+        if is_view(ino) {
+            return self.view_getattr(ino);
+        }
         let _names = self.namespace.read();
         let look = || {
             let (key, open, orphan) = self.known(ino)?;
             let stat = match key {
-                Some(key) => {
-                    let stat = self.store.backend().stat(&key).map_err(from_backend)?;
-                    if stat.id.get() == ino {
-                        stat
-                    } else if open.as_deref().and_then(OpenNode::file).is_some() {
-                        // Replaced by another mount: who has it open goes on with what it is.
+                Some(key) => match self.store.backend().stat(&key) {
+                    Ok(stat) if stat.id.get() == ino => stat,
+                    Err(error) if !error.is_gone() => return Err(from_backend(error)),
+                    // Taken away or replaced by somebody else: who has it open goes on with what it is.
+                    _ if open.as_deref().and_then(OpenNode::file).is_some() => {
                         self.orphan_stat(ino, open.as_deref(), orphan.as_ref())?
-                    } else {
-                        return Err(Errno::STALE);
                     }
-                }
+                    _ => return Err(Errno::STALE),
+                },
                 None => self.orphan_stat(ino, open.as_deref(), orphan.as_ref())?,
             };
             Ok(self.answer(ino, stat, open.as_deref()))
@@ -45,6 +47,7 @@ impl Fs {
     /// # Errors
     /// EROFS; as [`Fs::write`] for the size; what the medium says.
     pub fn setattr(&self, caller: &Caller, ino: Ino, fh: Option<Fh>, changes: &Changes) -> Result<Attr> {
+        self.check_no_view(ino)?;
         self.check_writable()?;
         let mut set = SetAttr {
             mode: changes.mode,
@@ -68,6 +71,9 @@ impl Fs {
         }
         let _names = self.namespace.read();
         let (key, open, orphan) = self.known(ino)?;
+        if key.is_some() && open.is_none() {
+            self.sure_key(ino)?;
+        }
         if let Some(open) = &open
             && (set.atime.is_some() || set.mtime.is_some())
             && open.set_times(&set)?
@@ -115,6 +121,7 @@ impl Fs {
         Ok((nodes.key(ino), node.open.clone(), node.orphan()))
     }
 
+    /// As the kernel is to know it.
     fn answer(&self, ino: Ino, mut stat: Stat, open: Option<&OpenNode>) -> Attr {
         if let Some(node) = self.nodes.lock().get_mut(ino) {
             node.seen = Some((&stat).into());
@@ -122,7 +129,8 @@ impl Fs {
         if let Some(open) = open {
             open.overlay(&mut stat);
         }
-        Attr { ino, stat, ttl: self.ttl() }
+        let ttl = self.ttl(self.nodes.lock().is_overseen(ino), &stat);
+        Attr { ino, stat, ttl }
     }
 
     /// The attributes of what has lost its last name but is still in use.

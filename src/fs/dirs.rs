@@ -4,6 +4,7 @@ use parking_lot::Mutex;
 use rustix::io::Errno;
 
 use super::types::{DirItem, Fh, Ino};
+use super::views::is_view;
 use super::{Fs, Result, from_backend};
 use crate::backend::{DirEntry, FileKind};
 
@@ -24,6 +25,9 @@ impl Fs {
     /// # Errors
     /// ESTALE for one that the kernel doesn't know.
     pub fn opendir(&self, ino: Ino) -> Result<Fh> {
+        if is_view(ino) {
+            return self.view_opendir(ino);
+        }
         if self.nodes.lock().get(ino).is_none() {
             return Err(Errno::STALE);
         }
@@ -39,6 +43,9 @@ impl Fs {
     /// # Errors
     /// What the medium says; nothing was added then.
     pub fn readdir(&self, fh: Fh, offset: u64, plus: bool, add: &mut dyn FnMut(&DirItem) -> bool) -> Result<()> {
+        if is_view(fh) {
+            return self.view_readdir(fh, offset, plus, add);
+        }
         let handle = self.dir_handles.lock().get(&fh).cloned().ok_or(Errno::BADF)?;
         let _names = self.namespace.read();
         let (dir, parent) = {
@@ -86,6 +93,9 @@ impl Fs {
 
     /// Closes a directory.
     pub fn releasedir(&self, fh: Fh) {
+        if is_view(fh) {
+            return self.view_release(fh);
+        }
         self.dir_handles.lock().remove(&fh);
     }
 
@@ -94,6 +104,9 @@ impl Fs {
     /// # Errors
     /// EIO and the like.
     pub fn fsyncdir(&self, fh: Fh) -> Result<()> {
+        if is_view(fh) {
+            return Ok(());
+        }
         let handle = self.dir_handles.lock().get(&fh).cloned().ok_or(Errno::BADF)?;
         let _names = self.namespace.read();
         let Some(dir) = self.nodes.lock().key(handle.ino) else { return Ok(()) };

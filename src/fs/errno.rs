@@ -16,10 +16,19 @@ pub fn errno(error: store::Error) -> Errno {
         store::Error::NoConflict(_) | store::Error::AmbiguousConflict(_) | store::Error::NotInTrash(_) => Errno::NOENT,
         store::Error::Collecting | store::Error::Paused(_) => Errno::AGAIN,
         store::Error::DeletionDisabled(_) => Errno::PERM,
-        store::Error::Url { .. } => Errno::INVAL,
+        store::Error::Url { .. } | store::Error::LongEvent { .. } => Errno::INVAL,
+        store::Error::NoEvents => Errno::OPNOTSUPP,
         store::Error::Records { ref source, .. } | store::Error::Source(ref source) => {
             log::error!("{error}");
             from_io(source)
+        }
+        store::Error::NoSnapshot(_) | store::Error::NotInSnapshot { .. } => Errno::NOENT,
+        store::Error::SnapshotExists(_) => Errno::EXIST,
+        store::Error::SnapshotName { .. } => Errno::INVAL,
+        store::Error::Unsteady(_) => Errno::AGAIN,
+        store::Error::SnapshotDamaged { .. } | store::Error::SnapshotBytesLost { .. } => {
+            log::error!("{error}");
+            Errno::IO
         }
         store::Error::Config(_) => {
             log::error!("{error}");

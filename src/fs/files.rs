@@ -9,7 +9,6 @@
 //! they write meets the precondition of what they have read.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 
 use rustix::fs::{FallocateFlags, OFlags, SeekFrom};
 use rustix::io::Errno;
@@ -18,6 +17,7 @@ use super::errno::from_io;
 use super::nodes::Node;
 use super::open_node::{OpenNode, Saved, State, open_of, read_at};
 use super::types::{Caller, Entry, Fh, Ino, OpenReply};
+use super::views::is_view;
 use super::writers::Writers;
 use super::{Fs, Result, errno, from_backend};
 use crate::backend::{Opened, SetAttr, Stat};
@@ -63,6 +63,9 @@ impl Fs {
     /// # Errors
     /// ESTALE when the path now leads to another object, which makes the kernel look again.
     pub fn open(&self, caller: &Caller, ino: Ino, flags: i32) -> Result<OpenReply> {
+        if is_view(ino) {
+            return self.view_open(caller, ino, OFlags::from_bits_retain(flags as u32));
+        }
         let flags = OFlags::from_bits_retain(flags as u32);
         let write = !(flags & OFlags::ACCMODE).is_empty();
         if write || flags.contains(OFlags::TRUNC) {
@@ -97,6 +100,9 @@ impl Fs {
         if let (Some(key), Some(_)) = (&key, expect) {
             // The session sees to it from now on.
             self.expects.end(key);
+        }
+        if flags & OFlags::ACCMODE != OFlags::WRONLY {
+            self.note_read(caller, key.as_ref(), &node);
         }
         let append = flags.contains(OFlags::APPEND);
         let writers = Writers::new(caller.thread);
@@ -207,6 +213,7 @@ impl Fs {
                     truncate: false,
                     expect: expect.map(Precondition::Generation),
                     creator: caller.creator(),
+                    actor: caller.actor(),
                 };
                 state.begin(Session::on(&self.store, key, opened, &options));
             }
@@ -217,9 +224,13 @@ impl Fs {
         Ok(Joined::Shared { keep_cache: keep })
     }
 
-    /// Whether other mounts may change what is open here.
-    fn is_shared(&self) -> bool {
-        self.has_peers.load(Ordering::Relaxed)
+    /// Writes down who has opened what for reading, where the store's policy asks for it.
+    fn note_read(&self, caller: &Caller, key: Option<&Key>, node: &OpenNode) {
+        let Some(key) = key.filter(|_| self.store.audits_reads()) else { return };
+        let stat = node.state.lock().current.as_ref().map(|current| current.stat.clone());
+        if let Some(stat) = stat.or_else(|| self.store.stat(key).ok()) {
+            self.store.by(caller.actor()).opened(key, &stat);
+        }
     }
 
     /// Whether the kernel's pages of what is opened are still good. Its attributes are put right if they are not.
@@ -251,6 +262,7 @@ impl Fs {
         mode: u32,
         flags: i32,
     ) -> Result<(Entry, OpenReply)> {
+        self.check_no_view(parent)?;
         self.check_writable()?;
         let open_flags = OFlags::from_bits_retain(flags as u32);
         let names = self.namespace.read();
@@ -274,8 +286,14 @@ impl Fs {
         // What was expected here is no more: that is told when the session is saved, as for a file that is there.
         let expect = self.expects.get(&key).map(Precondition::Generation);
         self.expects.end(&key);
-        let options =
-            SessionOptions { create: Some(mode), exclusive: true, truncate: false, expect, creator: caller.creator() };
+        let options = SessionOptions {
+            create: Some(mode),
+            exclusive: true,
+            truncate: false,
+            expect,
+            creator: caller.creator(),
+            actor: caller.actor(),
+        };
         let session = Session::reserved(&self.store, &key, &stat, &options);
         let entry = self.entry(parent, name, stat.clone());
         let node = {
@@ -312,6 +330,9 @@ impl Fs {
     /// # Errors
     /// What the medium says.
     pub fn read(&self, fh: Fh, offset: u64, buffer: &mut [u8]) -> Result<usize> {
+        if is_view(fh) {
+            return self.view_read(fh, offset, buffer);
+        }
         let handle = self.handle(fh)?;
         let state = handle.node.state.lock();
         if state.session.is_none()
@@ -399,6 +420,9 @@ impl Fs {
     /// # Errors
     /// ESTALE when somebody else's generation came first; ENOSPC and the like.
     pub fn flush(&self, caller: &Caller, fh: Fh) -> Result<()> {
+        if is_view(fh) {
+            return Ok(());
+        }
         let handle = self.handle(fh)?;
         if !handle.write {
             return Ok(());
@@ -411,14 +435,22 @@ impl Fs {
         let due = |session: &Session| {
             session.is_lost() || (session.has_written() && handle.writers.include_process_of(caller.thread))
         };
-        let due = handle.session == state.session_number && state.session.as_ref().is_some_and(due);
+        let own = handle.session == state.session_number;
+        let due = own && state.session.as_ref().is_some_and(due);
+        if let Some(session) = state.session.as_mut().filter(|session| own && (due || session.has_news())) {
+            session.set_actor(caller.actor());
+            if !due {
+                // When it is, there may be nobody left to ask.
+                self.store.who(caller.actor());
+            }
+        }
         match key {
             Some(key) if due => {
                 let saved = handle.node.publish(&mut state, &key, false);
                 drop(state);
                 self.note_saved(handle.ino, saved)
             }
-            Some(_) if handle.session != state.session_number => Err(Errno::STALE),
+            Some(_) if !own => Err(Errno::STALE),
             _ => Ok(()),
         }
     }
@@ -428,6 +460,9 @@ impl Fs {
     /// # Errors
     /// As [`Fs::flush`].
     pub fn fsync(&self, fh: Fh) -> Result<()> {
+        if is_view(fh) {
+            return Ok(());
+        }
         let handle = self.handle(fh)?;
         let _names = self.namespace.read();
         let mut state = handle.node.state.lock();
@@ -472,6 +507,9 @@ impl Fs {
 
     /// The last descriptor of a handle was closed.
     pub fn release(&self, fh: Fh) {
+        if is_view(fh) {
+            return self.view_release(fh);
+        }
         let Some(handle) = self.handles.lock().remove(&fh) else { return };
         let _names = self.namespace.read();
         let mut state = handle.node.state.lock();
@@ -522,6 +560,9 @@ impl Fs {
     /// # Errors
     /// ENXIO.
     pub fn lseek(&self, fh: Fh, whence: SeekFrom) -> Result<u64> {
+        if is_view(fh) {
+            return self.view_lseek(fh, whence);
+        }
         let handle = self.handle(fh)?;
         let state = handle.node.state.lock();
         match (&state.session, state.file()) {
@@ -542,6 +583,10 @@ impl Fs {
         (to, to_offset): (Fh, u64),
         length: u64,
     ) -> Result<usize> {
+        if is_view(from) {
+            // The kernel then copies by reading and writing.
+            return Err(Errno::XDEV);
+        }
         let (source, target) = (self.handle(from)?, self.handle(to)?);
         target.writers.wrote(caller.thread, false);
         let length = usize::try_from(length).unwrap_or(usize::MAX).min(1 << 30);
@@ -593,6 +638,7 @@ impl Fs {
             let changed = session.truncate(size).map_err(errno)?;
             // A truncation by itself is a save by itself, and its caller wants to know whether it succeeded.
             if alone && session.is_dirty() {
+                session.set_actor(caller.actor());
                 let key = self.key(ino)?;
                 let saved = handle.node.publish(&mut state, &key, false);
                 drop(state);

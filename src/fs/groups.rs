@@ -18,10 +18,23 @@ pub fn may_keep_sgid(caller: &Caller, gid: u32) -> bool {
     status_allows(&status, caller.uid, gid)
 }
 
+/// Whether the caller is in a group.
+pub fn is_member(caller: &Caller, gid: u32) -> bool {
+    caller.gid == gid || {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", caller.thread)).unwrap_or_default();
+        groups_contain(&status, gid)
+    }
+}
+
+fn groups_contain(status: &str, gid: u32) -> bool {
+    let groups = status.lines().find_map(|line| line.strip_prefix("Groups:"));
+    groups.is_some_and(|groups| groups.split_whitespace().any(|group| group.parse() == Ok(gid)))
+}
+
 /// Without a status, of a process that can't be seen from here, only root is trusted.
 fn status_allows(status: &str, uid: u32, gid: u32) -> bool {
     let line = |name: &str| status.lines().find_map(|line| line.strip_prefix(name));
-    let member = line("Groups:").is_some_and(|groups| groups.split_whitespace().any(|group| group.parse() == Ok(gid)));
+    let member = groups_contain(status, gid);
     let capabilities = line("CapEff:").and_then(|set| u64::from_str_radix(set.trim(), 16).ok());
     // In a user namespace of one's own everybody has all capabilities; there nobody is root of this one.
     member || (uid == 0 && capabilities.is_none_or(|set| set & FSETID != 0))

@@ -17,29 +17,33 @@ mod groups;
 mod names;
 mod nodes;
 mod open_node;
+mod peers;
 mod types;
+mod views;
 mod watch;
 mod writers;
 mod xattr;
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use parking_lot::{Mutex, RwLock};
 use rustix::io::Errno;
 
+pub use peers::Answer;
 pub use types::{Attr, Caller, Changes, DirItem, Entry, Fh, FsOptions, Ino, Invalidate, OpenReply};
 
-use crate::backend::{Creator, FsStat, Stat};
-use crate::store::Store;
+use crate::backend::{Creator, FileKind, FsStat, Stat};
+use crate::store::{Actor, Store};
 use crate::types::Key;
 use dirs::DirHandle;
 use errno::{errno, from_backend};
 use expect::Expectations;
 use files::Handle;
 use nodes::Nodes;
+use peers::Peers;
 
 /// The answer to a request.
 pub type Result<T> = std::result::Result<T, Errno>;
@@ -56,16 +60,19 @@ pub struct Fs {
     expects: Expectations,
     /// Counts what sessions have published: who has looked at an object meanwhile must look again.
     publications: Arc<AtomicU64>,
-    /// Other mounts of this store are alive: the kernel must ask each time.
-    has_peers: AtomicBool,
+    peers: Peers,
+    views: views::Views,
     watching: watch::Watching,
     background: Arc<collector::Background>,
+    /// Others can change objects without Sepia.
+    changes_from_outside: bool,
 }
 
 impl Fs {
     /// A filesystem over a store. If other mounts of the store are alive, this waits until they have noticed.
     pub fn new(store: Store, options: FsOptions) -> Self {
         let fs = Fs {
+            changes_from_outside: store.backend().capabilities().changes_from_outside,
             store,
             options,
             namespace: RwLock::default(),
@@ -75,14 +82,12 @@ impl Fs {
             next_handle: AtomicU64::new(1),
             expects: Expectations::default(),
             publications: Arc::default(),
-            has_peers: AtomicBool::new(false),
+            peers: Peers::default(),
+            views: views::Views::default(),
             watching: watch::Watching::default(),
             background: Arc::default(),
         };
-        if fs.look_for_peers() {
-            // They may have told their kernels to believe names for a while longer.
-            std::thread::sleep(watch::PEERS_EVERY + fs.options.ttl);
-        }
+        fs.meet_peers();
         fs
     }
 
@@ -111,13 +116,26 @@ impl Fs {
         self.store.backend().stat_fs().map_err(from_backend)
     }
 
-    /// How long the kernel may remember that a name is not there.
+    /// How long the kernel may remember that a name is not there. It can't be told of one that is made by others.
     pub fn negative_ttl(&self) -> Duration {
-        self.ttl()
+        if self.is_shared() { Duration::ZERO } else { self.options.ttl }
     }
 
-    fn ttl(&self) -> Duration {
-        if self.has_peers.load(Ordering::Relaxed) { Duration::ZERO } else { self.options.ttl }
+    /// How long the kernel may use an entry's name and attributes. `overseen`: changes in its directory are reported.
+    fn ttl(&self, overseen: bool, stat: &Stat) -> Duration {
+        let reported = match stat.kind {
+            FileKind::Directory => true,
+            // The kernel follows a link that it has in its cache without asking for its attributes.
+            FileKind::Symlink => false,
+            // What happens under another name is not reported here.
+            _ => stat.nlink == 1,
+        };
+        let told = reported && (overseen && self.watching.sees_all() || !self.changes_from_outside);
+        match self.is_shared() {
+            true => Duration::ZERO,
+            false if told => self.options.watched_ttl,
+            false => self.options.ttl,
+        }
     }
 
     fn new_handle(&self) -> Fh {
@@ -155,15 +173,15 @@ impl Fs {
 
     /// The state of what is at a path, for an answer to the kernel: counts one lookup.
     fn entry(&self, parent: Ino, name: &std::ffi::OsStr, mut stat: Stat) -> Entry {
-        let node_open = {
+        let (open, overseen) = {
             let mut nodes = self.nodes.lock();
-            let node = nodes.remember(parent, name, &stat);
-            node.open.clone()
+            let overseen = nodes.get(parent).is_some_and(|dir| dir.is_watched());
+            (nodes.remember(parent, name, &stat).open.clone(), overseen)
         };
-        if let Some(open) = node_open {
+        if let Some(open) = open {
             open.overlay(&mut stat);
         }
-        let ttl = self.ttl();
+        let ttl = self.ttl(overseen, &stat);
         Entry { attr: Attr { ino: stat.id.get(), stat, ttl }, ttl }
     }
 }
@@ -171,5 +189,9 @@ impl Fs {
 impl Caller {
     fn creator(&self) -> Creator {
         Creator { uid: self.uid, gid: self.gid, umask: self.umask }
+    }
+
+    fn actor(&self) -> Actor {
+        Actor { uid: self.uid, thread: (self.thread != 0).then_some(self.thread) }
     }
 }

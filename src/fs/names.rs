@@ -10,6 +10,7 @@ use rustix::io::Errno;
 use super::expect::as_seen;
 use super::nodes::Remains;
 use super::types::{Caller, Entry, Ino};
+use super::views::is_view;
 use super::{Fs, Result, errno, from_backend};
 use crate::backend::{self, FileKind, Rename, Stat};
 use crate::types::{Key, Precondition, RESERVED_NAME};
@@ -45,12 +46,15 @@ impl Fs {
     /// What is at `name` in a directory.
     ///
     /// # Errors
-    /// ENOENT, also for Sepia's own directory at the root.
+    /// ENOENT.
     pub fn lookup(&self, parent: Ino, name: &OsStr) -> Result<Entry> {
-        let _names = self.namespace.read();
-        if parent == super::nodes::ROOT && name.as_encoded_bytes() == RESERVED_NAME {
-            return Err(Errno::NOENT);
+        if is_view(parent) {
+            return self.view_lookup(parent, name);
         }
+        if parent == super::nodes::ROOT && name.as_encoded_bytes() == RESERVED_NAME {
+            return self.view_top();
+        }
+        let _names = self.namespace.read();
         let key = self.child(parent, name)?;
         self.meet(&key, parent, name)
     }
@@ -66,27 +70,25 @@ impl Fs {
 
     /// Tells the kernel of an inode; a directory is watched from now on.
     pub(super) fn introduce(&self, key: &Key, parent: Ino, name: &OsStr, stat: Stat) -> Entry {
-        if stat.kind == FileKind::Directory {
-            self.watch_dir(key, stat.id.get());
-        }
+        let watched = stat.kind == FileKind::Directory && self.watch_dir(key, stat.id.get());
         let entry = self.entry(parent, name, stat);
-        if entry.attr.stat.kind == FileKind::Directory
-            && let Some(node) = self.nodes.lock().get_mut(entry.attr.ino)
-        {
+        if watched && let Some(node) = self.nodes.lock().get_mut(entry.attr.ino) {
             node.set_watched();
         }
         entry
     }
 
-    fn watch_dir(&self, key: &Key, ino: Ino) {
+    /// Returns whether changes in the directory are reported from now on.
+    fn watch_dir(&self, key: &Key, ino: Ino) -> bool {
         let watched = self.nodes.lock().get(ino).is_some_and(|node| node.is_watched());
-        if !watched {
-            self.watching.add(key, ino);
-        }
+        watched || self.watching.add(key, ino)
     }
 
     /// The kernel forgets `count` lookups of an inode.
     pub fn forget(&self, ino: Ino, count: u64) {
+        if is_view(ino) {
+            return self.view_forget(ino, count);
+        }
         let gone = self.nodes.lock().forget(ino, count);
         for (ino, _) in gone.iter().filter(|(_, node)| node.is_watched()) {
             self.watching.remove(*ino);
@@ -98,8 +100,11 @@ impl Fs {
     /// # Errors
     /// EINVAL when it is none.
     pub fn readlink(&self, ino: Ino) -> Result<Vec<u8>> {
+        if is_view(ino) {
+            return self.view_readlink(ino);
+        }
         let _names = self.namespace.read();
-        self.store.backend().read_link(&self.key(ino)?).map_err(from_backend)
+        self.store.backend().read_link(&self.sure_key(ino)?).map_err(from_backend)
     }
 
     /// Makes a file, FIFO, socket or device node.
@@ -116,11 +121,11 @@ impl Fs {
         rdev: u64,
     ) -> Result<Entry> {
         self.make(parent, name, |key| {
-            let backend = self.store.backend();
+            let store = self.store.by(caller.actor());
             if kind == FileKind::File {
-                backend.reserve(key, mode, &caller.creator())
+                store.create_empty(key, mode, &caller.creator())
             } else {
-                backend.create_special(key, kind, mode, rdev, &caller.creator())
+                store.create_special(key, kind, mode, rdev, &caller.creator())
             }
         })
     }
@@ -130,7 +135,11 @@ impl Fs {
     /// # Errors
     /// As [`Fs::mknod`].
     pub fn mkdir(&self, caller: &Caller, parent: Ino, name: &OsStr, mode: u32) -> Result<Entry> {
-        self.make(parent, name, |key| self.store.backend().create_dir(key, mode, &caller.creator()))
+        if is_view(parent) {
+            self.check_writable()?;
+            return self.view_mkdir(parent, name);
+        }
+        self.make(parent, name, |key| self.store.by(caller.actor()).create_dir(key, mode, &caller.creator()))
     }
 
     /// Makes a symbolic link.
@@ -138,7 +147,7 @@ impl Fs {
     /// # Errors
     /// As [`Fs::mknod`].
     pub fn symlink(&self, caller: &Caller, parent: Ino, name: &OsStr, target: &[u8]) -> Result<Entry> {
-        self.make(parent, name, |key| self.store.backend().create_symlink(key, target, &caller.creator()))
+        self.make(parent, name, |key| self.store.by(caller.actor()).create_symlink(key, target, &caller.creator()))
     }
 
     fn make(
@@ -148,6 +157,7 @@ impl Fs {
         make: impl FnOnce(&Key) -> crate::backend::Result<Stat>,
     ) -> Result<Entry> {
         self.check_writable()?;
+        self.check_no_view(parent)?;
         let _names = self.namespace.read();
         let key = self.child(parent, name)?;
         let stat = make(&key).map_err(from_backend)?;
@@ -158,7 +168,9 @@ impl Fs {
     ///
     /// # Errors
     /// EEXIST, EROFS; EOPNOTSUPP for a store without hard links.
-    pub fn link(&self, ino: Ino, parent: Ino, name: &OsStr) -> Result<Entry> {
+    pub fn link(&self, caller: &Caller, ino: Ino, parent: Ino, name: &OsStr) -> Result<Entry> {
+        self.check_no_view(parent)?;
+        self.check_no_view(ino)?;
         self.check_writable()?;
         let _names = self.namespace.read();
         let (from, to) = (self.key(ino)?, self.child(parent, name)?);
@@ -168,7 +180,7 @@ impl Fs {
             if before.id.get() != ino {
                 return Err(Errno::STALE);
             }
-            Ok(match self.store.backend().link(&from, &to, &as_seen(&before)) {
+            Ok(match self.store.by(caller.actor()).link(&from, &to, &as_seen(&before)) {
                 Err(backend::Error::Stale { key, .. }) => Err(key),
                 other => Ok((before, other.map_err(from_backend)?)),
             })
@@ -182,15 +194,16 @@ impl Fs {
     ///
     /// # Errors
     /// ENOENT, EISDIR, EROFS; ESTALE when `user.sepia.expect` says so.
-    pub fn unlink(&self, parent: Ino, name: &OsStr) -> Result<()> {
+    pub fn unlink(&self, caller: &Caller, parent: Ino, name: &OsStr) -> Result<()> {
         self.check_writable()?;
+        self.check_no_view(parent)?;
         let _names = self.namespace.read();
         let key = self.child(parent, name)?;
         let stat = self.store.backend().stat(&key).map_err(from_backend)?;
         let ino = stat.id.get();
         let expect = self.expected(&key, Some(&stat))?;
         let hold = self.hold_if_open(&key, &stat);
-        self.store.remove(&key, expect).map_err(errno)?;
+        self.store.by(caller.actor()).remove(&key, &expect, Some(&stat)).map_err(from_backend)?;
         self.expects.end(&key);
         self.nodes.lock().remove_name(ino, parent, name, hold);
         Ok(())
@@ -200,13 +213,18 @@ impl Fs {
     ///
     /// # Errors
     /// ENOENT, ENOTEMPTY, ENOTDIR, EROFS.
-    pub fn rmdir(&self, parent: Ino, name: &OsStr) -> Result<()> {
+    pub fn rmdir(&self, caller: &Caller, parent: Ino, name: &OsStr) -> Result<()> {
+        if is_view(parent) {
+            self.check_writable()?;
+            return self.view_rmdir(parent, name);
+        }
         self.check_writable()?;
+        self.check_no_view(parent)?;
         let _names = self.namespace.read();
         let key = self.child(parent, name)?;
         let stat = self.store.backend().stat(&key).map_err(from_backend)?;
         let hold = self.hold(&key, &stat);
-        self.store.backend().remove_dir(&key).map_err(from_backend)?;
+        self.store.by(caller.actor()).remove_dir(&key, Some(&stat)).map_err(from_backend)?;
         self.nodes.lock().remove_name(stat.id.get(), parent, name, hold);
         Ok(())
     }
@@ -233,12 +251,15 @@ impl Fs {
     /// As rename(2), and ESTALE when `user.sepia.expect` of either name says so.
     pub fn rename(
         &self,
+        caller: &Caller,
         parent: Ino,
         name: &OsStr,
         new_parent: Ino,
         new_name: &OsStr,
         flags: RenameFlags,
     ) -> Result<()> {
+        self.check_no_view(parent)?;
+        self.check_no_view(new_parent)?;
         self.check_writable()?;
         let exchange = flags.contains(RenameFlags::EXCHANGE);
         if !(flags - RenameFlags::EXCHANGE - RenameFlags::NOREPLACE).is_empty() {
@@ -254,7 +275,8 @@ impl Fs {
         let (from, to) = (self.child(parent, name)?, self.child(new_parent, new_name)?);
         let (Ends { moved, replaced, hold, .. }, stat) = unless_changed(|| {
             let ends = self.ends(&from, &to, flags)?;
-            Ok(match self.store.backend().rename(&from, &to, &ends.how) {
+            let renamed = self.store.by(caller.actor()).rename(&from, &to, &ends.how, ends.replaced.as_ref());
+            Ok(match renamed {
                 Err(backend::Error::Stale { key, .. }) if key == from || exchange => Err(key),
                 other => Ok((ends, other.map_err(from_backend)?)),
             })

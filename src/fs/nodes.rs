@@ -7,6 +7,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::ffi::{OsStr, OsString};
+use std::hash::{BuildHasher, RandomState};
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
@@ -111,9 +112,9 @@ impl Node {
         self.rare.as_ref().and_then(|rare| rare.orphan.clone().flatten())
     }
 
-    /// Notes that the directory is watched. Returns whether it was before.
-    pub fn set_watched(&mut self) -> bool {
-        std::mem::replace(&mut self.rare().watched, true)
+    /// Notes that the directory is watched.
+    pub fn set_watched(&mut self) {
+        self.rare().watched = true;
     }
 
     /// Notes that handles of an older generation are open.
@@ -168,6 +169,9 @@ impl Node {
 pub struct Nodes {
     /// Boxed, or a table that grows would hold every inode twice.
     map: HashMap<Ino, Box<Node>>,
+    /// What was last found at a name, by the hash of directory and name.
+    at: HashMap<u64, Ino>,
+    hasher: RandomState,
     /// Gone without a call of forget, which says so next time.
     gone: Vec<(Ino, Node)>,
 }
@@ -185,7 +189,12 @@ impl Nodes {
             open: None,
             rare: None,
         };
-        Nodes { map: HashMap::from([(ROOT, Box::new(root))]), gone: Vec::new() }
+        Nodes {
+            map: HashMap::from([(ROOT, Box::new(root))]),
+            at: HashMap::new(),
+            hasher: RandomState::new(),
+            gone: Vec::new(),
+        }
     }
 
     pub fn get(&self, ino: Ino) -> Option<&Node> {
@@ -216,9 +225,32 @@ impl Nodes {
         names.filter_map(|(parent, name)| self.key(parent)?.child(name).ok()).collect()
     }
 
+    /// Whether changes of the entry by which an inode is known are reported.
+    pub fn is_overseen(&self, ino: Ino) -> bool {
+        let dir = self.map.get(&ino).filter(|_| ino != ROOT).and_then(|node| self.map.get(&node.parent));
+        dir.is_some_and(|dir| dir.is_watched())
+    }
+
     /// The directory that an inode is in; the root is in itself.
     pub fn parent(&self, ino: Ino) -> Ino {
         self.map.get(&ino).map_or(ROOT, |node| node.parent)
+    }
+
+    /// What the kernel may believe to be at a name.
+    pub fn at(&self, parent: Ino, name: &OsStr) -> Option<Ino> {
+        let ino = *self.at.get(&self.hasher.hash_one((parent, name)))?;
+        self.map.get(&ino).is_some_and(|node| node.has_name(parent, name)).then_some(ino)
+    }
+
+    fn note_name(&mut self, ino: Ino, parent: Ino, name: &OsStr) {
+        self.at.insert(self.hasher.hash_one((parent, name)), ino);
+    }
+
+    fn drop_name(&mut self, ino: Ino, parent: Ino, name: &OsStr) {
+        let hash = self.hasher.hash_one((parent, name));
+        if self.at.get(&hash) == Some(&ino) {
+            self.at.remove(&hash);
+        }
     }
 
     /// The kernel is told that `name` in `parent` is this: counts one lookup.
@@ -248,19 +280,21 @@ impl Nodes {
         if !known || (more && !several) {
             self.enter(parent);
             let node = self.map.get_mut(&ino).unwrap_or_else(|| unreachable!("made above"));
-            let mut left = Vec::new();
+            let mut left: Vec<(Ino, OsString)> = Vec::new();
             if known || !several {
-                left = node.names().map(|(parent, _)| parent).collect();
+                left = node.names().map(|(parent, name)| (parent, name.to_owned())).collect();
                 node.name = OsString::new().into();
                 if let Some(rare) = &mut node.rare {
                     rare.names.clear();
                 }
             }
             node.push_name(parent, name);
-            for parent in left {
+            for (parent, name) in left {
+                self.drop_name(ino, parent, &name);
                 self.leave(parent);
             }
         }
+        self.note_name(ino, parent, name);
         let node = self.map.get_mut(&ino).unwrap_or_else(|| unreachable!("it has a lookup"));
         node.prefer(parent, name);
         node
@@ -284,7 +318,11 @@ impl Nodes {
                 && ino != ROOT
                 && let Some(node) = self.map.remove(&ino)
             {
-                for (parent, _) in node.names() {
+                for (parent, name) in node.names() {
+                    let hash = self.hasher.hash_one((parent, name));
+                    if self.at.get(&hash) == Some(&ino) {
+                        self.at.remove(&hash);
+                    }
                     if let Some(above) = self.map.get_mut(&parent) {
                         above.members = above.members.saturating_sub(1);
                         pending.push(parent);
@@ -321,6 +359,7 @@ impl Nodes {
             node.push_name(parent, name);
             node.rare().orphan = None;
             self.enter(parent);
+            self.note_name(ino, parent, name);
         }
     }
 
@@ -341,6 +380,7 @@ impl Nodes {
             node.rare().orphan = Some(hold);
         }
         if known {
+            self.drop_name(ino, parent, name);
             self.leave(parent);
         }
         last

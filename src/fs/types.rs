@@ -90,8 +90,8 @@ pub struct DirItem {
     pub entry: Option<Entry>,
 }
 
-/// Tells the kernel that what it has cached of an inode is no longer true. Names expire by themselves. Called without
-/// any lock held.
+/// Tells the kernel that what it has cached of an inode is no longer true. Names can't be taken back, but whose
+/// attributes are unknown is asked for before it is used. Called without any lock held.
 pub trait Invalidate: Send + Sync {
     /// The attributes of an inode, and with `data` its pages too.
     fn inode(&self, ino: Ino, data: bool);
@@ -102,14 +102,23 @@ pub trait Invalidate: Send + Sync {
 pub struct FsOptions {
     /// Refuse every change with EROFS.
     pub read_only: bool,
-    /// How long the kernel may use names and attributes without asking, while this is the only mount of the store.
+    /// How long the kernel may use names and attributes without asking, while this is the only mount of the store and
+    /// a change by somebody else would not be noticed.
     pub ttl: Duration,
     /// How often to look whether history is to be collected.
     pub collect_every: Duration,
+    /// The same where it would be noticed at once, and the kernel be told. Bounds what escapes notice all the same, like
+    /// stores to a mapped file.
+    pub watched_ttl: Duration,
 }
 
 impl Default for FsOptions {
     fn default() -> Self {
-        FsOptions { read_only: false, ttl: Duration::from_secs(1), collect_every: Duration::from_secs(60) }
+        FsOptions {
+            read_only: false,
+            ttl: Duration::from_secs(1),
+            watched_ttl: Duration::from_secs(60),
+            collect_every: Duration::from_secs(60),
+        }
     }
 }

@@ -5,14 +5,12 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 
-use super::Fs;
-use super::nodes::Seen;
+use super::nodes::{ROOT, Seen};
 use super::types::{Ino, Invalidate};
+use super::{Fs, peers};
 use crate::backend::{Change, Watch};
 use crate::types::Key;
 
-/// How often to look whether other mounts of the store are alive.
-pub const PEERS_EVERY: Duration = Duration::from_millis(100);
 /// How often to wait until what was saved is on the medium: a power loss can tear what was saved since, and what is
 /// looked at after one is that. The kernel writes at such intervals anyway.
 const SETTLE_EVERY: Duration = Duration::from_secs(30);
@@ -25,15 +23,20 @@ pub struct Watching {
 }
 
 impl Watching {
-    /// Reports changes in a directory from now on, if the system lets us.
-    pub fn add(&self, dir: &Key, ino: Ino) {
-        let watch = self.watch.lock().clone();
-        if let Some(watch) = watch
-            && let Err(error) = watch.add(dir, ino)
-        {
-            // The time to live of what the kernel caches makes up for it.
+    /// Reports changes in a directory from now on. Returns whether the system lets us.
+    pub fn add(&self, dir: &Key, ino: Ino) -> bool {
+        let Some(watch) = self.watch.lock().clone() else { return false };
+        let added = watch.add(dir, ino);
+        if let Err(error) = &added {
+            // A shorter time to live of what the kernel caches makes up for it.
             log::debug!("{dir}: changes from outside are seen later: {error}");
         }
+        added.is_ok()
+    }
+
+    /// Whether no change in a watched directory goes unnoticed, whoever makes it.
+    pub fn sees_all(&self) -> bool {
+        self.watch.lock().as_ref().is_some_and(|watch| watch.sees_all())
     }
 
     pub fn remove(&self, ino: Ino) {
@@ -68,15 +71,21 @@ impl Fs {
             return;
         }
         let fs = Arc::downgrade(self);
-        let sink = Box::new(move |change| {
+        let sink = Box::new(move |changes: Vec<Change>| {
             if let Some(fs) = Weak::upgrade(&fs) {
-                fs.changed(&change);
+                // An answer from before a change that reached the kernel after the invalidation would stay there.
+                fs.peers.let_answers_go();
+                changes.iter().for_each(|change| fs.changed(change));
             }
         });
         match self.store.backend().watch(sink) {
             Ok(Some(watch)) => {
                 *self.watching.watch.lock() = Some(watch.into());
-                self.watching.add(&Key::root(), super::nodes::ROOT);
+                if self.watching.add(&Key::root(), ROOT)
+                    && let Some(root) = self.nodes.lock().get_mut(ROOT)
+                {
+                    root.set_watched();
+                }
             }
             Ok(None) => {}
             Err(error) => log::warn!("changes from outside are seen up to a second late: {error}"),
@@ -88,12 +97,12 @@ impl Fs {
                 while let Some(fs) = Weak::upgrade(&fs) {
                     fs.look_for_peers();
                     drop(fs);
-                    std::thread::sleep(PEERS_EVERY);
+                    std::thread::sleep(peers::EVERY);
                 }
             };
             if let Err(error) = std::thread::Builder::new().name("sepia-peers".into()).spawn(watcher) {
                 log::warn!("can't look for other mounts, so the kernel is asked to cache nothing: {error}");
-                self.has_peers.store(true, std::sync::atomic::Ordering::Relaxed);
+                self.trust_nothing();
             }
             let fs = Arc::downgrade(self);
             // A thread of its own, for it waits for the medium.
@@ -115,17 +124,6 @@ impl Fs {
         if let Err(error) = self.store.backend().settle(end) {
             log::warn!("{error}");
         }
-    }
-
-    /// Finds out whether other mounts of this store are alive: then the kernel may believe nothing for long.
-    pub(super) fn look_for_peers(&self) -> bool {
-        // Not knowing counts as having some.
-        let peers = self.store.users().map_or(true, |users| users.iter().any(|user| user.mount));
-        let before = self.has_peers.swap(peers, std::sync::atomic::Ordering::Relaxed);
-        if peers != before {
-            log::info!("{}", if peers { "another mount uses this store too" } else { "the only mount of this store" });
-        }
-        peers
     }
 
     /// A directory's entries have changed: unless the kernel was told so already, once for all that changed.
@@ -157,6 +155,9 @@ impl Fs {
         let Ok(key) = self.child(*parent, name) else { return };
         let stat = self.store.backend().stat(&key);
         let nodes = self.nodes.lock();
+        // Of what was there before and isn't any more, the kernel asks for the attributes now, and hears so.
+        let found = stat.as_ref().ok().map(|stat| stat.id.get());
+        let former = nodes.at(*parent, name).filter(|former| Some(*former) != found);
         let known =
             stat.as_ref().ok().and_then(|stat| Some((stat.id.get(), nodes.get(stat.id.get())?, Seen::from(stat))));
         let (inode, of_name) = match known {
@@ -172,6 +173,9 @@ impl Fs {
             None => (None, false),
         };
         drop(nodes);
+        if let Some(former) = former {
+            self.watching.invalidate_attributes(former);
+        }
         if !of_name {
             self.invalidate_dir(*parent);
         }

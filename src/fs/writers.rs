@@ -9,6 +9,8 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use parking_lot::Mutex;
 
+use crate::store::events::process_of;
+
 /// A thread, as FUSE names the sender of a request: by its thread ID in the daemon's PID namespace, 0 if it is in
 /// another one.
 pub type Thread = u32;
@@ -62,12 +64,6 @@ impl Writers {
                 || writer.process.or_else(|| process_of(writer.thread)).is_none_or(|it| it == process)
         })
     }
-}
-
-/// The process (thread group) that a thread belongs to, as proc_pid_status(5) has it.
-fn process_of(thread: Thread) -> Option<u32> {
-    let status = std::fs::read_to_string(format!("/proc/{thread}/status")).ok()?;
-    status.lines().find_map(|line| line.strip_prefix("Tgid:")?.trim().parse().ok())
 }
 
 #[cfg(test)]

@@ -11,6 +11,7 @@ use rustix::io::Errno;
 
 use super::nodes::ROOT;
 use super::types::{Caller, Ino};
+use super::views::is_view;
 use super::{Fs, Result, from_backend, groups};
 use crate::backend::{FileKind, SetAttr, Stat};
 use crate::types::{Generation, Key};
@@ -43,8 +44,11 @@ impl Fs {
     /// # Errors
     /// ENODATA; EOPNOTSUPP for a name space that the store can't hold.
     pub fn getxattr(&self, ino: Ino, name: &OsStr) -> Result<Vec<u8>> {
+        if is_view(ino) {
+            return self.view_getxattr(ino, name);
+        }
         let _names = self.namespace.read();
-        let key = self.key(ino)?;
+        let key = self.sure_key(ino)?;
         if !is_own(name) {
             return self.store.backend().get_xattr(&key, name).map_err(from_backend);
         }
@@ -72,8 +76,11 @@ impl Fs {
     /// # Errors
     /// What the medium says.
     pub fn listxattr(&self, ino: Ino) -> Result<Vec<OsString>> {
+        if is_view(ino) {
+            return self.view_listxattr(ino);
+        }
         let _names = self.namespace.read();
-        let key = self.key(ino)?;
+        let key = self.sure_key(ino)?;
         let stat = self.store.backend().stat(&key).map_err(from_backend)?;
         let mut names = self.store.backend().list_xattrs(&key).map_err(from_backend)?;
         names.retain(|name| !is_own(name));
@@ -94,6 +101,7 @@ impl Fs {
     /// # Errors
     /// EEXIST, ENODATA (flags), EINVAL (no generation, or nothing that has one), ENOSPC, EROFS.
     pub fn setxattr(&self, caller: &Caller, ino: Ino, name: &OsStr, value: &[u8], flags: i32) -> Result<()> {
+        self.check_no_view(ino)?;
         self.check_writable()?;
         let _names = self.namespace.read();
         if name == EXPECT {
@@ -105,7 +113,7 @@ impl Fs {
             let create = XattrFlags::from_bits_retain(flags as u32).contains(XattrFlags::CREATE);
             return if create { Err(Errno::EXIST) } else { Ok(()) };
         }
-        let (key, backend) = (self.key(ino)?, self.store.backend());
+        let (key, backend) = (self.sure_key(ino)?, self.store.backend());
         backend.set_xattr(&key, name, value, flags).map_err(from_backend)?;
         if name == ACCESS_ACL {
             // The mode changes with it, and as with chmod(2) sgid is not for others to grant (`posix_acl_update_mode`).
@@ -123,6 +131,7 @@ impl Fs {
     /// # Errors
     /// ENODATA, EROFS.
     pub fn removexattr(&self, ino: Ino, name: &OsStr) -> Result<()> {
+        self.check_no_view(ino)?;
         self.check_writable()?;
         let _names = self.namespace.read();
         if is_own(name) {
@@ -131,7 +140,7 @@ impl Fs {
             }
             return Ok(());
         }
-        self.store.backend().remove_xattr(&self.key(ino)?, name).map_err(from_backend)
+        self.store.backend().remove_xattr(&self.sure_key(ino)?, name).map_err(from_backend)
     }
 }
 

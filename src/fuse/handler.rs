@@ -87,6 +87,7 @@ impl Filesystem for Handler {
     }
 
     fn lookup(&self, _request: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
+        let _answer = self.fs.answer_begins();
         match self.call("lookup", |fs| match fs.lookup(parent.0, name) {
             Ok(found) => Ok(Ok(found)),
             Err(Errno::NOENT) if !fs.negative_ttl().is_zero() => Ok(Err(fs.negative_ttl())),
@@ -107,6 +108,7 @@ impl Filesystem for Handler {
     }
 
     fn getattr(&self, _request: &Request, ino: INodeNo, fh: Option<FileHandle>, reply: ReplyAttr) {
+        let _answer = self.fs.answer_begins();
         match self.call("getattr", |fs| fs.getattr(ino.0, fh.map(|fh| fh.0))) {
             Ok(attr) => reply.attr(&attr.ttl, &file_attr(&attr)),
             Err(error) => reply.error(error),
@@ -132,6 +134,7 @@ impl Filesystem for Handler {
         _flags: Option<BsdFileFlags>,
         reply: ReplyAttr,
     ) {
+        let _answer = self.fs.answer_begins();
         let changes = Changes {
             mode: mode.map(|mode| mode & 0o7777),
             uid,
@@ -164,6 +167,7 @@ impl Filesystem for Handler {
         rdev: u32,
         reply: ReplyEntry,
     ) {
+        let _answer = self.fs.answer_begins();
         let made = self.call("mknod", |fs| {
             let kind = kind_of_node(mode)?;
             fs.mknod(&caller(request, umask), parent.0, name, kind, mode & 0o7777, user_dev(rdev))
@@ -172,25 +176,27 @@ impl Filesystem for Handler {
     }
 
     fn mkdir(&self, request: &Request, parent: INodeNo, name: &OsStr, mode: u32, umask: u32, reply: ReplyEntry) {
+        let _answer = self.fs.answer_begins();
         entry(reply, self.call("mkdir", |fs| fs.mkdir(&caller(request, umask), parent.0, name, mode & 0o7777)));
     }
 
-    fn unlink(&self, _request: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
-        empty(reply, self.call("unlink", |fs| fs.unlink(parent.0, name)));
+    fn unlink(&self, request: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
+        empty(reply, self.call("unlink", |fs| fs.unlink(&caller(request, 0), parent.0, name)));
     }
 
-    fn rmdir(&self, _request: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
-        empty(reply, self.call("rmdir", |fs| fs.rmdir(parent.0, name)));
+    fn rmdir(&self, request: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
+        empty(reply, self.call("rmdir", |fs| fs.rmdir(&caller(request, 0), parent.0, name)));
     }
 
     fn symlink(&self, request: &Request, parent: INodeNo, name: &OsStr, target: &Path, reply: ReplyEntry) {
+        let _answer = self.fs.answer_begins();
         let target = target.as_os_str().as_bytes();
         entry(reply, self.call("symlink", |fs| fs.symlink(&caller(request, 0), parent.0, name, target)));
     }
 
     fn rename(
         &self,
-        _request: &Request,
+        request: &Request,
         parent: INodeNo,
         name: &OsStr,
         new_parent: INodeNo,
@@ -199,11 +205,15 @@ impl Filesystem for Handler {
         reply: ReplyEmpty,
     ) {
         let flags = RenameFlags::from_bits_retain(flags.bits());
-        empty(reply, self.call("rename", |fs| fs.rename(parent.0, name, new_parent.0, new_name, flags)));
+        empty(
+            reply,
+            self.call("rename", |fs| fs.rename(&caller(request, 0), parent.0, name, new_parent.0, new_name, flags)),
+        );
     }
 
-    fn link(&self, _request: &Request, ino: INodeNo, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
-        entry(reply, self.call("link", |fs| fs.link(ino.0, parent.0, name)));
+    fn link(&self, request: &Request, ino: INodeNo, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
+        let _answer = self.fs.answer_begins();
+        entry(reply, self.call("link", |fs| fs.link(&caller(request, 0), ino.0, parent.0, name)));
     }
 
     fn open(&self, request: &Request, ino: INodeNo, flags: OpenFlags, reply: ReplyOpen) {
@@ -223,6 +233,7 @@ impl Filesystem for Handler {
         flags: i32,
         reply: ReplyCreate,
     ) {
+        let _answer = self.fs.answer_begins();
         match self.call("create", |fs| fs.create(&caller(request, umask), parent.0, name, mode & 0o7777, flags)) {
             Ok((made, opened)) => {
                 // This reply has but one lifetime for name and attributes: the shorter one is true for both.
@@ -326,6 +337,7 @@ impl Filesystem for Handler {
         offset: u64,
         mut reply: ReplyDirectoryPlus,
     ) {
+        let _answer = self.fs.answer_begins();
         let filled = self.call("readdirplus", |fs| {
             fs.readdir(fh.0, offset, true, &mut |item| {
                 let (attr, ttl) = match &item.entry {

@@ -12,7 +12,7 @@ use parking_lot::Mutex;
 use serde::Deserialize;
 
 use super::policy::{Gc, Retention};
-use super::{Error, Result, Store};
+use super::{Error, Result, Store, events};
 use crate::types::Key;
 
 /// How long a change of the file may go unnoticed by those who have read it.
@@ -40,6 +40,9 @@ pub const TEMPLATE: &str = r##"# The policy of this store. What is not said here
 # grace = "1h"
 # load = "20%"
 # min_free = "5%"
+#
+# [events]
+# keep = "90d"
 "##;
 
 /// What the store's owner has decided. See the [module](self).
@@ -50,6 +53,8 @@ pub struct Config {
     pub retention: Retention,
     /// How the collector behaves.
     pub gc: Gc,
+    /// What is written down of what happens.
+    pub events: events::Policy,
 }
 
 /// What was read last, shared by the clones of a store.

@@ -9,7 +9,7 @@ use std::io::Read;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Error, Result, Store};
+use super::{Actor, Error, Event, EventKind, Result, Store, Who};
 use crate::backend::{self, Staged, Stat};
 use crate::types::{Generation, Key, ObjectId, Precondition, Timestamp};
 
@@ -38,6 +38,19 @@ pub enum Reason {
     Torn,
     /// What was known of it can't be read any more; the bytes are there, and the key is given as the root.
     Damaged,
+}
+
+impl Reason {
+    /// Its name in records.
+    fn name(self) -> &'static str {
+        match self {
+            Reason::Stale => "stale",
+            Reason::Interrupted => "interrupted",
+            Reason::Failed => "failed",
+            Reason::Torn => "torn",
+            Reason::Damaged => "damaged",
+        }
+    }
 }
 
 /// Bytes that were set aside.
@@ -186,6 +199,7 @@ impl Store {
         key: &Key,
         reason: Reason,
         base: Option<Generation>,
+        actor: Option<Actor>,
     ) -> std::result::Result<ConflictId, (backend::Error, Staged)> {
         let time = self.now();
         let id = format!("{time}-{:08x}", ObjectId::random().get() as u32);
@@ -203,8 +217,12 @@ impl Store {
         if let Err(error) = self.backend.put_record(&record_path, &text) {
             return Err((error, staged));
         }
+        let size = staged.file().metadata().ok().map(|meta| meta.len());
         self.backend.keep_staged(&bytes_path, staged)?;
         log::warn!("{key}: a save was set aside as conflict {id}");
+        let event = Event::new(EventKind::Conflict, key).with("conflict", id.as_str()).with("reason", reason.name());
+        let who = actor.map_or_else(Who::default, |actor| self.who(actor));
+        self.record_event(&Event { generation: base, size, who, ..event });
         Ok(ConflictId(id))
     }
 }

@@ -53,6 +53,51 @@ pub enum Error {
         /// The system's answer.
         source: io::Error,
     },
+    /// A snapshot can't have this name.
+    #[error("{name:?} is no name for a snapshot: {why}")]
+    SnapshotName {
+        /// What was given.
+        name: String,
+        /// What is wrong with it.
+        why: &'static str,
+    },
+    /// There is a snapshot of this name. Give another one, or delete that.
+    #[error("there is a snapshot {0} already")]
+    SnapshotExists(String),
+    /// There is no such snapshot (any more).
+    #[error("there is no snapshot {0}")]
+    NoSnapshot(String),
+    /// The record of a snapshot can't be understood. Its generations are still in the histories.
+    #[error("the record of the snapshot {name} is damaged: {why}")]
+    SnapshotDamaged {
+        /// The snapshot.
+        name: String,
+        /// What is wrong with it.
+        why: String,
+    },
+    /// The snapshot has nothing at this path.
+    #[error("{key}: not in the snapshot {name}")]
+    NotInSnapshot {
+        /// The snapshot.
+        name: String,
+        /// The path.
+        key: Key,
+    },
+    /// The bytes that a snapshot refers to are no longer kept anywhere: changed outside Sepia, torn by a power loss,
+    /// or dropped.
+    #[error("{key}: the bytes of generation {generation} of the snapshot {name} are not kept any more")]
+    SnapshotBytesLost {
+        /// The snapshot.
+        name: String,
+        /// The object.
+        key: Key,
+        /// Its generation then.
+        generation: Generation,
+    },
+    /// Another program keeps on changing this file outside Sepia, so that no point in time could be found. Nothing
+    /// was made; try again when it has stopped.
+    #[error("{0}: is being changed outside Sepia all the time, so no snapshot could be made")]
+    Unsteady(Key),
     /// The store's policy can't be understood. Mend `.sepia/config.toml`; nothing is deleted before.
     #[error(".sepia/config.toml can't be understood: {0}")]
     Config(String),
@@ -68,6 +113,15 @@ pub enum Error {
     /// There is nothing to bring back at this key: the object exists, or nothing was removed there.
     #[error("{0}: nothing was removed there that could be brought back")]
     NotInTrash(Key),
+    /// The store's policy wants no events, so an activity can't be recorded.
+    #[error("events are switched off in .sepia/config.toml")]
+    NoEvents,
+    /// An activity with more to say of it than fits into an event.
+    #[error("an event of more than {most} bytes")]
+    LongEvent {
+        /// How many bytes it may have.
+        most: usize,
+    },
     /// The bytes to be saved couldn't be read.
     #[error("can't read the bytes to save: {0}")]
     Source(#[source] io::Error),

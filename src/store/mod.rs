@@ -1,8 +1,8 @@
 //! Objects and generations over any backend: the library that the mount and the commands are made of.
 //!
 //! A [`Store`] reads, saves, renames and removes objects, every change under a [`Precondition`]; it keeps what lost
-//! a conflict ([`conflicts`]) and puts the store in order after a crash ([`recovery`]). Longer writes go through a
-//! [`Session`]. Knows no inodes and no FUSE.
+//! a conflict ([`conflicts`]), puts the store in order after a crash ([`recovery`]), and writes down what has happened
+//! ([`events`]). Longer writes go through a [`Session`]. Knows no inodes and no FUSE.
 //!
 //! ```
 //! use sepia::{Key, Precondition, Store};
@@ -17,17 +17,21 @@
 //! # Ok::<(), sepia::Error>(())
 //! ```
 
+mod acting;
 pub mod collect;
 pub mod config;
 pub mod conflicts;
 mod error;
+pub mod events;
 mod object;
 pub mod orphans;
+mod past;
 pub mod pins;
 pub mod policy;
 pub mod recovery;
 pub mod retention;
 mod session;
+pub mod snapshots;
 pub mod trash;
 mod url;
 
@@ -35,12 +39,16 @@ use std::sync::Arc;
 
 use parking_lot::Mutex;
 
+pub use acting::By;
 pub use collect::{Collect, Collected};
 pub use config::Config;
 pub use conflicts::{Conflict, ConflictId, Reason, Resolution};
 pub use error::{Error, Result};
+pub use events::{Actor, Event, EventKind, Who};
+pub use past::Past;
 pub use recovery::{Outcome, Recovered};
 pub use session::{Session, SessionOptions};
+pub use snapshots::{Snapshot, SnapshotEntry, SnapshotInfo};
 pub use url::Location;
 
 use crate::backend::{Backend, Owner, file::FileBackend, memory::MemoryBackend};
@@ -55,6 +63,7 @@ pub struct Store {
     mended: Arc<Mutex<Vec<Recovered>>>,
     config: Arc<config::Cached>,
     vain: Arc<collect::Vain>,
+    events: Arc<events::Log>,
 }
 
 impl std::fmt::Debug for Store {
@@ -122,7 +131,14 @@ impl Store {
 
     /// A store over a backend of one's own, such as one that injects faults.
     pub fn with_backend(backend: Arc<dyn Backend>, location: Location) -> Self {
-        Store { backend, location, mended: Arc::default(), config: Arc::default(), vain: Arc::default() }
+        Store {
+            backend,
+            location,
+            mended: Arc::default(),
+            config: Arc::default(),
+            vain: Arc::default(),
+            events: Arc::default(),
+        }
     }
 
     /// Where the store is.

@@ -1,10 +1,10 @@
-//! Whole objects: read, save, list, rename, remove, restore.
+//! Whole objects: read, save, list, restore.
 
 use std::io::Read;
 use std::os::unix::fs::FileExt;
 
-use super::{Error, Result, Session, SessionOptions, Store};
-use crate::backend::{self, Creator, DirEntry, GenerationInfo, Kept, Opened, Rename, Stat};
+use super::{Actor, Error, Result, Session, SessionOptions, Store};
+use crate::backend::{self, Creator, DirEntry, GenerationInfo, Kept, Opened, Stat};
 use crate::types::{Generation, Key, Precondition, Timestamp};
 
 impl Store {
@@ -31,7 +31,9 @@ impl Store {
     /// # Errors
     /// [`backend::Error::NotFound`]; [`backend::Error::Invalid`] when it is no file.
     pub fn get(&self, key: &Key) -> Result<Opened> {
-        Ok(self.backend.open(key)?)
+        let opened = self.backend.open(key)?;
+        self.note_adopted();
+        Ok(opened)
     }
 
     /// The bytes that the object with this id had at `key` when another took its place there; `None` if they were
@@ -67,7 +69,10 @@ impl Store {
     /// [`backend::Error::Stale`] or [`backend::Error::Exists`] when the precondition doesn't hold (the caller still
     /// has the bytes); [`Error::Source`] when `bytes` fails.
     pub fn put(&self, key: &Key, bytes: &mut dyn Read, expect: Precondition) -> Result<Stat> {
-        let mut session = Session::replace(self, key, expect)?;
+        self.replace(key, bytes, Session::replace(self, key, expect)?)
+    }
+
+    fn replace(&self, key: &Key, bytes: &mut dyn Read, mut session: Session) -> Result<Stat> {
         let filled = fill(&mut session, bytes).and_then(|()| match key.parent() {
             Some(parent) => self.create_dirs(&parent),
             None => Ok(()),
@@ -95,31 +100,10 @@ impl Store {
         if let Some(parent) = dir.parent() {
             self.create_dirs(&parent)?;
         }
-        match self.backend.create_dir(dir, 0o777, &Creator::current()) {
+        match self.by(Actor::current()).create_dir(dir, 0o777, &Creator::current()) {
             Ok(_) | Err(backend::Error::Exists(_)) => Ok(()),
             Err(error) => Err(error.into()),
         }
-    }
-
-    /// Removes an object; its bytes stay in the history, unless it is ephemeral.
-    ///
-    /// # Errors
-    /// [`backend::Error::NotFound`], [`backend::Error::Stale`], [`backend::Error::IsDirectory`].
-    pub fn remove(&self, key: &Key, expect: Precondition) -> Result<()> {
-        if self.is_ephemeral(key) {
-            self.backend.remove_unkept(key, &expect)?;
-        } else {
-            self.backend.remove(key, &expect)?;
-        }
-        Ok(())
-    }
-
-    /// Renames an object or a directory. What it replaces stays in the target's history.
-    ///
-    /// # Errors
-    /// As [`backend::Backend::rename`].
-    pub fn rename(&self, from: &Key, to: &Key, expect_to: Precondition) -> Result<Stat> {
-        Ok(self.backend.rename(from, to, &Rename { expect_from: Precondition::Any, expect_to, exchange: false })?)
     }
 
     /// All generations of `key`, oldest first; the current one, if there is one, is the last.
@@ -128,10 +112,10 @@ impl Store {
     /// [`backend::Error::NotFound`] when there is neither an object nor a history.
     pub fn history(&self, key: &Key) -> Result<Vec<GenerationInfo>> {
         // Opening records what was changed from outside, which belongs into the history too.
-        let current = match self.backend.open(key) {
+        let current = match self.get(key) {
             Ok(opened) => Some(opened.stat),
-            Err(error) if error.is_not_found() => None,
-            Err(error) => return Err(error.into()),
+            Err(Error::Backend(error)) if error.is_not_found() => None,
+            Err(error) => return Err(error),
         };
         let mut history = self.backend.generations(key)?;
         if let Some((stat, generation)) = current.and_then(|stat| stat.generation.map(|g| (stat, g))) {
@@ -159,7 +143,8 @@ impl Store {
         let old = self.backend.open_generation(key, generation)?;
         let size = old.stat.size;
         let mut reader = Positioned { file: &old.file, at: 0, end: size };
-        self.put(key, &mut reader, expect)
+        let session = Session::replace(self, key, expect)?;
+        self.replace(key, &mut reader, session.restoring(generation))
     }
 
     /// Opens a write session on an object, made when it doesn't exist and `options` say so.
@@ -193,10 +178,10 @@ fn fill(session: &mut Session, bytes: &mut dyn Read) -> Result<()> {
 }
 
 /// Reads a file from its beginning to `end`, whatever its own offset is.
-struct Positioned<'a> {
-    file: &'a std::fs::File,
-    at: u64,
-    end: u64,
+pub(super) struct Positioned<'a> {
+    pub file: &'a std::fs::File,
+    pub at: u64,
+    pub end: u64,
 }
 
 impl Read for Positioned<'_> {

@@ -15,7 +15,7 @@ use std::os::unix::ffi::OsStrExt;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Error, Result, Store};
+use super::{Actor, Error, Result, Store};
 use crate::backend::{self, Creator, FileKind, SetAttr};
 use crate::types::{Key, Precondition, escape, unescape};
 
@@ -249,14 +249,16 @@ impl Store {
     }
 
     fn remove_tree(&self, key: &Key, expect: &Precondition) -> Result<()> {
-        if self.backend.stat(key)?.kind != FileKind::Directory {
+        let stat = self.backend.stat(key)?;
+        let by = self.by(Actor::current());
+        if stat.kind != FileKind::Directory {
             // Whatever its name: not even an ephemeral file goes for good by this.
-            return Ok(self.backend.remove(key, expect)?);
+            return Ok(by.remove_to_trash(key, expect, Some(&stat))?);
         }
         for entry in self.backend.list(key)? {
             self.remove_tree(&key.child(&entry.name)?, &Precondition::Any)?;
         }
-        Ok(self.backend.remove_dir(key)?)
+        Ok(by.remove_dir(key, Some(&stat))?)
     }
 
     /// Brings back all that was removed at or below `dir`: files from the trash, and what was listed of containers.
@@ -293,9 +295,9 @@ impl Store {
         if let Some(parent) = key.parent() {
             self.create_dirs(&parent)?;
         }
-        let creator = Creator::current();
+        let (creator, by) = (Creator::current(), self.by(Actor::current()));
         let made = match (&part.link, part.mode) {
-            (Some(target), _) => self.backend.create_symlink(key, &unescape(target), &creator),
+            (Some(target), _) => by.create_symlink(key, &unescape(target), &creator),
             (None, Some(mode)) => self
                 .backend
                 .create_dir(key, mode, &Creator { umask: 0, ..creator })

@@ -9,7 +9,8 @@ use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 
-use super::retention::{Held, HeldBy};
+use super::collect::Histories;
+use super::retention::{Held, HeldBy, Reason, Verdict, judge};
 use super::{Error, Result, Store};
 use crate::backend::{self, Exclusive, GenerationInfo};
 use crate::types::{Generation, Key, Precondition, Timestamp};
@@ -18,6 +19,9 @@ use crate::types::{Generation, Key, Precondition, Timestamp};
 const LOCK: &str = "history";
 /// Batches of deletions take milliseconds. Who has the lock for longer is stopped, or hangs on a dead medium.
 const PATIENCE: Duration = Duration::from_secs(30);
+
+/// How many renames are followed to where a generation is.
+const MOVES: usize = 8;
 
 /// A generation that stays until it is unpinned.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -40,59 +44,106 @@ struct Record {
     pinned: i64,
 }
 
-/// What holds generations, as of one moment.
+/// What holds generations.
 #[derive(Debug, Default)]
 pub struct Protected {
+    /// What snapshots and other names' histories hold. This costs a look at all histories, but what is superseded
+    /// already is held by no snapshot that is made later, and by no name that is taken later.
+    lasting: Holders,
+    /// What pins and sessions hold.
+    passing: Holders,
+}
+
+#[derive(Debug, Default)]
+struct Holders {
     numbers: HashMap<Key, BTreeSet<(Generation, HeldBy)>>,
     commits: HashMap<Timestamp, BTreeSet<HeldBy>>,
 }
 
-impl Protected {
-    /// Everything that holds generations now. To be read under [`Store::hold_history`] by who then deletes.
-    ///
-    /// # Errors
-    /// What the medium says: then nothing may be deleted.
-    pub fn read(store: &Store) -> Result<Self> {
-        let mut protected = Protected::default();
-        for pin in store.pins()? {
-            protected.hold(&pin.key, pin.generation, Some(pin.committed), HeldBy::Pin);
-        }
-        protected.add_snapshots(store)?;
-        protected.add_sessions(store)?;
-        Ok(protected)
-    }
-
-    /// Holds a generation, by its number at a key and by the time of its commit.
-    pub fn hold(&mut self, key: &Key, generation: Generation, committed: Option<Timestamp>, by: HeldBy) {
+impl Holders {
+    fn hold(&mut self, key: &Key, generation: Generation, committed: Option<Timestamp>, by: HeldBy) {
         self.numbers.entry(key.clone()).or_default().insert((generation, by));
         if let Some(committed) = committed {
             self.commits.entry(committed).or_default().insert(by);
         }
     }
 
-    /// The generations that snapshots hold. Whoever makes a snapshot holds [`Store::hold_history`] from before it
-    /// looks at the first object until its record is written.
-    fn add_snapshots(&mut self, store: &Store) -> Result<()> {
-        match store.backend.list_records(&Key::parse("snapshots")?)?.first() {
-            None => Ok(()),
-            // This version makes none. What another one has made must not lose its bytes to this one.
-            Some(_) => Err(Error::Records {
-                what: "the snapshots, which hold generations",
-                source: std::io::ErrorKind::Unsupported.into(),
-            }),
+    fn add_to(&self, held: &mut Held, key: &Key, generations: &[GenerationInfo]) {
+        for (generation, by) in self.numbers.get(key).into_iter().flatten() {
+            held.hold(*generation, *by);
+        }
+        if self.commits.is_empty() {
+            return;
+        }
+        for info in generations {
+            for by in self.commits.get(&info.committed).into_iter().flatten() {
+                held.hold(info.generation, *by);
+            }
         }
     }
+}
 
-    /// What sessions under way are based on: recovery may have to finish them.
-    fn add_sessions(&mut self, store: &Store) -> Result<()> {
+impl Protected {
+    /// Everything that holds generations now.
+    ///
+    /// # Errors
+    /// What the medium says, and when a snapshot or a pin can't be read: then nothing may be deleted.
+    pub fn read(store: &Store) -> Result<Self> {
+        let mut protected = Protected::default();
+        for (key, generation) in store.protected_by_snapshots()? {
+            protected.lasting.hold(&key, generation, None, HeldBy::Snapshot);
+        }
+        protected.add_other_names(store)?;
+        protected.refresh(store)?;
+        Ok(protected)
+    }
+
+    /// Reads the pins and the sessions again. To be called under [`Store::hold_history`] by who then deletes.
+    ///
+    /// # Errors
+    /// As [`Protected::read`].
+    pub fn refresh(&mut self, store: &Store) -> Result<()> {
+        let mut passing = Holders::default();
+        for pin in store.pins()? {
+            passing.hold(&pin.key, pin.generation, Some(pin.committed), HeldBy::Pin);
+        }
+        // What sessions under way are based on: recovery may have to finish them.
         let intents = store.backend.staging().intents();
         for intent in intents.map_err(|source| Error::Records { what: "the sessions under way", source })? {
             match intent.expect {
                 Precondition::Version(generation, _, committed) => {
-                    self.hold(&intent.key, generation, Some(committed), HeldBy::Session);
+                    passing.hold(&intent.key, generation, Some(committed), HeldBy::Session);
                 }
-                Precondition::Generation(generation) => self.hold(&intent.key, generation, None, HeldBy::Session),
+                Precondition::Generation(generation) => {
+                    passing.hold(&intent.key, generation, None, HeldBy::Session);
+                }
                 _ => {}
+            }
+        }
+        self.passing = passing;
+        Ok(())
+    }
+
+    /// Editors put a file aside, write it anew, and remove what they have put aside. The history of the file's name
+    /// then consists of notes on where its generations went. What its rules keep of these is held there.
+    fn add_other_names(&mut self, store: &Store) -> Result<()> {
+        let (config, now) = (store.config()?, store.now());
+        let mut histories = Histories::below(store, &Key::root());
+        while let Some((key, generations)) = histories.next()? {
+            if !generations.iter().any(|info| info.moved_to().is_some()) {
+                continue;
+            }
+            let policy = config.retention.policy(&key);
+            let verdicts = judge(&generations, store.is_there(&key)?, &policy, &Held::default(), now);
+            for (info, verdict) in generations.iter().zip(&verdicts) {
+                let by_rule = matches!(verdict, Verdict::Keep(reasons) if reasons.iter().any(is_rule));
+                let mut at = info.moved_to().filter(|_| by_rule);
+                for _ in 0..MOVES {
+                    let Some((key, generation)) = at else { break };
+                    self.lasting.hold(&key, generation, None, HeldBy::Name);
+                    let there = store.backend.generations(&key)?;
+                    at = there.iter().find(|info| info.generation == generation).and_then(GenerationInfo::moved_to);
+                }
             }
         }
         Ok(())
@@ -101,18 +152,14 @@ impl Protected {
     /// What of it is about these generations of a key.
     pub fn of(&self, key: &Key, generations: &[GenerationInfo]) -> Held {
         let mut held = Held::default();
-        for (generation, by) in self.numbers.get(key).into_iter().flatten() {
-            held.hold(*generation, *by);
-        }
-        if !self.commits.is_empty() {
-            for info in generations {
-                for by in self.commits.get(&info.committed).into_iter().flatten() {
-                    held.hold(info.generation, *by);
-                }
-            }
-        }
+        self.lasting.add_to(&mut held, key, generations);
+        self.passing.add_to(&mut held, key, generations);
         held
     }
+}
+
+fn is_rule(reason: &Reason) -> bool {
+    !matches!(reason, Reason::Note | Reason::Number)
 }
 
 impl Store {

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use super::{ConflictId, Error, Reason, Result, Store};
+use super::{Actor, ConflictId, Error, Event, EventKind, Reason, Result, Store};
 use crate::backend::{self, Abandoned, Commit, Creator, Staged, Torn, copy_range, sum_of};
 use crate::types::{Generation, Key, Precondition};
 
@@ -28,6 +28,19 @@ pub enum Outcome {
         /// What was left of it.
         kept: Option<ConflictId>,
     },
+}
+
+impl Outcome {
+    /// Its name, for programs.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Outcome::AlreadySaved => "already-saved",
+            Outcome::Finished(_) => "finished",
+            Outcome::SetAside(_) => "set-aside",
+            Outcome::Empty => "empty",
+            Outcome::Torn { .. } => "torn",
+        }
+    }
 }
 
 /// A session that was recovered.
@@ -84,7 +97,7 @@ impl Store {
             let size = abandoned.staged.file().metadata().map_or(0, |meta| meta.len());
             let size = size - abandoned.intent.append_from.unwrap_or(0).min(size);
             let outcome = self.recover_one(abandoned, size)?;
-            done.push(Recovered { key, outcome, size });
+            done.push(self.noted(Recovered { key, outcome, size }));
         }
         Ok(done)
     }
@@ -99,15 +112,33 @@ impl Store {
             let size = remains.as_ref().and_then(|staged| staged.file().metadata().ok()).map_or(0, |meta| meta.len());
             let kept = match remains {
                 Some(staged) => {
-                    let kept = self.set_aside(staged, &key, Reason::Torn, restored);
+                    let kept = self.set_aside(staged, &key, Reason::Torn, restored, None);
                     Some(kept.map_err(|(error, _waits_for_the_next_recovery)| error)?)
                 }
                 None => None,
             };
             let outcome = Outcome::Torn { generation, current, restored, kept };
-            done.push(Recovered { key, outcome, size });
+            done.push(self.noted(Recovered { key, outcome, size }));
         }
         Ok(done)
+    }
+
+    /// Writes down what was recovered.
+    fn noted(&self, recovered: Recovered) -> Recovered {
+        let Recovered { key, outcome, size } = &recovered;
+        let (generation, kept) = match outcome {
+            Outcome::Finished(generation) => (Some(*generation), None),
+            Outcome::SetAside(id) => (None, Some(id)),
+            Outcome::Torn { generation, kept, .. } => (Some(*generation), kept.as_ref()),
+            Outcome::AlreadySaved => (None, None),
+            Outcome::Empty => return recovered,
+        };
+        let mut event = Event::new(EventKind::Recovered, key).with("outcome", outcome.name());
+        if let Some(id) = kept {
+            event = event.with("conflict", id.to_string());
+        }
+        self.record_event(&Event { generation, size: Some(*size), who: self.who(Actor::current()), ..event });
+        recovered
     }
 
     fn recover_one(&self, abandoned: Abandoned, size: u64) -> Result<Outcome> {
@@ -181,7 +212,7 @@ impl Store {
                 Err(error) => log::warn!("{key}: the beginning of an interrupted append is missing: {error}"),
             }
         }
-        match self.set_aside(staged, key, reason, base) {
+        match self.set_aside(staged, key, reason, base, None) {
             Ok(id) => Ok(Outcome::SetAside(id)),
             Err((error, _waits_for_the_next_recovery)) => Err(error.into()),
         }

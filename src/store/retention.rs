@@ -64,6 +64,8 @@ pub enum Reason {
     Snapshot,
     /// A write session that has not ended is based on it.
     Open,
+    /// It is a part of the history of another name, which its object had, and where the rules keep it.
+    OtherName,
     /// The bytes of this older one, which stays, are its beginning.
     HoldsBytesOf(Generation),
     /// The object was removed, and can be brought back.
@@ -133,6 +135,7 @@ impl fmt::Display for Reason {
             Reason::Pinned => f.write_str("pinned"),
             Reason::Snapshot => f.write_str("in a snapshot"),
             Reason::Open => f.write_str("a write session is based on it"),
+            Reason::OtherName => f.write_str("kept for another name's history"),
             Reason::HoldsBytesOf(older) => write!(f, "holds the bytes of generation {older}"),
             Reason::Trash => f.write_str("removed, can be brought back"),
             Reason::OnlyCopy => f.write_str("the only copy: the object vanished"),
@@ -227,6 +230,8 @@ pub enum HeldBy {
     Snapshot,
     /// A write session that is based on it.
     Session,
+    /// The history of another name.
+    Name,
 }
 
 impl Held {
@@ -235,11 +240,17 @@ impl Held {
         self.0.entry(generation).or_default().insert(by);
     }
 
+    /// Whether somebody wants it kept even when space is short.
+    pub fn is_strict(&self, generation: Generation) -> bool {
+        self.0.get(&generation).is_some_and(|by| by.iter().any(|by| *by != HeldBy::Name))
+    }
+
     fn reasons(&self, generation: Generation) -> impl Iterator<Item = Reason> {
         self.0.get(&generation).into_iter().flatten().map(|by| match by {
             HeldBy::Pin => Reason::Pinned,
             HeldBy::Snapshot => Reason::Snapshot,
             HeldBy::Session => Reason::Open,
+            HeldBy::Name => Reason::OtherName,
         })
     }
 }
@@ -273,11 +284,12 @@ pub fn judge(
 
     let mut reasons: Vec<Vec<Reason>> = vec![Vec::new(); generations.len()];
     if !expired {
-        // Notes have no bytes, so they must not take the place of one that has.
+        // Notes have no bytes, so they must not take the place of one that has; unless they say where the bytes are,
+        // which are then held there.
         let (at, times): (Vec<usize>, Vec<_>) = generations
             .iter()
             .enumerate()
-            .filter(|(_, info)| has_bytes(info))
+            .filter(|(_, info)| has_bytes(info) || info.moved_to().is_some())
             .map(|(at, info)| (at, (info.committed, until(info))))
             .unzip();
         for (at, kept_for) in at.into_iter().zip(policy.keep.reasons(&times, now)) {

@@ -129,6 +129,7 @@ impl Store {
     pub fn empty_trash(&self, dir: &Key, older_than: Age) -> Result<Collected> {
         let mut done = Collected::default();
         let policy = Policy { keep: Keep::default(), trash: older_than };
+        let mut protected = Protected::read(self)?;
         for trashed in self.trash(dir)? {
             let _no_pins = self.hold_history()?;
             self.check_disabled()?;
@@ -136,7 +137,8 @@ impl Store {
             if self.trashed(&trashed.key, &generations)?.is_none() {
                 continue;
             }
-            let held = Protected::read(self)?.of(&trashed.key, &generations);
+            protected.refresh(self)?;
+            let held = protected.of(&trashed.key, &generations);
             let verdicts = judge(&generations, false, &policy, &held, self.now());
             // What is not that old keeps its whole history.
             let expired = Verdict::Drop(Cause::TrashExpired);

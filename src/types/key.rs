@@ -194,8 +194,8 @@ impl Key {
     }
 }
 
-/// Bytes in a form that any text format can hold. See [`Key::escaped`].
-pub(crate) fn escape(bytes: &[u8]) -> String {
+/// Any bytes in the form of [`Key::escaped`].
+pub fn escape(bytes: &[u8]) -> String {
     let mut text = String::with_capacity(bytes.len());
     for &byte in bytes {
         if (byte.is_ascii_graphic() || byte == b' ') && !matches!(byte, b'%' | b'"' | b'\\') {
@@ -207,21 +207,21 @@ pub(crate) fn escape(bytes: &[u8]) -> String {
     text
 }
 
-/// Reads what [`escape`] wrote.
-pub(crate) fn unescape(text: &str) -> Vec<u8> {
-    let bytes = text.as_bytes();
-    let mut found = Vec::with_capacity(bytes.len());
+/// What [`escape`] made a text of.
+pub fn unescape(text: &str) -> Vec<u8> {
+    let text = text.as_bytes();
+    let mut bytes = Vec::with_capacity(text.len());
     let mut at = 0;
-    while at < bytes.len() {
-        let code = (bytes[at] == b'%')
-            .then(|| bytes.get(at + 1..at + 3))
+    while at < text.len() {
+        let code = (text[at] == b'%')
+            .then(|| text.get(at + 1..at + 3))
             .flatten()
             .and_then(|hex| std::str::from_utf8(hex).ok())
             .and_then(|hex| u8::from_str_radix(hex, 16).ok());
-        found.push(code.unwrap_or(bytes[at]));
+        bytes.push(code.unwrap_or(text[at]));
         at += if code.is_some() { 3 } else { 1 };
     }
-    found
+    bytes
 }
 
 fn check_name(name: &[u8]) -> Result<(), KeyError> {

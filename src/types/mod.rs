@@ -5,6 +5,7 @@
 mod duration;
 mod generation;
 mod key;
+mod moment;
 mod precondition;
 mod time;
 
@@ -12,5 +13,6 @@ pub use duration::{Age, AgeError};
 pub use generation::{Generation, ObjectId};
 pub use key::{Class, Key, KeyError, NAME_MAX, RESERVED_NAME};
 pub(crate) use key::{escape, unescape};
+pub use moment::moment;
 pub use precondition::Precondition;
 pub use time::Timestamp;

@@ -113,7 +113,7 @@ fn completions_and_manual_pages_know_every_command() {
     }
     for shell in ["bash", "zsh", "fish"] {
         let script = sandbox.run(&["completions", shell]).ok();
-        for word in ["history", "conflicts", "resolve", "if-generation"] {
+        for word in ["history", "conflicts", "resolve", "snapshot", "dry-run", "if-generation"] {
             assert!(script.text().contains(word), "{shell}: {word}");
         }
     }
@@ -123,7 +123,7 @@ fn completions_and_manual_pages_know_every_command() {
     sandbox.run(&["man", "nosuch"]).fails(2, "there is no command nosuch");
     sandbox.run(&["man", "--dir", "pages"]).ok();
     let pages = sandbox.dir.path().join("pages");
-    for page in ["sepia.1", "sepia-put.1", "sepia-conflicts-show.1"] {
+    for page in ["sepia.1", "sepia-put.1", "sepia-conflicts-show.1", "sepia-snapshot-restore.1"] {
         assert!(pages.join(page).metadata().unwrap().len() > 200, "{page}");
     }
 }

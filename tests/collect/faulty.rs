@@ -174,6 +174,8 @@ impl Backend for Faulty {
         fn histories(dir: &Key) -> Result<Vec<Key>>;
         fn generation_xattrs(key: &Key, generation: Generation) -> Result<Vec<(OsString, Vec<u8>)>>;
         fn keep_staged(path: &Key, staged: Staged) -> std::result::Result<(), (Error, Staged)>;
+        fn append_record(path: &Key, bytes: &[u8]) -> Result<u64>;
+        fn hold_still() -> Result<Box<dyn Still + '_>>;
         fn stat_fs() -> Result<FsStat>;
         fn repair(abandoned: &Abandoned) -> Result<bool>;
         fn watch(sink: ChangeSink) -> Result<Option<Box<dyn Watch>>>;

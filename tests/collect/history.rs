@@ -174,12 +174,52 @@ fn beginnings_of_a_log_are_thinned() {
 }
 
 #[test]
-fn snapshots_of_another_version_keep_everything() {
+fn a_snapshot_that_cannot_be_read_keeps_everything() {
     let rig = Rig::on_disk("[retention]\nkeep_last = 1");
     ["1", "2", "3"].iter().for_each(|text| rig.put("a", text));
     rig.store.backend().put_record(&key("snapshots/x.jsonl"), b"{}\n").unwrap();
     assert!(rig.collect().is_err());
     assert_eq!(rig.kept("a"), [1, 2]);
+}
+
+#[test]
+fn what_a_snapshot_holds_stays_wherever_it_goes() {
+    for rig in [Rig::in_memory("[retention]\nkeep_last = 1"), Rig::on_disk("[retention]\nkeep_last = 1")] {
+        for path in ["a", "b.tmp", "d/c"] {
+            rig.put(path, "old");
+            rig.put(path, &format!("in the snapshot: {path}"));
+        }
+        rig.store.create_snapshot(Some("s")).unwrap();
+        for text in ["1", "2", "3"] {
+            ["a", "b.tmp", "d/c"].iter().for_each(|path| rig.put(path, text));
+        }
+        rig.store.rename(&key("d"), &key("e"), Precondition::Absent).unwrap();
+        rig.remove("b.tmp");
+        rig.faulty.ahead(400 * DAY);
+        assert!(rig.collect().unwrap().dropped > 0);
+        rig.store.make_room(1 << 40, &|| false).unwrap();
+        let snapshot = rig.store.snapshot("s").unwrap();
+        for path in ["a", "b.tmp", "d/c"] {
+            let bytes = read_opened(&snapshot.open(&rig.store, &key(path)).unwrap());
+            assert_eq!(bytes, format!("in the snapshot: {path}").as_bytes());
+        }
+        rig.store.delete_snapshot("s").unwrap();
+        rig.collect().unwrap();
+        assert_eq!(rig.kept("b.tmp").len(), 0, "{:?}", rig.store.backend().generations(&key("b.tmp")));
+    }
+}
+
+#[test]
+fn old_events_go() {
+    let rig = Rig::on_disk("");
+    rig.put("a", "1");
+    assert_eq!(rig.store.events_of(&key("a")).unwrap().len(), 1);
+    rig.faulty.ahead(80 * DAY);
+    rig.collect().unwrap();
+    assert_eq!(rig.store.events_of(&key("a")).unwrap().len(), 1);
+    rig.faulty.ahead(92 * DAY);
+    rig.collect().unwrap();
+    assert!(rig.store.events_of(&key("a")).unwrap().is_empty());
 }
 
 #[test]

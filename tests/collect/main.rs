@@ -87,6 +87,10 @@ impl Rig {
             for info in self.store.history(&key).unwrap_or_default() {
                 if !matches!(info.kept, Kept::Lost(_)) {
                     all.insert((key.clone(), info.generation), read(&self.store, &key, info.generation));
+                } else if info.moved_to().is_some()
+                    && let Ok(opened) = self.store.get_generation(&key, info.generation)
+                {
+                    all.insert((key.clone(), info.generation), read_opened(&opened));
                 }
             }
         }
@@ -108,7 +112,10 @@ pub fn collect(store: &Store, now: bool) -> Result<Collected> {
 }
 
 pub fn read(store: &Store, key: &Key, generation: Generation) -> Vec<u8> {
-    let opened = store.get_generation(key, generation).unwrap_or_else(|error| panic!("{key}@{generation}: {error}"));
+    read_opened(&store.get_generation(key, generation).unwrap_or_else(|error| panic!("{key}@{generation}: {error}")))
+}
+
+pub fn read_opened(opened: &sepia::backend::Opened) -> Vec<u8> {
     let mut bytes = vec![0; opened.stat.size as usize];
     opened.file.read_exact_at(&mut bytes, 0).unwrap();
     bytes

@@ -1,8 +1,8 @@
 //! After any sequence of changes and collections, what the policy promises to keep is there, byte for byte.
 
 use proptest::prelude::*;
-use sepia::backend::Rename;
-use sepia::store::retention::Verdict;
+use sepia::backend::{GenerationInfo, Rename};
+use sepia::store::retention::{Reason, Verdict};
 
 use super::*;
 
@@ -55,12 +55,12 @@ fn promised(rig: &Rig) -> BTreeMap<(Key, Generation), Vec<u8>> {
     rig.store
         .judge_history(&Key::root(), &mut |judged| {
             for (info, verdict) in &judged.generations {
-                if matches!(verdict, Verdict::Keep(_)) {
+                if matches!(verdict, Verdict::Keep(reasons) if !reasons.iter().all(is_about_notes)) {
                     promise(&judged.key, info.generation);
                 }
             }
-            let bytes: Vec<_> =
-                judged.generations.iter().filter(|(info, _)| !matches!(info.kept, Kept::Lost(_))).collect();
+            let has_bytes = |info: &GenerationInfo| !matches!(info.kept, Kept::Lost(_)) || info.moved_to().is_some();
+            let bytes: Vec<_> = judged.generations.iter().filter(|(info, _)| has_bytes(info)).collect();
             let removed = !judged.current && judged.generations.last().is_some_and(|(info, _)| info.deleted);
             for (info, _) in bytes.iter().rev().take(if removed { 0 } else { 2 }) {
                 promise(&judged.key, info.generation);
@@ -77,6 +77,10 @@ fn promised(rig: &Rig) -> BTreeMap<(Key, Generation), Vec<u8>> {
         }
     }
     promised
+}
+
+fn is_about_notes(reason: &Reason) -> bool {
+    matches!(reason, Reason::Note | Reason::Number)
 }
 
 fn run(rig: &Rig, steps: &[Step]) {

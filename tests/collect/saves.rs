@@ -109,24 +109,40 @@ fn ephemeral_files_leave_nothing() {
             mounted.save("f", text.as_bytes());
         }
         assert_eq!((rig.kept(".f.swp"), rig.kept("f")), (vec![], vec![1, 2]));
-        mounted.0.unlink(ROOT, OsStr::new(".f.swp")).unwrap();
+        mounted.0.unlink(&caller(), ROOT, OsStr::new(".f.swp")).unwrap();
         rig.put("x.tmp", "new");
         // Onto the real one: that is a save of it.
-        mounted.0.rename(ROOT, OsStr::new("x.tmp"), ROOT, OsStr::new("f"), RenameFlags::empty()).unwrap();
+        mounted.0.rename(&caller(), ROOT, OsStr::new("x.tmp"), ROOT, OsStr::new("f"), RenameFlags::empty()).unwrap();
         assert_eq!(rig.kept("f"), [1, 2, 3]);
         assert_eq!(read(&rig.store, &key("f"), generation(3)), b"333");
-        // As vim does it: what was put aside goes, and the history with it stays at the name.
-        mounted.0.rename(ROOT, OsStr::new("f"), ROOT, OsStr::new("f~"), RenameFlags::empty()).unwrap();
-        mounted.save("f", b"newer");
-        mounted.0.unlink(ROOT, OsStr::new("f~")).unwrap();
-        let everything = rig.everything();
-        assert!(everything.values().any(|bytes| bytes == b"new") && everything.values().any(|bytes| bytes == b"1"));
-        assert!(rig.store.trash(&Key::root()).unwrap().iter().all(|one| one.key == key("f~")));
-        rig.faulty.ahead(2 * DAY);
-        rig.collect().unwrap();
-        assert!(rig.store.trash(&Key::root()).unwrap().is_empty());
         mounted.0.shutdown();
     }
+}
+
+/// As vim does it: the history of the file's name is read from what was put aside, and is kept by the rules for it.
+#[test]
+fn what_an_editor_put_aside_is_kept_for_the_name_that_it_had() {
+    let rig = Rig::on_disk("[retention]\nkeep_last = 3");
+    let mounted = Mounted::new(&rig, Duration::from_secs(3_600));
+    mounted.save("f", b"0");
+    for number in 1..=6 {
+        mounted.0.rename(&caller(), ROOT, OsStr::new("f"), ROOT, OsStr::new("f~"), RenameFlags::empty()).unwrap();
+        mounted.save("f", number.to_string().as_bytes());
+        mounted.0.unlink(&caller(), ROOT, OsStr::new("f~")).unwrap();
+    }
+    let texts = || -> Vec<Vec<u8>> {
+        let history = rig.store.history(&key("f")).unwrap();
+        let texts = history.iter().filter_map(|info| rig.store.get_generation(&key("f"), info.generation).ok());
+        texts.map(|opened| read_opened(&opened)).collect()
+    };
+    assert_eq!(texts().len(), 7);
+    rig.faulty.ahead(2 * DAY);
+    rig.collect().unwrap();
+    rig.collect().unwrap();
+    assert_eq!(texts(), [b"3", b"4", b"5", b"6"]);
+    rig.store.empty_trash(&Key::root(), "0s".parse().unwrap()).unwrap();
+    assert_eq!(texts(), [b"3", b"4", b"5", b"6"]);
+    mounted.0.shutdown();
 }
 
 #[test]

@@ -92,7 +92,7 @@ pub fn same<T: PartialEq + std::fmt::Debug>(
 
 impl Driver {
     pub fn new(medium: Medium) -> Self {
-        let options = || FsOptions { ttl: Duration::ZERO, ..FsOptions::default() };
+        let options = || FsOptions { ttl: Duration::ZERO, watched_ttl: Duration::ZERO, ..FsOptions::default() };
         let side =
             |store: Store| Side { fs: Fs::new(store.clone(), options()), store, held: Vec::new(), loose: Vec::new() };
         let (sides, outside, dir) = match medium {
@@ -201,7 +201,7 @@ impl Driver {
                 let (parent, name) = self.walk_parent(side, &path)?;
                 self.walk(side, &path).map_err(|e| format!("look up {path}: {e}"))?;
                 self.learn_number(side, &path)?;
-                let real = self.sides[side].fs.unlink(parent, OsStr::new(&name));
+                let real = self.sides[side].fs.unlink(&caller(), parent, OsStr::new(&name));
                 same("unlink", self.model.unlink(side, dir, &name), real)
             }
             Op::Mkdir { side, at } => {
@@ -215,7 +215,7 @@ impl Driver {
                 let dirs: Vec<_> = tree.entries().into_iter().filter(|(_, _, id)| tree.is_dir(*id)).collect();
                 let Some((path, dir, _)) = pick(&dirs, dir).cloned() else { return Ok(()) };
                 let (parent, name) = self.walk_parent(side, &path)?;
-                let real = self.sides[side].fs.rmdir(parent, OsStr::new(&name));
+                let real = self.sides[side].fs.rmdir(&caller(), parent, OsStr::new(&name));
                 same("rmdir", self.model.rmdir(dir, &name), real)
             }
             Op::Rename { side, from, to, how } => {
@@ -237,7 +237,7 @@ impl Driver {
                 let ino = self.walk(side, &path).map_err(|e| e.to_string())?;
                 let parent = self.walk(side, &to_path).map_err(|e| e.to_string())?;
                 self.renaming = Some(side);
-                let real = self.sides[side].fs.link(ino, parent, OsStr::new(name));
+                let real = self.sides[side].fs.link(&caller(), ino, parent, OsStr::new(name));
                 let real = real.map(|entry| self.sides[side].loose.push(entry.attr.ino));
                 same("link", self.model.link(side, id, dir, name), real)
             }
@@ -332,7 +332,8 @@ impl Driver {
         self.learn_number(side, from.0)?;
         self.learn_number(side, to.0)?;
         self.renaming = Some(side);
-        let real = self.sides[side].fs.rename(parent, OsStr::new(&name), new_parent, OsStr::new(&new_name), flags);
+        let real =
+            self.sides[side].fs.rename(&caller(), parent, OsStr::new(&name), new_parent, OsStr::new(&new_name), flags);
         let model = self.model.rename(side, (from.1, base(from.0)), (to.1, base(to.0)), how);
         same(&format!("rename {} {}", from.0, to.0), model, real)
     }

@@ -102,23 +102,6 @@ pub fn a_key_is_forgotten(b: &dyn Backend) {
     assert_eq!(read_generation(b, "d", 1), "new");
 }
 
-pub fn histories_are_listed_by_level(b: &dyn Backend) {
-    mkdir(b, "d");
-    mkdir(b, "d/e");
-    for path in ["a", "d/b", "d/e/c"] {
-        put(b, path, "1");
-        put(b, path, "2");
-    }
-    put(b, "young", "1");
-    let members = |dir: &str| {
-        let mut members = good(b.history_members(&key(dir)));
-        members.sort_unstable();
-        members
-    };
-    assert_eq!((members(""), members("d")), (vec!["a".into(), "d".into()], vec!["b".into(), "e".into()]));
-    assert_eq!((members("a"), members("none")), (vec![], vec![]));
-}
-
 pub fn attributes_of_older_generations(b: &dyn Backend) {
     put(b, "f", "1");
     good(b.set_xattr(&key("f"), "user.x".as_ref(), b"old", 0));

@@ -38,6 +38,26 @@ pub fn deleted_generations_stay(b: &dyn Backend) {
     assert_eq!(read_generation(b, "f", 2), "2");
 }
 
+pub fn histories_are_found_level_by_level(b: &dyn Backend) {
+    mkdir(b, "a");
+    mkdir(b, "a/b");
+    for name in ["a/b/f", "a/g", "h"] {
+        put(b, name, "1");
+        put(b, name, "2");
+    }
+    let members = |dir: &str| {
+        let mut names = good(b.history_members(&if dir.is_empty() { Key::root() } else { key(dir) }));
+        names.sort();
+        names
+    };
+    assert_eq!(members(""), ["a", "h"]);
+    assert_eq!(members("a"), ["b", "g"]);
+    assert_eq!(members("a/b"), ["f"]);
+    assert!(members("a/b/f").is_empty());
+    good(b.remove(&key("a/g"), &ANY));
+    assert_eq!(members("a"), ["b", "g"], "also of what was removed");
+}
+
 pub fn missing_generations(b: &dyn Backend) {
     refused!(b.open_generation(&key("none"), Generation::FIRST), Error::NoGeneration(..));
     refused!(b.drop_generation(&key("none"), Generation::FIRST), Error::NoGeneration(..));

@@ -56,20 +56,21 @@ pub const CASES: &[Case] = cases! {
         an_append_does_not_merge_with_a_rewrite, an_append_does_not_merge_with_an_amendment,
         appends_merge_under_several_names, prefixes_stay_readable, an_amended_append,
         an_amendment_leaves_the_prefix_alone, what_a_prefix_needs_is_not_dropped;
-    history: generations_are_listed_in_order, deleted_generations_stay, missing_generations,
+    history: generations_are_listed_in_order, histories_are_found_level_by_level, deleted_generations_stay, missing_generations,
         generations_are_dropped, histories_are_found, generations_keep_their_metadata;
     drops: several_are_dropped_at_once, only_the_very_generation_is_dropped, what_came_back_is_left_alone,
         any_beginning_can_be_dropped, what_is_not_kept_leaves_nothing, a_key_is_forgotten,
-        histories_are_listed_by_level, attributes_of_older_generations, a_name_is_locked_once;
+        attributes_of_older_generations, a_name_is_locked_once;
     numbering: numbers_go_on_after_a_removal, numbers_go_on_after_a_rename_over, numbers_go_on_after_there_and_back,
         numbers_go_on_where_something_left, numbers_go_on_where_something_young_left, numbers_go_on_when_all_is_dropped, numbers_go_on_at_an_older_name;
     renames: a_rename_takes_the_history_along, a_rename_over_is_a_commit, an_older_history_stays,
         renames_under_preconditions, refused_renames, a_directory_moves_with_its_members,
         histories_of_members_are_joined, histories_of_members_stay_where_a_directory_was, a_rename_to_itself,
         an_exchange, prefixes_survive_a_rename_over, prefixes_survive_where_something_left;
-    races: one_reserves, one_commits, increments_add_up, appends_add_up, one_name_one_kind,
+    races: held_still_nothing_changes, one_reserves, one_commits, increments_add_up, appends_add_up, one_name_one_kind,
         removal_of_a_directory_against_creation;
-    records: records_are_stored_and_listed, staged_bytes_become_a_record;
+    records: records_are_stored_and_listed, records_are_appended_to, appends_to_a_record_follow_each_other,
+        staged_bytes_become_a_record;
 };
 
 /// Runs every case over a store of its own, made by `make`.

@@ -163,3 +163,23 @@ pub fn removal_of_a_directory_against_creation(b: &dyn Backend) {
         }
     }
 }
+
+pub fn held_still_nothing_changes(b: &dyn Backend) {
+    put(b, "f", "1");
+    put(b, "g", "1");
+    let still = good(b.hold_still());
+    std::thread::scope(|scope| {
+        let save = || {
+            put(b, "f", "2");
+        };
+        let waiting = [scope.spawn(save), scope.spawn(|| good(b.remove(&key("g"), &ANY)))];
+        std::thread::sleep(std::time::Duration::from_millis(50));
+        assert!(waiting.iter().all(|thread| !thread.is_finished()));
+        // Looking is allowed meanwhile.
+        assert_eq!(good(b.stat(&key("f"))).generation, Some(Generation::FIRST));
+        assert_eq!(good(b.list(&Key::root())).len(), 2);
+        drop(still);
+    });
+    assert_eq!(good(b.stat(&key("f"))).generation, Some(generation(2)));
+    assert!(b.stat(&key("g")).is_err_and(|error| error.is_not_found()));
+}

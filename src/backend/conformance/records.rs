@@ -26,6 +26,45 @@ pub fn records_are_stored_and_listed(b: &dyn Backend) {
     assert_eq!(good(b.histories(&Key::root())), []);
 }
 
+pub fn records_are_appended_to(b: &dyn Backend) {
+    let (path, read_record) = (key("events/day"), || read_all(&good(b.open_record(&key("events/day")))));
+    assert_eq!((good(b.append_record(&path, b"one\n")), read_record()), (4, b"one\n".to_vec()));
+    let open = good(b.open_record(&path));
+    good(b.append_record(&key("events/other"), b"other"));
+    assert_eq!((good(b.append_record(&path, b"two")), read_record()), (7, b"one\ntwo".to_vec()));
+    assert!(read_all(&open).starts_with(b"one\n"), "who has it open keeps it");
+    assert_eq!(good(b.list_records(&key("events"))), [key("events/day"), key("events/other")]);
+    // One that was removed, or replaced, is not what was appended to before.
+    good(b.remove_record(&path));
+    assert_eq!((good(b.append_record(&path, b"new")), read_record()), (3, b"new".to_vec()));
+    good(b.put_record(&path, b"put, "));
+    assert_eq!((good(b.append_record(&path, b"appended")), read_record()), (13, b"put, appended".to_vec()));
+}
+
+pub fn appends_to_a_record_follow_each_other(b: &dyn Backend) {
+    const EACH: usize = 100;
+    let path = key("events/day");
+    std::thread::scope(|scope| {
+        for writer in 0..4 {
+            let path = &path;
+            scope.spawn(move || {
+                for number in 0..EACH {
+                    good(b.append_record(path, format!("{writer} {number:03}\n").as_bytes()));
+                }
+            });
+        }
+    });
+    let text = String::from_utf8(read_all(&good(b.open_record(&path)))).unwrap_or_default();
+    let mut next = [0; 4];
+    for line in text.lines() {
+        let (writer, number) = line.split_once(' ').unwrap_or_else(|| panic!("torn: {line:?}"));
+        let next = &mut next[writer.parse::<usize>().unwrap_or_else(|e| panic!("{line:?}: {e}"))];
+        assert_eq!(number, format!("{next:03}"), "{line:?}");
+        *next += 1;
+    }
+    assert_eq!(next, [EACH; 4]);
+}
+
 pub fn staged_bytes_become_a_record(b: &dyn Backend) {
     let staged = stage_at(b, &key("f"), 0, b"lost");
     let path = staged.path();

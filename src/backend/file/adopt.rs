@@ -1,6 +1,7 @@
 //! Changes from outside: what differs from what Sepia recorded becomes a generation of its own.
 
 use std::num::NonZeroUsize;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use lru::LruCache;
 use parking_lot::Mutex;
@@ -13,6 +14,9 @@ use crate::backend::GenerationName;
 
 /// How many objects without a history a process remembers.
 const REMEMBERED: NonZeroUsize = NonZeroUsize::new(16 << 10).expect("not zero");
+
+/// How many changes are remembered for somebody who never asks.
+const UNASKED: usize = 4096;
 
 /// Objects that this process has seen in their first generation. When such a one is replaced from outside by a file
 /// without a record, nothing in the store tells that its number was in use.
@@ -32,6 +36,32 @@ impl Firsts {
 
     fn know(&self, key: &Key) -> bool {
         self.0.lock().contains(key)
+    }
+}
+
+/// Changes from outside that were recorded, until somebody asks for them.
+#[derive(Debug, Default)]
+pub struct Adopted {
+    /// Whether there are any, which is told without the lock.
+    some: AtomicBool,
+    changes: Mutex<Vec<(Key, Stat)>>,
+}
+
+impl Adopted {
+    fn add(&self, key: &Key, stat: &Stat) {
+        let mut changes = self.changes.lock();
+        if changes.len() < UNASKED {
+            changes.push((key.clone(), stat.clone()));
+        }
+        self.some.store(true, Ordering::Release);
+    }
+
+    /// Takes them all.
+    pub fn take(&self) -> Vec<(Key, Stat)> {
+        if !self.some.load(Ordering::Relaxed) || !self.some.swap(false, Ordering::AcqRel) {
+            return Vec::new();
+        }
+        std::mem::take(&mut *self.changes.lock())
     }
 }
 
@@ -105,7 +135,11 @@ impl FileBackend {
             unsettled: Unsettled::nothing(stat.size),
         };
         write_record(key, place, &record)?;
-        self.find(key, place)
+        let found = self.find(key, place)?;
+        if !kept_number {
+            self.adopted.add(key, &found.stat);
+        }
+        Ok(found)
     }
 
     /// Whether a process died while it appended to this object.

@@ -53,13 +53,15 @@ impl FileBackend {
         if found.as_ref().is_some_and(|found| found.stat.kind != FileKind::File) {
             return Err(Error::Invalid(key.clone(), "is no regular file"));
         }
+        let amend = how.amend && !self.is_in_snapshot(found.as_ref())?;
         let first = found.as_ref().is_none_or(Found::is_reserved) && !self.taken_again(key, None)?;
         let generation = match found.as_ref().and_then(|found| found.stat.generation) {
-            Some(own) if how.amend => own,
+            Some(own) if amend => own,
             _ if first => Generation::FIRST,
             _ => self.next_generation(key, found.as_ref())?,
         };
-        if (how.amend || !how.keep) && found.is_some() {
+        let keep = how.keep || !self.may_vanish(key, found.as_ref())?;
+        if (amend || !keep) && found.is_some() {
             // What is about to be replaced and not kept may be what an older generation's bytes are read from.
             self.make_prefix_whole(key, &place)?;
         }
@@ -72,7 +74,7 @@ impl FileBackend {
                 (self.find(key, &place)?, true)
             }
         };
-        let replaced = self.replace(key, &place, &found, staged, generation, how.amend || !how.keep, now, unsettled);
+        let replaced = self.replace(key, &place, &found, staged, generation, amend || !keep, now, unsettled);
         let record = match replaced {
             Err(error) if made => {
                 let _ = rustix::fs::unlinkat(&place.dir, &place.name, AtFlags::empty());
@@ -224,7 +226,7 @@ impl FileBackend {
         if how.merge.is_none() && found.stat.size != from {
             return Err(Error::Stale { key: key.clone(), current: Some(old) });
         }
-        let amend = how.amend && !merged;
+        let amend = how.amend && !merged && !self.is_in_snapshot(Some(&found))?;
         let generation = if amend { old } else { old.next() };
         let now = self.now();
         if is_shared(&found) {
@@ -242,7 +244,7 @@ impl FileBackend {
         // Before the object is touched: if we die meanwhile, recovery must know how much of it was whole.
         if how.durable { staged.secure(&intent) } else { staged.note(&intent) }.map_err(failed)?;
         if !amend
-            && how.keep
+            && (how.keep || !self.may_vanish(key, Some(&found))?)
             && let Some(name) = kept_name(&found, now, false)
         {
             if is_shared(&found) {
@@ -298,6 +300,14 @@ impl FileBackend {
             write_record(key, &place, &Record { unsettled: Unsettled::nothing(record.size), ..record })?;
         }
         just_recorded(key, &place, &record)
+    }
+
+    /// Whether the current version may be part of a snapshot, so that its number must go on meaning it.
+    pub(super) fn is_in_snapshot(&self, found: Option<&Found>) -> Result<bool> {
+        match found.and_then(|found| found.record.as_ref()) {
+            Some(record) => self.is_kept_through(record.committed),
+            None => Ok(false),
+        }
     }
 
     /// What is current, if it has the expected version's bytes, `size` of them, as its beginning: the same file, which

@@ -46,6 +46,18 @@ pub struct KeyLock<'a> {
 
 struct Shard<'a>(MutexGuard<'a, OnceLock<OwnedFd>>);
 
+/// A lock by its name.
+#[derive(Debug)]
+#[must_use]
+pub struct NamedLock(OwnedFd);
+
+impl Drop for NamedLock {
+    fn drop(&mut self) {
+        // Closing alone doesn't do while a child has a copy of the descriptor, between its fork and its execve.
+        let _ = rustix::fs::flock(&self.0, FlockOperation::Unlock);
+    }
+}
+
 /// The shared tree lock: no directory is renamed meanwhile.
 #[must_use]
 pub struct TreeShared<'a> {
@@ -125,12 +137,12 @@ impl Locks {
     ///
     /// # Errors
     /// The system's answer.
-    pub fn try_exclusive(&self, name: &str) -> rustix::io::Result<Option<OwnedFd>> {
+    pub fn try_exclusive(&self, name: &str) -> rustix::io::Result<Option<NamedLock>> {
         // A description of its own, so that it excludes the other threads of this process, too.
         let file = open_lock(&self.dir, name)?;
         loop {
             match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
-                Ok(()) => return Ok(Some(file)),
+                Ok(()) => return Ok(Some(NamedLock(file))),
                 Err(Errno::WOULDBLOCK) => return Ok(None),
                 Err(Errno::INTR) => {}
                 Err(error) => return Err(error),

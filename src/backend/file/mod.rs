@@ -7,6 +7,7 @@
 
 mod adopt;
 mod atime;
+mod births;
 mod commit;
 mod dirs;
 mod drops;
@@ -23,6 +24,7 @@ mod record;
 mod records;
 mod rename;
 mod repair;
+mod still;
 mod watch;
 mod xattr;
 
@@ -32,8 +34,11 @@ use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use adopt::Firsts;
+use parking_lot::Mutex;
+
+use adopt::{Adopted, Firsts};
 use atime::AccessTimes;
+use births::Births;
 use dirs::{Dir, Dirs};
 use format::Format;
 pub use format::VERSION as FORMAT_VERSION;
@@ -43,7 +48,8 @@ use power::Power;
 
 use super::{
     Abandoned, Backend, Capabilities, Change, ChangeSink, Commit, Creator, DirEntry, Error, Exclusive, FileKind,
-    FsStat, GenerationInfo, KeepAccessTimes, Opened, Rename, Result, SetAttr, Staged, StagingArea, Stat, Torn, Watch,
+    FsStat, GenerationInfo, KeepAccessTimes, Opened, Rename, Result, SetAttr, Staged, StagingArea, Stat, Still, Torn,
+    Watch,
 };
 use crate::types::{Generation, Key, ObjectId, Precondition};
 
@@ -61,6 +67,10 @@ pub struct FileBackend {
     staging: StagingArea,
     departed: Departed,
     firsts: Firsts,
+    births: Births,
+    adopted: Adopted,
+    /// The record that was last appended to.
+    growing: Mutex<Option<(Key, Arc<File>)>>,
     power: Power,
     access_times: AccessTimes,
 }
@@ -75,6 +85,7 @@ impl Backend for FileBackend {
             changes_from_outside: true,
             persistent: true,
             system_xattrs: true,
+            appends: true,
         }
     }
 
@@ -221,8 +232,16 @@ impl Backend for FileBackend {
         Ok(lock.map(|lock| Box::new(lock) as Exclusive))
     }
 
+    fn hold_still(&self) -> Result<Box<dyn Still + '_>> {
+        self.hold_tree_still()
+    }
+
     fn put_record(&self, path: &Key, bytes: &[u8]) -> Result<()> {
         self.write_record_file(path, bytes)
+    }
+
+    fn append_record(&self, path: &Key, bytes: &[u8]) -> Result<u64> {
+        self.append_to_record_file(path, bytes)
     }
 
     fn keep_staged(&self, path: &Key, staged: Staged) -> std::result::Result<(), (Error, Staged)> {
@@ -264,6 +283,10 @@ impl Backend for FileBackend {
 
     fn settle(&self, end: bool) -> Result<()> {
         self.settle_all(end)
+    }
+
+    fn take_adopted(&self) -> Vec<(Key, Stat)> {
+        self.adopted.take()
     }
 
     fn watch(&self, sink: ChangeSink) -> Result<Option<Box<dyn Watch>>> {

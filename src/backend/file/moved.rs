@@ -36,8 +36,7 @@ impl Note {
     }
 
     pub fn parse(text: &str) -> Option<Self> {
-        let (to, generation) = text.strip_prefix("moved to ")?.rsplit_once('@')?;
-        Some(Note { to: Key::unescape(to).ok()?, generation: generation.parse().ok()? })
+        crate::backend::history::parse_moved(text).map(|(to, generation)| Note { to, generation })
     }
 }
 

@@ -16,6 +16,7 @@ impl FileBackend {
             let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
             rustix::fs::openat(&place.dir, &place.name, flags, mode).map(drop)
         })
+        .inspect(|stat| self.births.born(key, stat.id))
     }
 
     pub(super) fn make_dir(&self, key: &Key, mode: u32, creator: &Creator) -> Result<Stat> {
@@ -121,7 +122,9 @@ impl FileBackend {
             found = self.find(key, &place)?;
         }
         let kept = match found.stat.kind {
-            FileKind::File if keep || self.history_dir(key)?.is_some() => kept_name(&found, self.now(), true),
+            FileKind::File if keep || !self.may_vanish(key, Some(&found))? || self.history_dir(key)?.is_some() => {
+                kept_name(&found, self.now(), true)
+            }
             _ => None,
         };
         match kept {

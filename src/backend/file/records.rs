@@ -2,6 +2,9 @@
 
 use std::io::Write;
 
+use rustix::fs::{AtFlags, Mode, OFlags, StatxFlags};
+use rustix::io::Errno;
+
 use super::*;
 
 impl FileBackend {
@@ -47,6 +50,47 @@ impl FileBackend {
             }
             Err(error) => Err((Error::from_io(path, "keep its bytes", error), staged)),
         }
+    }
+
+    pub(super) fn append_to_record_file(&self, path: &Key, bytes: &[u8]) -> Result<u64> {
+        let failed = |error: std::io::Error| Error::from_io(path, "append to Sepia's record", error);
+        loop {
+            let file = self.growing_record(path).map_err(failed)?;
+            // One call, for then the kernel puts it in one piece behind what others append (write(2), O_APPEND).
+            let written =
+                rustix::io::retry_on_intr(|| rustix::io::write(&file, bytes)).map_err(|e| failed(e.into()))?;
+            if written < bytes.len() {
+                return Err(failed(Errno::NOSPC.into()));
+            }
+            // The times are not asked for: a file of which they were is given finer ones at its next change, each of
+            // which costs an update of the inode (multigrain timestamps, Linux 6.13).
+            let asked = StatxFlags::SIZE | StatxFlags::NLINK;
+            let state = rustix::fs::statx(&file, c"", AtFlags::EMPTY_PATH, asked).map_err(|e| failed(e.into()))?;
+            if state.stx_nlink > 0 {
+                return Ok(state.stx_size);
+            }
+            // Somebody has removed the record, and nobody will read what was just written.
+            *self.growing.lock() = None;
+        }
+    }
+
+    fn growing_record(&self, path: &Key) -> std::io::Result<Arc<File>> {
+        if let Some((_, file)) = self.growing.lock().as_ref().filter(|(growing, _)| growing == path) {
+            return Ok(file.clone());
+        }
+        let target = self.record_path(path);
+        let flags = OFlags::WRONLY | OFlags::APPEND | OFlags::CREATE | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let open = || rustix::fs::open(&target, flags, Mode::RUSR | Mode::WUSR);
+        let opened = match (open(), target.parent()) {
+            (Err(Errno::NOENT), Some(dir)) => {
+                std::fs::create_dir_all(dir)?;
+                open()
+            }
+            (opened, _) => opened,
+        };
+        let file = Arc::new(File::from(opened?));
+        *self.growing.lock() = Some((path.clone(), file.clone()));
+        Ok(file)
     }
 
     pub(super) fn open_record_file(&self, path: &Key) -> Result<File> {

@@ -48,6 +48,8 @@ impl FileBackend {
         }
         let _tree = self.locks.share_tree(from)?;
         let _locks = self.locks.keys(from, to)?;
+        self.births.left(from);
+        self.births.left(to);
         let (source, target) = (self.place(from)?, self.place(to)?);
         let moved = self.check(from, &source, &how.expect_from)?.ok_or_else(|| Error::NotFound(from.clone()))?;
         let replaced = self.check(to, &target, &how.expect_to)?;
@@ -208,6 +210,7 @@ impl FileBackend {
 
     fn rename_dir(&self, from: &Key, to: &Key, how: &Rename) -> Result<Stat> {
         self.departed.clear();
+        self.births.clear();
         let (source, target) = (self.place(from)?, self.place(to)?);
         self.find(from, &source)?;
         if how.exchange {

@@ -6,6 +6,7 @@
 use std::collections::{HashMap, HashSet};
 use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStringExt;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -27,6 +28,8 @@ struct InotifyWatch {
 
 struct Shared {
     store: PathBuf,
+    /// Nobody can change the filesystem but this machine, and its events are being read.
+    sees_all: AtomicBool,
     inotify: OwnedFd,
     tokens: Mutex<Tokens>,
 }
@@ -37,13 +40,29 @@ struct Tokens {
     by_token: HashMap<u64, i32>,
 }
 
+/// Whether only this machine writes to the filesystem of a directory. One that isn't known here counts as shared.
+fn is_local(dir: &Path) -> bool {
+    // From linux/magic.h, and zfs and bcachefs from their sources.
+    const EXT4: u64 = 0xEF53;
+    const XFS: u64 = 0x5846_5342;
+    const BTRFS: u64 = 0x9123_683E;
+    const TMPFS: u64 = 0x0102_1994;
+    const F2FS: u64 = 0xF2F5_2010;
+    const OVERLAY: u64 = 0x794C_7630;
+    const ZFS: u64 = 0x2FC1_2FC1;
+    const BCACHEFS: u64 = 0xCA45_1A4E;
+    rustix::fs::statfs(dir)
+        .is_ok_and(|stat| matches!(stat.f_type as u64, EXT4 | XFS | BTRFS | TMPFS | F2FS | OVERLAY | ZFS | BCACHEFS))
+}
+
 /// Starts watching; directories are added later.
 pub fn start(store: PathBuf, sink: ChangeSink) -> Result<Box<dyn Watch>> {
     let failed = |error: std::io::Error| Error::from_io(&Key::root(), "watch for changes", error);
     let inotify =
         inotify::init(inotify::CreateFlags::CLOEXEC | inotify::CreateFlags::NONBLOCK).map_err(|e| failed(e.into()))?;
     let (stopped, stop) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).map_err(|e| failed(e.into()))?;
-    let shared = Arc::new(Shared { store, inotify, tokens: Mutex::default() });
+    let sees_all = AtomicBool::new(is_local(&store));
+    let shared = Arc::new(Shared { store, sees_all, inotify, tokens: Mutex::default() });
     let thread = std::thread::Builder::new()
         .name("sepia-watch".into())
         .spawn({
@@ -78,6 +97,10 @@ impl Watch for InotifyWatch {
         // Fails when the directory is gone, and its watch with it.
         let _ = inotify::remove_watch(&self.shared.inotify, watch);
     }
+
+    fn sees_all(&self) -> bool {
+        self.shared.sees_all.load(Ordering::Relaxed)
+    }
 }
 
 impl Drop for InotifyWatch {
@@ -96,6 +119,7 @@ impl Shared {
             match poll(&mut fds, None) {
                 Ok(_) | Err(Errno::INTR) => {}
                 Err(error) => {
+                    self.sees_all.store(false, Ordering::Relaxed);
                     log::error!("changes from outside are no longer noticed at once: {error}");
                     return;
                 }
@@ -105,12 +129,8 @@ impl Shared {
             }
             std::thread::sleep(SETTLE);
             let (changes, overflow) = self.read();
-            if overflow {
-                sink(Change::Overflow);
-            }
-            for (token, name) in changes {
-                sink(Change::Entry { token, name });
-            }
+            let entries = changes.into_iter().map(|(token, name)| Change::Entry { token, name });
+            sink(overflow.then_some(Change::Overflow).into_iter().chain(entries).collect());
         }
     }
 

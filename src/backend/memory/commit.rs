@@ -59,10 +59,12 @@ impl MemoryBackend {
             if entry.record.kind != FileKind::File {
                 return Err(Error::Invalid(key.clone(), "not a regular file"));
             }
-            if (how.amend || !how.keep) && entry.record.generation.is_some() {
+            let amend = how.amend && !self.still.is_kept_through(entry.record.committed);
+            let keep = how.keep || !self.may_vanish(key, &entry);
+            if (amend || !keep) && entry.record.generation.is_some() {
                 self.detach(key, &entry)?;
             }
-            let put = Put { bytes: bytes.clone(), mtime, amend: how.amend, keep: how.keep, as_prefix: false };
+            let put = Put { bytes: bytes.clone(), mtime, amend, keep, as_prefix: false };
             if let Some(stat) = self.put_over(key, &entry, put)? {
                 return Ok(stat);
             }
@@ -132,7 +134,9 @@ impl MemoryBackend {
                 return Err(Error::Stale { key: key.clone(), current: entry.record.generation });
             }
             let bytes = [&object.bytes, &tail[..]].concat().into();
-            let put = Put { bytes, mtime, amend: how.amend && expected, keep: how.keep, as_prefix: true };
+            let amend = how.amend && expected && !self.still.is_kept_through(entry.record.committed);
+            let keep = how.keep || !self.may_vanish(key, &entry);
+            let put = Put { bytes, mtime, amend, keep, as_prefix: true };
             if let Some(stat) = self.put_over(key, &entry, put)? {
                 return Ok(stat);
             }

@@ -8,6 +8,8 @@ use std::os::unix::ffi::OsStringExt;
 
 use super::MemoryBackend;
 use super::history::{Superseded, prefix};
+use super::names::Entry;
+use super::record::born_at;
 use crate::backend::{Error, FileKind, GenerationInfo, Result};
 use crate::types::{Generation, Key};
 
@@ -54,6 +56,12 @@ impl MemoryBackend {
         Ok(results)
     }
 
+    /// Whether what is at a key may be replaced or removed without being kept: it was made there, so no other name's
+    /// history needs it, and no snapshot holds it.
+    pub(super) fn may_vanish(&self, key: &Key, entry: &Entry) -> bool {
+        entry.record.born == Some(born_at(key)) && !self.still.is_kept_through(entry.record.committed)
+    }
+
     /// Whether there is a file, and its generation.
     fn current_number(&self, key: &Key) -> Result<Option<Option<Generation>>> {
         match self.find(key) {
@@ -67,9 +75,9 @@ impl MemoryBackend {
         if self.current_number(key)?.is_some() {
             return Err(Error::Exists(key.clone()));
         }
-        let history = self.history(key)?;
-        // What is only a number is in no listing here.
-        if !history.kept.is_empty() || !which.is_empty() {
+        let (history, listed) = (self.history(key)?, self.list_generations(key)?);
+        let same = listed.len() == which.len() && listed.iter().zip(which).all(|(a, b)| a.is_same_as(b));
+        if !history.kept.is_empty() || !same {
             return Err(Error::Invalid(key.clone(), "its history is another one by now"));
         }
         self.unmark(&history, u64::MAX);

@@ -256,7 +256,24 @@ impl MemoryBackend {
                 kept: kept.record.prefix.map_or(Kept::Whole, Kept::Prefix),
             })
         });
-        Ok(kept.collect())
+        let mut kept: Vec<GenerationInfo> = kept.collect();
+        // What was dropped last has left a marker. With an object there, that says as much.
+        let dropped = history.markers.iter().filter(|(_, marker)| marker.to.is_none() && current.is_none());
+        let dropped = dropped.max_by_key(|(_, marker)| marker.last).and_then(|(copy, marker)| {
+            let generation = Generation::new(marker.last)?;
+            let at = copy.name.iter().rposition(|&b| b == b'/').map_or(0, |at| at + 1);
+            let time = GenerationName::parse(OsStr::from_bytes(&copy.name[at..]))?.committed;
+            let size = 0;
+            let (committed, superseded, mtime, deleted) = (time, Some(time), time, true);
+            let kept = Kept::Lost("dropped".to_owned());
+            Some(GenerationInfo { generation, committed, superseded, deleted, size, mtime, kept })
+        });
+        if let Some(dropped) = dropped
+            && kept.last().is_none_or(|last| last.generation < dropped.generation)
+        {
+            kept.push(dropped);
+        }
+        Ok(kept)
     }
 
     /// Opens a generation by its number.

@@ -24,6 +24,7 @@ mod local;
 mod names;
 mod record;
 mod rename;
+mod still;
 
 use std::collections::btree_map::Entry as MapEntry;
 use std::ffi::{OsStr, OsString};
@@ -35,9 +36,10 @@ use std::sync::atomic::{AtomicI64, Ordering};
 use self::flat::{Condition, FlatSpace};
 use self::local::{Names, PrivateDir};
 use self::record::Record;
+use self::still::Quiet;
 use super::{
     Abandoned, Backend, Capabilities, ChangeSink, Commit, Creator, DirEntry, Error, Exclusive, FileKind, FsStat,
-    GenerationInfo, Opened, Rename, Result, SetAttr, SetTime, Staged, StagingArea, Stat, Watch,
+    GenerationInfo, Opened, Rename, Result, SetAttr, SetTime, Staged, StagingArea, Stat, Still, Watch,
 };
 use crate::types::{Generation, Key, ObjectId, Precondition, Timestamp};
 
@@ -55,6 +57,7 @@ pub struct MemoryBackend {
     store_id: String,
     last_tick: AtomicI64,
     exclusive: Names,
+    still: Quiet,
     staging: StagingArea,
     // After the staging area, which cleans up in it when dropped.
     _dir: PrivateDir,
@@ -75,6 +78,7 @@ impl MemoryBackend {
             store_id: format!("{}{}", ObjectId::random(), ObjectId::random()),
             last_tick: AtomicI64::new(i64::MIN),
             exclusive: Names::default(),
+            still: Quiet::default(),
             staging: StagingArea::new(dir.path()),
             _dir: dir,
         };
@@ -123,6 +127,7 @@ impl Backend for MemoryBackend {
             changes_from_outside: false,
             persistent: false,
             system_xattrs: false,
+            appends: false,
         }
     }
 
@@ -158,10 +163,12 @@ impl Backend for MemoryBackend {
     }
 
     fn create_dir(&self, key: &Key, mode: u32, creator: &Creator) -> Result<Stat> {
+        let _moving = self.still.share();
         self.make_dir(key, mode, creator)
     }
 
     fn create_symlink(&self, key: &Key, target: &[u8], creator: &Creator) -> Result<Stat> {
+        let _moving = self.still.share();
         self.make(key, (FileKind::Symlink, 0o777), &target.into(), creator, &|_| Ok(()))
     }
 
@@ -170,6 +177,7 @@ impl Backend for MemoryBackend {
     }
 
     fn reserve(&self, key: &Key, mode: u32, creator: &Creator) -> Result<Stat> {
+        let _moving = self.still.share();
         self.reserve_name(key, mode, creator)
     }
 
@@ -178,18 +186,22 @@ impl Backend for MemoryBackend {
     }
 
     fn remove(&self, key: &Key, expect: &Precondition) -> Result<()> {
+        let _moving = self.still.share();
         self.remove_name(key, expect, true)
     }
 
     fn remove_unkept(&self, key: &Key, expect: &Precondition) -> Result<()> {
+        let _moving = self.still.share();
         self.remove_name(key, expect, false)
     }
 
     fn remove_dir(&self, key: &Key) -> Result<()> {
+        let _moving = self.still.share();
         self.remove_empty_dir(key)
     }
 
     fn rename(&self, from: &Key, to: &Key, how: &Rename) -> Result<Stat> {
+        let _moving = self.still.share();
         self.rename_any(from, to, how)
     }
 
@@ -202,6 +214,7 @@ impl Backend for MemoryBackend {
         const S_ISUID: u32 = 0o4000;
         const S_ISGID: u32 = 0o2000;
         const S_IXGRP: u32 = 0o0010;
+        let _moving = self.still.share();
         let now = self.tick();
         let time = |set: SetTime| match set {
             SetTime::Now => now,
@@ -244,6 +257,7 @@ impl Backend for MemoryBackend {
         if value.len() > XATTR_SIZE_MAX {
             return Err(Error::from_io(key, "set an attribute", rustix::io::Errno::TOOBIG));
         }
+        let _moving = self.still.share();
         self.change(key, &|record| {
             match record.xattrs.entry(name.to_owned()) {
                 MapEntry::Occupied(_) if flags & XATTR_CREATE != 0 => return Err(Error::Exists(key.clone())),
@@ -258,6 +272,7 @@ impl Backend for MemoryBackend {
 
     fn remove_xattr(&self, key: &Key, name: &OsStr) -> Result<()> {
         user_attribute(key, name)?;
+        let _moving = self.still.share();
         self.change(key, &|record| match record.xattrs.remove(name) {
             Some(_) => Ok(()),
             None => Err(Error::NoAttribute(key.clone())),
@@ -276,6 +291,7 @@ impl Backend for MemoryBackend {
         how: &Commit,
         creator: &Creator,
     ) -> std::result::Result<Stat, (Error, Staged)> {
+        let _moving = self.still.share();
         match self.commit_staged(key, &staged, how, creator) {
             Ok(stat) => {
                 staged.discard();
@@ -286,6 +302,7 @@ impl Backend for MemoryBackend {
     }
 
     fn append(&self, key: &Key, staged: &Staged, from: u64, how: &Commit) -> Result<Stat> {
+        let _moving = self.still.share();
         self.append_staged(key, staged, from, how)
     }
 
@@ -310,10 +327,12 @@ impl Backend for MemoryBackend {
     }
 
     fn drop_generations(&self, key: &Key, which: &[GenerationInfo], gone: bool) -> Result<Vec<Result<u64>>> {
+        let _moving = self.still.share();
         self.drop_from_history(key, which, gone)
     }
 
     fn forget_history(&self, key: &Key, which: &[GenerationInfo]) -> Result<()> {
+        let _moving = self.still.share();
         self.forget_key(key, which)
     }
 
@@ -321,11 +340,30 @@ impl Backend for MemoryBackend {
         Ok(self.exclusive.take(name).map(|held| Box::new(held) as Exclusive))
     }
 
+    fn hold_still(&self) -> Result<Box<dyn Still + '_>> {
+        Ok(self.still.own())
+    }
+
     fn put_record(&self, path: &Key, bytes: &[u8]) -> Result<()> {
         let name = Self::record_name(path)?;
         // A put without a condition is never refused.
         let _ = self.flat.put(&name, bytes.into(), Default::default(), Condition::Any);
         Ok(())
+    }
+
+    fn append_record(&self, path: &Key, bytes: &[u8]) -> Result<u64> {
+        let name = Self::record_name(path)?;
+        loop {
+            let (before, condition) = match self.flat.get(&name) {
+                Some(object) => (object.bytes, Condition::Match(object.etag)),
+                None => (Arc::default(), Condition::Absent),
+            };
+            let whole = [&before, bytes].concat();
+            let size = whole.len() as u64;
+            if self.flat.put(&name, whole.into(), Default::default(), condition).is_ok() {
+                return Ok(size);
+            }
+        }
     }
 
     fn keep_staged(&self, path: &Key, staged: Staged) -> std::result::Result<(), (Error, Staged)> {

@@ -19,7 +19,7 @@ use std::sync::Arc;
 
 use super::MemoryBackend;
 use super::flat::{Condition, Etag};
-use super::record::{Record, check};
+use super::record::{Record, born_at, check};
 use crate::backend::{Creator, DirEntry, Error, FileKind, Result, Stat};
 use crate::types::{Key, Precondition, RESERVED_NAME};
 
@@ -178,6 +178,7 @@ impl MemoryBackend {
             let parent = self.parent_of(key)?;
             let claim = self.claim(key)?;
             let mut record = Record::new(kind, mode, creator, &parent, self.tick());
+            record.born = Some(born_at(key));
             if let Err(error) = fill(&mut record) {
                 self.unclaim(key, claim);
                 return Err(error);
@@ -272,7 +273,8 @@ impl MemoryBackend {
             }
             check(key, expect, Some(&entry.record))?;
             let mut kept = Vec::new();
-            if entry.record.generation.is_some() && (keep || !self.history(key)?.is_empty()) {
+            let keep = keep || !self.may_vanish(key, &entry) || !self.history(key)?.is_empty();
+            if entry.record.generation.is_some() && keep {
                 match self.keep(key, &entry, self.tick(), true) {
                     Ok(copy) => kept.push(copy),
                     Err(_) => continue,

@@ -14,6 +14,12 @@ const KINDS: [(FileKind, &str); 3] =
 /// The kind of an object that stands for nothing: see [`Record::claim`].
 const CLAIM: &str = "claim";
 
+/// What tells the key at which a file was made: short, for metadata have little room. Two keys with the same mean no more
+/// than that something is not kept which a name of a temporary file says need not be.
+pub fn born_at(key: &Key) -> u64 {
+    u64::from(crc32fast::hash(key.as_bytes())) << 16 | (key.as_bytes().len() as u64 & 0xffff)
+}
+
 /// The metadata of a file, a directory or a link.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Record {
@@ -29,6 +35,8 @@ pub struct Record {
     pub generation: Option<Generation>,
     /// A random number that changes whenever the bytes are replaced, and stays when they are appended to.
     pub incarnation: u64,
+    /// Of the key at which it was made, see [`born_at`].
+    pub born: Option<u64>,
     /// The bytes are not here: they are the first so many of the next generation.
     pub prefix: Option<u64>,
     pub xattrs: BTreeMap<OsString, Vec<u8>>,
@@ -67,6 +75,7 @@ impl Record {
             committed: None,
             generation: None,
             incarnation: new_incarnation(),
+            born: None,
             prefix: None,
             xattrs: BTreeMap::new(),
         }
@@ -112,6 +121,7 @@ impl Record {
             committed: time("committed"),
             generation: number("generation").and_then(Generation::new),
             incarnation: number("incarnation")?,
+            born: number("born"),
             prefix: number("prefix"),
             xattrs: xattrs.collect(),
         })
@@ -137,6 +147,9 @@ impl Record {
         }
         if let Some(generation) = self.generation {
             put("generation", generation.to_string());
+        }
+        if let Some(born) = self.born {
+            put("born", born.to_string());
         }
         if let Some(prefix) = self.prefix {
             put("prefix", prefix.to_string());

@@ -105,11 +105,12 @@ impl Store {
         }
         let mut pace = Pace::new(self, Percent::ALL, stop);
         let mut done = Collected::default();
+        let mut protected = Protected::read(self)?;
         loop {
             let before = done.freed;
-            let candidates = self.candidates(&mut pace)?;
+            let candidates = self.candidates(&protected, &mut pace)?;
             let all = candidates.len() < CANDIDATES;
-            self.drop_candidates(candidates, wanted, &mut pace, &mut done)?;
+            self.drop_candidates(candidates, wanted, &mut protected, &mut pace, &mut done)?;
             if all || done.freed >= wanted || done.freed == before || pace.has_stopped() {
                 break;
             }
@@ -125,10 +126,10 @@ impl Store {
     }
 
     /// What may go, the least worth first.
-    fn candidates(&self, pace: &mut Pace<'_>) -> Result<Vec<Candidate>> {
+    fn candidates(&self, protected: &Protected, pace: &mut Pace<'_>) -> Result<Vec<Candidate>> {
         let now = self.now();
         let young = now.before(YOUNG);
-        let (config, protected) = (self.config()?, Protected::read(self)?);
+        let config = self.config()?;
         // The greatest on top, to be replaced by a smaller one.
         let mut least: BinaryHeap<Candidate> = BinaryHeap::new();
         let mut histories = Histories::below(self, &Key::root());
@@ -141,12 +142,12 @@ impl Store {
             if generations.is_empty() {
                 continue;
             }
-            let (verdicts, current) = self.judge_key(&key, &generations, &config.retention, &protected, now)?;
+            let (verdicts, current) = self.judge_key(&key, &generations, &config.retention, protected, now)?;
             let held = protected.of(&key, &generations);
             for (info, verdict) in generations.iter().zip(&verdicts) {
                 let superseded = info.superseded.unwrap_or(info.committed);
                 let frees = info.kept == Kept::Whole || verdict.drops();
-                if superseded >= young || held.0.contains_key(&info.generation) || !frees {
+                if superseded >= young || held.is_strict(info.generation) || !frees {
                     continue;
                 }
                 let worth = match (verdict.drops(), current) {
@@ -168,6 +169,7 @@ impl Store {
         &self,
         candidates: Vec<Candidate>,
         wanted: u64,
+        protected: &mut Protected,
         pace: &mut Pace<'_>,
         done: &mut Collected,
     ) -> Result<()> {
@@ -177,7 +179,7 @@ impl Store {
             }
             let _no_pins = self.hold_history()?;
             self.check_switch()?;
-            let protected = Protected::read(self)?;
+            protected.refresh(self)?;
             for Candidate { key, number, committed, superseded, gone, .. } in batch {
                 let generations = self.backend.generations(key)?;
                 let is_meant = |info: &GenerationInfo| {
@@ -190,7 +192,7 @@ impl Store {
                 let from =
                     generations[..at].iter().rposition(|info| info.kept == Kept::Whole).map_or(0, |whole| whole + 1);
                 let group = &generations[from..=at];
-                let needed = |info: &GenerationInfo| held.0.contains_key(&info.generation);
+                let needed = |info: &GenerationInfo| held.is_strict(info.generation);
                 if group.iter().any(needed) || (*gone && self.is_there(key)?) {
                     continue;
                 }

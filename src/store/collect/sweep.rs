@@ -2,7 +2,7 @@
 
 use super::super::conflicts::Reason;
 use super::super::pins::Protected;
-use super::super::{Resolution, Result, Store};
+use super::super::{Actor, Event, EventKind, Resolution, Result, Store};
 use super::mark::{Mark, is_forgotten};
 use super::state::{Phase, State};
 use super::{Collected, Pace};
@@ -24,22 +24,25 @@ impl Store {
         if let Err(error) = self.recover() {
             log::warn!("what was interrupted waits for the next recovery: {error}");
         }
+        let mut protected = Protected::read(self)?;
         for record in self.marks()? {
             let mut batch: Vec<Mark> = Vec::new();
             for mark in self.read_marks(&record)? {
                 batch.push(mark);
                 if batch.iter().map(|mark| mark.generations.len().max(1)).sum::<usize>() >= BATCH
-                    && !self.sweep_batch(&mut batch, pace, now, done)?
+                    && !self.sweep_batch(&mut batch, &mut protected, pace, now, done)?
                 {
                     return Ok(());
                 }
             }
-            if !self.sweep_batch(&mut batch, pace, now, done)? {
+            if !self.sweep_batch(&mut batch, &mut protected, pace, now, done)? {
                 return Ok(());
             }
             self.backend.remove_record(&record)?;
         }
         self.sweep_conflicts(pace, now, done)?;
+        let pruned = self.prune_events(now)?;
+        done.freed += pruned.bytes;
         self.clear_marks()?;
         *state = State { last: state.last.take(), ..State::default() };
         state.write(self)
@@ -49,13 +52,14 @@ impl Store {
     fn sweep_batch(
         &self,
         batch: &mut Vec<Mark>,
+        protected: &mut Protected,
         pace: &mut Pace<'_>,
         now: Timestamp,
         done: &mut Collected,
     ) -> Result<bool> {
         for mark in batch.drain(..) {
             let Ok(key) = Key::unescape(&mark.key) else { continue };
-            while let Some(more) = self.sweep_key(&key, &mark, pace, now, done)? {
+            while let Some(more) = self.sweep_key(&key, &mark, protected, pace, now, done)? {
                 if !more {
                     return Ok(false);
                 }
@@ -69,6 +73,7 @@ impl Store {
         &self,
         key: &Key,
         mark: &Mark,
+        protected: &mut Protected,
         pace: &mut Pace<'_>,
         now: Timestamp,
         done: &mut Collected,
@@ -79,9 +84,10 @@ impl Store {
         // From here on nobody pins anything until the batch is done.
         let _no_pins = self.hold_history()?;
         self.check_switch()?;
-        let (config, protected) = (self.config()?, Protected::read(self)?);
+        let config = self.config()?;
+        protected.refresh(self)?;
         let generations = self.backend.generations(key)?;
-        let (verdicts, current) = self.judge_key(key, &generations, &config.retention, &protected, now)?;
+        let (verdicts, current) = self.judge_key(key, &generations, &config.retention, protected, now)?;
         if mark.forget && !current && is_forgotten(&generations, now) {
             match self.backend.forget_history(key, &generations) {
                 Ok(()) => done.forgotten += 1,
@@ -122,11 +128,16 @@ impl Store {
             Err(error) => return Err(error.into()),
         };
         let mut dropped = 0;
-        for result in results {
+        for (info, result) in which.iter().zip(results) {
             match result {
                 Ok(freed) => {
                     dropped += 1;
                     done.freed += freed;
+                    self.note(Actor::current(), EventKind::Collected, key, |event| Event {
+                        generation: Some(info.generation),
+                        size: Some(info.size),
+                        ..event
+                    });
                 }
                 // Somebody else has dropped it, or it went along with a rename.
                 Err(backend::Error::NoGeneration(..)) => {}

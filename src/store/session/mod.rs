@@ -8,6 +8,7 @@
 //! Decides what becomes of the bytes when the base is no longer current: appended (if the session only appended),
 //! or set aside as a conflict. Nothing that was written is ever dropped, but by [`Session::discard`].
 
+mod announce;
 mod publish;
 mod room;
 mod same;
@@ -19,7 +20,7 @@ use std::sync::Arc;
 
 use rustix::fs::{FallocateFlags, SeekFrom};
 
-use super::{ConflictId, Error, Result, Store};
+use super::{Actor, ConflictId, Error, Result, Store};
 use crate::backend::{
     self, Creator, FileKind, Intent, Opened, RunningSum, SetTime, Staged, Stat, copy_range, timestamps,
 };
@@ -36,8 +37,10 @@ pub struct SessionOptions {
     pub truncate: bool,
     /// Commit only if this holds, rather than if what was found at opening is still current.
     pub expect: Option<Precondition>,
-    /// On whose behalf.
+    /// Whose the object is to be, if it is made.
     pub creator: Creator,
+    /// On whose behalf.
+    pub actor: Actor,
 }
 
 impl Default for SessionOptions {
@@ -48,6 +51,7 @@ impl Default for SessionOptions {
             truncate: false,
             expect: None,
             creator: Creator::current(),
+            actor: Actor::current(),
         }
     }
 }
@@ -66,6 +70,9 @@ struct FailedWrite {
 pub struct Session {
     store: Store,
     creator: Creator,
+    actor: Actor,
+    /// What this session made is in the events: up to which of its generations.
+    announced: announce::Announced,
     /// The generation that reads come from as far as nothing was written over it; `None` when it starts empty.
     base: Option<Opened>,
     /// What must be current for the commit.
@@ -102,7 +109,7 @@ impl Session {
             if options.exclusive && options.create.is_some() {
                 return Self::create(store, key, options);
             }
-            match store.backend.open(key) {
+            match store.get(key) {
                 Ok(opened) => {
                     let mut session = Self::on(store, key, opened, options);
                     if options.truncate {
@@ -110,14 +117,14 @@ impl Session {
                     }
                     return Ok(session);
                 }
-                Err(error) if error.is_not_found() && options.create.is_some() => {
+                Err(Error::Backend(error)) if error.is_not_found() && options.create.is_some() => {
                     match Self::create(store, key, options) {
                         // Somebody else was faster: then it is theirs that we open.
                         Err(Error::Backend(backend::Error::Exists(_))) => {}
                         other => return other,
                     }
                 }
-                Err(error) => return Err(error.into()),
+                Err(error) => return Err(error),
             }
         }
     }
@@ -130,36 +137,44 @@ impl Session {
     /// A session on an object that was just reserved.
     pub fn reserved(store: &Store, key: &Key, stat: &Stat, options: &SessionOptions) -> Self {
         let expect = options.expect.unwrap_or(Precondition::Reserved(stat.id));
-        Self::new(store, key, None, expect, options.creator)
+        let mut session = Self::new(store, key, None, expect, options);
+        session.announced.is_new();
+        session
     }
 
     /// A session on an object that was just opened.
     pub fn on(store: &Store, key: &Key, opened: Opened, options: &SessionOptions) -> Self {
         let found = opened.stat.precondition();
         let base = opened.stat.generation.is_some().then_some(opened);
-        Self::new(store, key, base, options.expect.unwrap_or(found), options.creator)
+        Self::new(store, key, base, options.expect.unwrap_or(found), options)
     }
 
     /// A session that replaces all bytes under a precondition, whether or not the object exists.
     pub(super) fn replace(store: &Store, key: &Key, expect: Precondition) -> Result<Self> {
-        match store.backend.stat(key) {
+        let is_new = match store.backend.stat(key) {
             Ok(stat) if stat.kind == FileKind::Directory => return Err(backend::Error::IsDirectory(key.clone()).into()),
             Ok(stat) if stat.kind != FileKind::File => {
                 return Err(backend::Error::Invalid(key.clone(), "not a regular file").into());
             }
-            Err(error) if !error.is_not_found() => return Err(error.into()),
-            _ => {}
+            Ok(_) => false,
+            Err(error) if error.is_not_found() => true,
+            Err(error) => return Err(error.into()),
+        };
+        let mut session = Self::new(store, key, None, expect, &SessionOptions::default());
+        if is_new {
+            session.announced.is_new();
         }
-        let mut session = Self::new(store, key, None, expect, Creator::current());
         session.dirty = true;
         session.append_only = false;
         Ok(session)
     }
 
-    fn new(store: &Store, key: &Key, base: Option<Opened>, expect: Precondition, creator: Creator) -> Self {
+    fn new(store: &Store, key: &Key, base: Option<Opened>, expect: Precondition, options: &SessionOptions) -> Self {
         Session {
             store: store.clone(),
-            creator,
+            creator: options.creator,
+            actor: options.actor,
+            announced: announce::Announced::default(),
             base,
             expect,
             staged: None,
@@ -333,17 +348,11 @@ impl Session {
         }
         self.append_only = false;
         if size == 0 {
-            // Nothing of the base is needed any more.
-            self.base = None;
-            if self.staged.is_none() {
-                self.stage_from(0)?;
-            }
-            self.staged_file()?.set_len(0).map_err(|e| self.io("truncate", e))?;
-            self.sum = RunningSum::new(0);
-            if self.tail_from.take().is_some()
-                && let Some(staged) = &self.staged
-            {
-                self.note(staged, None)?;
+            // Nothing of the base is needed any more, unless that fails.
+            let base = self.base.take();
+            if let Err(error) = self.stage_nothing() {
+                self.base = base;
+                return Err(error);
             }
         } else {
             self.stage_from(size.min(old))?;
@@ -455,6 +464,24 @@ impl Session {
             Some(from) if offset < from => self.stage_whole(),
             _ => Ok(()),
         }
+    }
+
+    /// Makes what is staged empty, with nothing of the base before it.
+    fn stage_nothing(&mut self) -> Result<()> {
+        if self.staged.is_none() {
+            self.stage_from(0)?;
+        }
+        // ext4 writes out at the close what was ever truncated to nothing (auto_da_alloc), so not what is empty.
+        if self.size().map_err(|e| self.io("find the end", e))? > 0 {
+            self.staged_file()?.set_len(0).map_err(|e| self.io("truncate", e))?;
+        }
+        self.sum = RunningSum::new(0);
+        if self.tail_from.take().is_some()
+            && let Some(staged) = &self.staged
+        {
+            self.note(staged, None)?;
+        }
+        Ok(())
     }
 
     /// Makes all bytes writable: copies the base into the staged file.

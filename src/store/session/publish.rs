@@ -96,6 +96,7 @@ impl Session {
                 _ => self.base = Some(self.store.backend.open(key)?),
             }
         }
+        self.announce(key, &stat);
         self.follow(key, &stat);
         self.published = true;
         self.synced |= durable;
@@ -188,6 +189,9 @@ impl Session {
     /// The object was renamed, or changed by its own mount: the session is now based on `stat` at `key`.
     pub fn follow(&mut self, key: &Key, stat: &Stat) {
         self.expect = stat.precondition();
+        if self.published {
+            self.announced.is_now(stat.generation);
+        }
         let staged_is_published = self.staged.is_none();
         if staged_is_published {
             self.dirty = false;
@@ -232,7 +236,10 @@ impl Session {
             Commit { expect: self.expect, durable: true, amend: false, merge: None, sum: None, keep: self.keeps(key) };
         let staged = self.staged.take().ok_or_else(|| self.broken())?;
         match self.store.backend.commit(key, staged, &commit, &self.creator) {
-            Ok(stat) => Ok(stat),
+            Ok(stat) => {
+                self.announce(key, &stat);
+                Ok(stat)
+            }
             Err((error, staged)) => {
                 staged.discard();
                 Err(error.into())
@@ -262,6 +269,7 @@ impl Session {
 
     /// Ends the session. What could not be published is kept as a conflict.
     pub fn close(mut self, key: &Key) {
+        self.announce_empty(key);
         let Some(staged) = self.staged.take() else { return };
         if !self.dirty || self.lost.is_some() || self.failed.is_some() {
             // A writer that was told of its failed write was told the truth: the generation before it stays.
@@ -321,7 +329,7 @@ impl Session {
             Precondition::Version(generation, ..) | Precondition::Generation(generation) => Some(generation),
             _ => None,
         };
-        self.store.set_aside(staged, key, reason, base).map_err(|(error, staged)| {
+        self.store.set_aside(staged, key, reason, base, Some(self.actor)).map_err(|(error, staged)| {
             self.staged = Some(staged);
             error.into()
         })

@@ -1,0 +1,478 @@
+//! What there is at a path below `/.sepia`, found out anew each time from the store.
+//!
+//! Each view repeats the tree of the store, so that whoever may not search a directory can't get to what is in it through a
+//! view, either: a directory of a view has the permissions of the one that it stands for, an object those of the object
+//! today, and who opens an older generation must also have been allowed to read that one.
+
+use std::collections::BTreeMap;
+use std::ffi::{OsStr, OsString};
+use std::fs::File;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::sync::Arc;
+
+use lru::LruCache;
+use parking_lot::Mutex;
+use rustix::io::Errno;
+
+use super::super::{Result, errno, from_backend};
+use super::shade::{ACL, Shade, has_acl, may_read, own, readable, searchable, shade_of};
+use crate::backend::{FileKind, GenerationInfo, Kept, Stat};
+use crate::fs::Caller;
+use crate::store::snapshots::Snapshot;
+use crate::store::{Conflict, ConflictId, Past, Store};
+use crate::types::{Generation, Key, ObjectId, Timestamp, moment};
+
+const README: &str = "\
+This directory is made by Sepia. It isn't listed in the one above, but can be entered.
+
+  generations/KEY/N      every kept generation of an object, by its number; \"latest\" is the current one
+  conflicts/KEY/ID       saves that lost to a newer one: sepia conflicts --help
+  events/KEY.jsonl       what has happened to an object: sepia events --help
+  snapshots/NAME/KEY     the tree as it was: mkdir snapshots/NAME makes one, rmdir drops it
+  at/TIME/KEY            the tree as it was: at/1h, at/yesterday, at/2026-11-23T10-00-00Z
+  stats                  numbers about the store and this mount, as JSON
+
+KEY is the path of the object below the mount. All of it is read-only; copy from it with any tool, or bring a generation
+back with: sepia restore KEY --generation N
+";
+
+/// Snapshots that are held in memory.
+pub const SNAPSHOTS: std::num::NonZeroUsize = std::num::NonZeroUsize::new(4).expect("not zero");
+
+const MOMENTS: &str = "at";
+const SNAPSHOTS_DIR: &str = "snapshots";
+const LATEST: &str = "latest";
+const EVENTS: &str = ".jsonl";
+/// What is at a path of a view.
+#[derive(Debug)]
+pub struct Item {
+    /// As the kernel is to see it.
+    pub stat: Stat,
+    pub what: What,
+}
+
+/// What can be done with it.
+#[derive(Debug)]
+pub enum What {
+    Dir(View, Key),
+    Top,
+    Text(Vec<u8>),
+    Generation(Key, Generation),
+    Conflict(ConflictId),
+    Events(Key),
+    Link(Key),
+    /// The directory in which every moment can be entered.
+    Moments,
+    /// The directory in which all snapshots are.
+    Snapshots,
+    InSnapshot(Arc<Snapshot>, Key),
+}
+
+/// The views that repeat the tree of the store.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum View {
+    Generations,
+    Conflicts,
+    Events,
+    At(Timestamp),
+}
+
+const VIEWS: [(&str, View); 3] =
+    [("conflicts", View::Conflicts), ("events", View::Events), ("generations", View::Generations)];
+
+/// What an open file of a view reads from.
+#[derive(Debug)]
+pub enum Source {
+    Bytes(Vec<u8>),
+    File(Arc<File>),
+    /// Of a generation that was only appended to since: no more than there was.
+    Beginning(Arc<File>, u64),
+}
+
+/// An entry of a view's directory.
+pub type Member = (OsString, FileKind);
+
+impl Item {
+    /// Tells that two names of a snapshot are one file.
+    pub fn alias(&self) -> Option<(&str, u64)> {
+        match &self.what {
+            What::InSnapshot(snapshot, _) if self.stat.kind != FileKind::Directory && self.stat.nlink > 1 => {
+                Some((&snapshot.info().name, self.stat.id.get()))
+            }
+            _ => None,
+        }
+    }
+
+    /// The extended attributes that are shown.
+    pub fn xattrs(&self) -> impl Iterator<Item = (&OsString, &Vec<u8>)> {
+        let entry = match &self.what {
+            What::InSnapshot(snapshot, key) => snapshot.entry(key),
+            _ => None,
+        };
+        entry.into_iter().flat_map(|entry| &entry.xattrs)
+    }
+}
+
+/// A store, and the numbers that only the mount knows.
+pub struct Tree<'a> {
+    pub store: &'a Store,
+    /// Inodes and open files.
+    pub usage: (usize, usize),
+    /// Those that were used last, by name.
+    pub snapshots: &'a Mutex<LruCache<String, Arc<Snapshot>>>,
+}
+
+impl Tree<'_> {
+    /// What is at `path`, of which the root is `/.sepia` itself.
+    ///
+    /// # Errors
+    /// ENOENT, ENOTDIR.
+    pub fn at(&self, path: &Key) -> Result<Item> {
+        let mut names = path.components();
+        let Some(first) = names.next() else { return Ok(self.directory(What::Top, own(0o555))) };
+        let rest: Vec<&OsStr> = names.collect();
+        let text = |text: Vec<u8>| match rest.is_empty() {
+            true => Ok(item(FileKind::File, own(0o444), text.len() as u64, What::Text(text))),
+            false => Err(Errno::NOTDIR),
+        };
+        match first.to_str() {
+            Some(SNAPSHOTS_DIR) => return self.in_snapshots(&rest),
+            Some("README") => return text(README.into()),
+            Some("stats") => return text(self.stats()?),
+            _ => {}
+        }
+        let (view, rest) = match VIEWS.into_iter().find(|(name, _)| *name == first) {
+            Some((_, view)) => (view, &rest[..]),
+            None if first != MOMENTS => return Err(Errno::NOENT),
+            None => match rest.split_first() {
+                None => return Ok(self.directory(What::Moments, own(0o555))),
+                Some((time, rest)) => {
+                    let time = moment(time.to_str().unwrap_or_default(), self.store.now()).map_err(|_| Errno::NOENT)?;
+                    (View::At(time), rest)
+                }
+            },
+        };
+        let mut key = Key::root();
+        for (at, name) in rest.iter().enumerate() {
+            let last = at + 1 == rest.len();
+            if last && let Some(found) = self.leaf(view, &key, name)? {
+                return Ok(found);
+            }
+            key = key.child(name).map_err(|_| Errno::NOENT)?;
+        }
+        self.stands_for(view, key)
+    }
+
+    /// What is at a path in `snapshots`.
+    fn in_snapshots(&self, path: &[&OsStr]) -> Result<Item> {
+        let Some((name, path)) = path.split_first() else {
+            return Ok(self.directory(What::Snapshots, own(0o755)));
+        };
+        let snapshot = self.snapshot(name.to_str().ok_or(Errno::NOENT)?)?;
+        let mut key = Key::root();
+        for name in path {
+            key = key.child(name).map_err(|_| Errno::NOENT)?;
+        }
+        let stat = snapshot.entry(&key).ok_or(Errno::NOENT)?.stat.clone();
+        Ok(Item { stat, what: What::InSnapshot(snapshot, key) })
+    }
+
+    fn snapshot(&self, name: &str) -> Result<Arc<Snapshot>> {
+        // One of the same name may have been made since.
+        let info = self.store.snapshot_info(name).map_err(errno)?;
+        if let Some(known) = self.snapshots.lock().get(name).filter(|known| *known.info() == info) {
+            return Ok(known.clone());
+        }
+        let snapshot = self.store.snapshot(name).map_err(errno)?;
+        self.snapshots.lock().put(name.to_owned(), snapshot.clone());
+        Ok(snapshot)
+    }
+
+    /// The directory of a view that stands for a directory or an object.
+    fn stands_for(&self, view: View, key: Key) -> Result<Item> {
+        let shade = match self.store.backend().stat(&key) {
+            Ok(stat) if stat.kind == FileKind::Directory => {
+                let shade = self.shade(&key, &stat);
+                Shade { mode: shade.mode & 0o555, ..shade }
+            }
+            // The events of an object are a file, and so is what it was.
+            Ok(stat) if stat.kind == FileKind::File && matches!(view, View::Generations | View::Conflicts) => {
+                let shade = self.shade(&key, &stat);
+                Shade { mode: searchable(shade.mode), ..shade }
+            }
+            Ok(_) => return Err(Errno::NOENT),
+            Err(error) if error.is_gone() => self.shade_of_what_was(&key)?,
+            Err(error) => return Err(from_backend(error)),
+        };
+        if view == View::Conflicts && !key.is_root() && self.conflicts(&key)?.is_empty() {
+            return Err(Errno::NOENT);
+        }
+        Ok(self.directory(What::Dir(view, key), shade))
+    }
+
+    /// What isn't there any more, but has a history: the permissions of its last generation, and only the daemon's own
+    /// user's for a directory, of which nobody knows what it was like.
+    fn shade_of_what_was(&self, key: &Key) -> Result<Shade> {
+        let history = self.store.backend().generations(key).map_err(from_backend)?;
+        if let Some(last) = history.iter().rev().find(|info| is_kept(info)) {
+            let opened = self.store.get_generation(key, last.generation).map_err(errno)?;
+            let shade = self.shade_of_kept(&opened.stat, &opened.file);
+            return Ok(Shade { mode: searchable(shade.mode), ..shade });
+        }
+        if history.is_empty() && self.store.backend().history_members(key).map_err(from_backend)?.is_empty() {
+            return Err(Errno::NOENT);
+        }
+        Ok(own(0o500))
+    }
+
+    /// An entry that stands for nothing in the store: a generation, a conflict, the events of an object.
+    fn leaf(&self, view: View, key: &Key, name: &OsStr) -> Result<Option<Item>> {
+        let text = name.to_str().unwrap_or_default();
+        match view {
+            View::Generations if text == LATEST => {
+                let found = self.store.history(key).ok();
+                let latest = found.and_then(|history| history.into_iter().rfind(is_kept));
+                latest.map(|info| self.generation(key, &info)).transpose()
+            }
+            View::Generations => {
+                let Some(number) = text.parse().ok().and_then(Generation::new) else { return Ok(None) };
+                // An object in a directory may have a number for a name.
+                let found = self.store.history(key).ok();
+                let info = found.and_then(|history| history.into_iter().find(|info| info.generation == number));
+                info.filter(|info| is_kept(info) && text == number.to_string())
+                    .map(|info| self.generation(key, &info))
+                    .transpose()
+            }
+            View::Conflicts => {
+                let found =
+                    self.conflicts(key)?.into_iter().find(|found| found.key == *key && found.id.to_string() == text);
+                let Some(found) = found else { return Ok(None) };
+                let shade = Shade { mtime: found.time, ..self.shade_of_key(key)? };
+                Ok(Some(item(FileKind::File, readable(shade), found.size, What::Conflict(found.id))))
+            }
+            View::At(then) => {
+                let Ok(key) = key.child(name) else { return Ok(None) };
+                Ok(match self.store.past(&key, then).map_err(errno)? {
+                    Some(Past::Object(generation, size, mtime)) => {
+                        let shade = Shade { mtime, ..self.shade_of_key(&key)? };
+                        Some(item(FileKind::File, readable(shade), size, What::Generation(key, generation)))
+                    }
+                    Some(Past::Link(stat)) => Some(Item { stat, what: What::Link(key) }),
+                    Some(Past::Directory(_)) => None,
+                    None => return Err(Errno::NOENT),
+                })
+            }
+            View::Events => {
+                let Some(object) = name.as_bytes().strip_suffix(EVENTS.as_bytes()) else { return Ok(None) };
+                let Ok(object) = key.child(OsStr::from_bytes(object)) else { return Ok(None) };
+                match self.store.backend().stat(&object) {
+                    Ok(stat) if stat.kind == FileKind::File => {
+                        let shade = self.shade(&object, &stat);
+                        // Of no size, like the files in /proc: it is put together when it is opened.
+                        Ok(Some(item(FileKind::File, readable(shade), 0, What::Events(object))))
+                    }
+                    _ => Ok(None),
+                }
+            }
+        }
+    }
+
+    fn generation(&self, key: &Key, info: &GenerationInfo) -> Result<Item> {
+        let shade = Shade { mtime: info.mtime, ..self.shade_of_key(key)? };
+        Ok(item(FileKind::File, readable(shade), info.size, What::Generation(key.clone(), info.generation)))
+    }
+
+    /// The permissions of the object at a key, or of what was there last.
+    fn shade_of_key(&self, key: &Key) -> Result<Shade> {
+        match self.store.backend().stat(key) {
+            Ok(stat) => Ok(self.shade(key, &stat)),
+            Err(error) if error.is_gone() => {
+                let history = self.store.backend().generations(key).map_err(from_backend)?;
+                match history.iter().rev().find(|info| is_kept(info)) {
+                    Some(last) => {
+                        let opened = self.store.get_generation(key, last.generation).map_err(errno)?;
+                        Ok(self.shade_of_kept(&opened.stat, &opened.file))
+                    }
+                    None => Ok(own(0o400)),
+                }
+            }
+            Err(error) => Err(from_backend(error)),
+        }
+    }
+
+    fn shade(&self, key: &Key, stat: &Stat) -> Shade {
+        let has_acl = self.store.backend().capabilities().system_xattrs
+            && self.store.backend().get_xattr(key, OsStr::new(ACL)).is_ok();
+        shade_of(stat, has_acl)
+    }
+
+    fn shade_of_kept(&self, stat: &Stat, file: &File) -> Shade {
+        shade_of(stat, has_acl(file))
+    }
+
+    fn conflicts(&self, below: &Key) -> Result<Vec<Conflict>> {
+        let mut all = self.store.conflicts().map_err(errno)?;
+        all.retain(|conflict| conflict.key.is_within(below));
+        Ok(all)
+    }
+
+    fn directory(&self, what: What, shade: Shade) -> Item {
+        item(FileKind::Directory, shade, 0, what)
+    }
+
+    fn stats(&self) -> Result<Vec<u8>> {
+        let medium = self.store.backend().stat_fs().map_err(from_backend)?;
+        let stats = serde_json::json!({
+            "store": self.store.location().to_string(),
+            "id": self.store.backend().store_id(),
+            "inodes": self.usage.0,
+            "open_files": self.usage.1,
+            "free_bytes": u64::from(medium.block_size) * medium.blocks_available,
+            "size_bytes": u64::from(medium.block_size) * medium.blocks,
+            "conflicts": self.store.conflicts().map_err(errno)?.len(),
+            "events_missing": self.store.events_missing(),
+        });
+        Ok(format!("{stats:#}\n").into_bytes())
+    }
+
+    /// The entries of a directory, by name.
+    pub fn members(&self, what: &What) -> Result<Vec<Member>> {
+        let mut found: BTreeMap<OsString, FileKind> = BTreeMap::new();
+        match what {
+            What::Top => {
+                found.extend(VIEWS.map(|(name, _)| (name.into(), FileKind::Directory)));
+                found.extend([MOMENTS, SNAPSHOTS_DIR].map(|name| (name.into(), FileKind::Directory)));
+                found.extend(["README", "stats"].map(|name| (name.into(), FileKind::File)));
+            }
+            What::Moments => {}
+            What::Snapshots => {
+                let all = self.store.snapshots().map_err(errno)?;
+                let whole = all.into_iter().filter(|snapshot| !snapshot.damaged);
+                found.extend(whole.map(|snapshot| (snapshot.name.into(), FileKind::Directory)));
+            }
+            What::InSnapshot(snapshot, key) => {
+                let members = snapshot.children(key).filter_map(|entry| Some((entry.key.name()?, entry.stat.kind)));
+                found.extend(members.map(|(name, kind)| (name.to_owned(), kind)));
+            }
+            What::Dir(View::At(then), key) => {
+                found.extend(self.store.past_members(key, *then).map_err(errno)?);
+            }
+            What::Dir(View::Conflicts, key) => {
+                for conflict in self.conflicts(key)? {
+                    match below(key, &conflict.key) {
+                        Some(name) => found.insert(name, FileKind::Directory),
+                        None => found.insert(conflict.id.to_string().into(), FileKind::File),
+                    };
+                }
+            }
+            What::Dir(view, key) => {
+                let backend = self.store.backend();
+                match backend.list(key) {
+                    Ok(entries) => {
+                        for entry in entries {
+                            match (entry.kind, view) {
+                                (FileKind::Directory, _) | (FileKind::File, View::Generations) => {
+                                    found.insert(entry.name, FileKind::Directory);
+                                }
+                                (FileKind::File, _) => {
+                                    let mut name = entry.name.into_vec();
+                                    name.extend(EVENTS.as_bytes());
+                                    found.insert(OsString::from_vec(name), FileKind::File);
+                                }
+                                _ => {}
+                            }
+                        }
+                    }
+                    Err(error) if error.is_gone() => {}
+                    Err(error) => return Err(from_backend(error)),
+                }
+                if *view == View::Generations {
+                    let histories = backend.history_members(key).map_err(from_backend)?;
+                    found.extend(histories.into_iter().map(|name| (name, FileKind::Directory)));
+                    let history = self.store.history(key).unwrap_or_default();
+                    let kept: Vec<_> = history.iter().filter(|info| is_kept(info)).collect();
+                    found.extend(kept.iter().map(|info| (info.generation.to_string().into(), FileKind::File)));
+                    found.extend(kept.last().map(|_| (LATEST.into(), FileKind::File)));
+                }
+            }
+            _ => return Err(Errno::NOTDIR),
+        }
+        Ok(found.into_iter().collect())
+    }
+
+    /// The target of a symbolic link.
+    pub fn link_target(&self, what: &What) -> Result<Vec<u8>> {
+        match what {
+            What::Link(key) => self.store.backend().read_link(key).map_err(from_backend),
+            What::InSnapshot(snapshot, key) => {
+                snapshot.entry(key).and_then(|entry| entry.target.clone()).ok_or(Errno::INVAL)
+            }
+            _ => Err(Errno::INVAL),
+        }
+    }
+
+    /// Opens a file for reading.
+    ///
+    /// # Errors
+    /// EACCES where the caller could not have read the generation when it was current.
+    pub fn open(&self, caller: &Caller, what: What) -> Result<Source> {
+        Ok(match what {
+            What::Text(text) => Source::Bytes(text),
+            What::Generation(key, generation) => {
+                let opened = self.store.get_generation(&key, generation).map_err(errno)?;
+                if !may_read(caller, self.shade_of_kept(&opened.stat, &opened.file)) {
+                    return Err(Errno::ACCESS);
+                }
+                let longer = opened.file.metadata().is_ok_and(|meta| meta.len() > opened.stat.size);
+                if longer { Source::Beginning(opened.file, opened.stat.size) } else { Source::File(opened.file) }
+            }
+            What::Conflict(id) => Source::File(Arc::new(self.store.open_conflict(&id).map_err(errno)?)),
+            What::Events(key) => {
+                let events = self.store.events_of(&key).map_err(errno)?;
+                Source::Bytes(events.iter().flat_map(|event| (event.original() + "\n").into_bytes()).collect())
+            }
+            What::InSnapshot(snapshot, key) => {
+                let opened = snapshot.open(self.store, &key).map_err(errno)?;
+                let longer = opened.file.metadata().is_ok_and(|meta| meta.len() > opened.stat.size);
+                if longer { Source::Beginning(opened.file, opened.stat.size) } else { Source::File(opened.file) }
+            }
+            What::Link(_) => return Err(Errno::LOOP),
+            What::Dir(..) | What::Top | What::Moments | What::Snapshots => return Err(Errno::ISDIR),
+        })
+    }
+}
+
+/// The name of the entry of `dir` on the way to `key`, which is in it; `None` for `dir` itself.
+fn below(dir: &Key, key: &Key) -> Option<OsString> {
+    key.components().nth(dir.components().count()).map(OsStr::to_owned)
+}
+
+fn is_kept(info: &GenerationInfo) -> bool {
+    // One that was moved away can be read under its old name, too.
+    !matches!(&info.kept, Kept::Lost(why) if !why.starts_with("moved to "))
+}
+
+fn item(kind: FileKind, shade: Shade, size: u64, what: What) -> Item {
+    let Shade { mode, uid, gid, mtime } = shade;
+    let nlink = if kind == FileKind::Directory { 2 } else { 1 };
+    let stat = Stat {
+        // The views have inode numbers of their own.
+        id: ObjectId::ROOT,
+        kind,
+        mode,
+        uid,
+        gid,
+        size,
+        blocks: size.div_ceil(512),
+        nlink,
+        rdev: 0,
+        atime: mtime,
+        mtime,
+        ctime: mtime,
+        committed: None,
+        generation: None,
+        recorded: true,
+        incarnation: 0,
+    };
+    Item { stat, what }
+}
