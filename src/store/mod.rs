@@ -55,6 +55,8 @@ pub struct Store {
     mended: Arc<Mutex<Vec<Recovered>>>,
     config: Arc<config::Cached>,
     events: Arc<events::Log>,
+    /// What is known of the generations that snapshots refer to.
+    held: Arc<Mutex<snapshots::locate::Held>>,
 }
 
 impl std::fmt::Debug for Store {
@@ -116,7 +118,8 @@ impl Store {
 
     /// A store over a backend of one's own, such as one that injects faults.
     pub fn with_backend(backend: Arc<dyn Backend>, location: Location) -> Self {
-        Store { backend, location, mended: Arc::default(), config: Arc::default(), events: Arc::default() }
+        let (mended, config, events, held) = Default::default();
+        Store { backend, location, mended, config, events, held }
     }
 
     /// Where the store is.

@@ -1,14 +1,12 @@
 //! Making and removing names.
 
-use std::cell::Cell;
-
 use rustix::fs::{AtFlags, FileType, Gid, Mode, OFlags, Uid};
 use rustix::io::Errno;
-use rustix::process::umask;
 
 use super::entry::{Place, convert, statx};
 use super::generations::kept_name;
 use super::*;
+use crate::backend::umask::with_umask;
 
 impl FileBackend {
     pub(super) fn make_file(&self, key: &Key, mode: u32, creator: &Creator) -> Result<Stat> {
@@ -140,37 +138,4 @@ impl FileBackend {
         self.objects.removed(key);
         Ok(())
     }
-}
-
-/// Does something under a umask, of this thread alone.
-fn with_umask<T>(mask: u32, act: impl FnOnce() -> T) -> T {
-    thread_local! {
-        /// The umask of this thread; `None` until it has one of its own.
-        static OWN: Cell<Option<u32>> = const { Cell::new(None) };
-    }
-    let mode = Mode::from_raw_mode(mask & 0o777);
-    let current = OWN.get();
-    if current == Some(mask) {
-        return act();
-    }
-    if current.is_none() && !unshare_umask() {
-        // Shared with all threads after all (a sandbox that forbids it): set it for just this call.
-        let before = umask(mode);
-        let result = act();
-        umask(before);
-        return result;
-    }
-    umask(mode);
-    OWN.set(Some(mask));
-    act()
-}
-
-/// Gives this thread a umask (and a current directory) of its own. The main thread keeps the process's.
-fn unshare_umask() -> bool {
-    // SAFETY: CLONE_FS touches neither memory nor descriptors.
-    !is_main_thread() && unsafe { rustix::thread::unshare_unsafe(rustix::thread::UnshareFlags::FS) }.is_ok()
-}
-
-fn is_main_thread() -> bool {
-    rustix::thread::gettid() == rustix::process::getpid()
 }
