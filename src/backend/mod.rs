@@ -18,7 +18,6 @@ mod journal;
 pub mod memory;
 mod staging;
 mod stat;
-mod umask;
 
 use std::ffi::OsStr;
 use std::fs::File;

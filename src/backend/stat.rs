@@ -104,10 +104,12 @@ pub struct Creator {
 impl Creator {
     /// This process.
     pub fn current() -> Self {
+        let umask = rustix::process::umask(rustix::fs::Mode::empty());
+        rustix::process::umask(umask);
         Creator {
             uid: rustix::process::geteuid().as_raw(),
             gid: rustix::process::getegid().as_raw(),
-            umask: super::umask::of_process(),
+            umask: umask.as_raw_mode(),
         }
     }
 }

@@ -1,12 +1,14 @@
 //! Making and removing names.
 
+use std::cell::Cell;
+
 use rustix::fs::{AtFlags, FileType, Gid, Mode, OFlags, Uid};
 use rustix::io::Errno;
+use rustix::process::umask;
 
 use super::entry::{Place, convert, statx};
 use super::generations::kept_name;
 use super::*;
-use crate::backend::umask::with_umask;
 
 impl FileBackend {
     pub(super) fn make_file(&self, key: &Key, mode: u32, creator: &Creator) -> Result<Stat> {
@@ -137,5 +139,50 @@ impl FileBackend {
             .map_err(|e| Error::from_io(key, "remove the directory", e))?;
         self.objects.removed(key);
         Ok(())
+    }
+}
+
+/// Does something under a umask, of this thread alone.
+fn with_umask<T>(mask: u32, act: impl FnOnce() -> T) -> T {
+    thread_local! {
+        /// Whether the thread has a umask of its own.
+        static OWN: Cell<bool> = const { Cell::new(false) };
+    }
+    if !OWN.get() {
+        // A sandbox may forbid it; then, and in the main thread, all threads see it for just this call.
+        OWN.set(unshare_umask());
+    }
+    let before = umask(Mode::from_raw_mode(mask & 0o777));
+    let result = act();
+    // The thread may be our caller's, who makes files too.
+    umask(before);
+    result
+}
+
+/// Gives this thread a umask (and a current directory) of its own. The main thread keeps the process's.
+fn unshare_umask() -> bool {
+    // SAFETY: CLONE_FS touches neither memory nor descriptors.
+    !is_main_thread() && unsafe { rustix::thread::unshare_unsafe(rustix::thread::UnshareFlags::FS) }.is_ok()
+}
+
+fn is_main_thread() -> bool {
+    rustix::thread::gettid() == rustix::process::getpid()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_umask_is_of_its_thread_and_of_the_call() {
+        let now = || {
+            let mask = umask(Mode::empty());
+            umask(mask);
+            mask.as_raw_mode()
+        };
+        let (before, other) = (now(), now() ^ 0o070);
+        let own = move || (with_umask(other, now), now());
+        let (within, after) = std::thread::spawn(own).join().unwrap();
+        assert_eq!((within, after, now()), (other, before, before));
     }
 }
