@@ -109,13 +109,12 @@ impl Backend for Dying {
     }
 
     fn commit(&self, key: &Key, staged: Staged, how: &Commit, by: &Creator) -> Result<Stat, (backend::Error, Staged)> {
-        let dead = || backend::Error::from_io(key, "go on after death", rustix::io::Errno::IO);
+        let last = self.left.load(Ordering::Relaxed) == 1;
         match self.change(|| Ok(())) {
-            Err(_) if self.unheard && self.left.load(Ordering::Relaxed) == 0 => {
-                // The staged file goes with the process.
-                let spare = self.inner.staging().stage(&staged_for(key)).unwrap();
+            Err(error) if self.unheard && last => {
                 let _ = self.inner.commit(key, staged, how, by);
-                Err((dead(), spare))
+                // The staged file goes with the process.
+                Err((error, self.inner.staging().stage(&staged_for(key)).unwrap()))
             }
             Err(error) => Err((error, staged)),
             Ok(()) => self.inner.commit(key, staged, how, by),
