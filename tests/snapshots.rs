@@ -207,11 +207,12 @@ fn what_happens_afterwards_does_not_change_a_snapshot() {
         let children: Vec<_> = snapshot.children(&key("dir")).map(|entry| entry.key.to_string()).collect();
         assert_eq!(children, ["dir/deep", "dir/moved"]);
         let protected = store.protected_by_snapshots().unwrap();
-        assert!(protected.contains(&(key("saved"), Generation::new(2).unwrap())));
+        let saved = &store.history(&key("saved")).unwrap()[1];
+        assert!(protected.contains(&saved.committed), "{saved:?}");
         // Where they are now: everything that is not protected can go, and all is still there.
         for key in store.backend().histories(&Key::root()).unwrap() {
             for info in store.backend().generations(&key).unwrap() {
-                if !protected.contains(&(key.clone(), info.generation)) {
+                if !protected.contains(&info.committed) {
                     let _ = store.backend().drop_generation(&key, info.generation);
                 }
             }
@@ -509,7 +510,7 @@ fn killed_restorations_are_finished_by_the_next() {
         put(&library, &format!("d{}/f{number}", number % 3), &format!("new {number}"));
     }
     put(&library, "since/f", "since");
-    kill_at_every_moment(&store, &["snapshot", "restore", "s", "--delete"], |_| {
+    kill_at_every_moment(&store, &["snapshot", "restore", "s", "--delete", "--yes"], |_| {
         library.recover().unwrap();
         for number in 0..40 {
             let text = now(&library, &format!("d{}/f{number}", number % 3));

@@ -144,10 +144,17 @@ pub trait Watch: Send + Sync {
 /// A lock that is held until this is dropped. See [`Backend::try_exclusive`].
 pub type Exclusive = Box<dyn Send>;
 
-/// Nothing is saved, removed or renamed by anybody until this is dropped: see [`Backend::hold_still`].
+/// Nothing is changed by anybody until this is dropped: see [`Backend::hold_still`].
 pub trait Still {
-    /// From now on no generation is amended that was committed up to `time`: who is to do so, in whatever process,
-    /// makes the next generation instead, so that the number goes on meaning the same bytes.
+    /// Records what was changed from outside at `key`, as [`Backend::open`] does. Returns what is there then.
+    ///
+    /// # Errors
+    /// As [`Backend::stat`].
+    fn adopt(&self, key: &Key) -> Result<Stat>;
+
+    /// From now on a generation that was committed up to `time` keeps its bytes and the time of its commit, whoever
+    /// does what in whatever process: a session that is to amend it makes the next one instead, and a rename may give
+    /// it another number, but not another time.
     ///
     /// # Errors
     /// [`Error::Io`]; then nothing has changed.
@@ -387,7 +394,10 @@ pub trait Backend: Send + Sync + 'static {
     /// [`Error::Io`].
     fn try_exclusive(&self, name: &str) -> Result<Option<Exclusive>>;
 
-    /// Holds off every commit, append, removal and rename, by whoever uses the medium, until the result is dropped.
+    /// Holds off every change, by whoever uses the medium, until the result is dropped. What is one step on the medium
+    /// (making a name, changing mode or attributes) may still happen if it was begun before; but nothing is begun after
+    /// such a change and seen, while that is not.
+    ///
     /// Meanwhile the caller may stat, list, read links and attributes, and handle records; for anything else it would
     /// wait for itself. Others wait for it, with an error after a while, so it should be dropped soon.
     ///
@@ -450,6 +460,11 @@ pub trait Backend: Send + Sync + 'static {
     /// `end`: this process commits nothing more.
     fn settle(&self, end: bool) -> Result<()> {
         let _ = end;
+        Ok(())
+    }
+
+    /// Returns when all that anybody has committed so far would survive a loss of power.
+    fn sync_all(&self) -> Result<()> {
         Ok(())
     }
 

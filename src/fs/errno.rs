@@ -25,7 +25,6 @@ pub fn errno(error: store::Error) -> Errno {
         store::Error::NoSnapshot(_) | store::Error::NotInSnapshot { .. } => Errno::NOENT,
         store::Error::SnapshotExists(_) => Errno::EXIST,
         store::Error::SnapshotName { .. } => Errno::INVAL,
-        store::Error::Unsteady(_) => Errno::AGAIN,
         store::Error::SnapshotDamaged { .. } | store::Error::SnapshotBytesLost { .. } => {
             log::error!("{error}");
             Errno::IO

@@ -94,10 +94,6 @@ pub enum Error {
         /// Its generation then.
         generation: Generation,
     },
-    /// Another program keeps on changing this file outside Sepia, so that no point in time could be found. Nothing
-    /// was made; try again when it has stopped.
-    #[error("{0}: is being changed outside Sepia all the time, so no snapshot could be made")]
-    Unsteady(Key),
     /// The store's policy can't be understood. Mend `.sepia/config.toml`; nothing is deleted before.
     #[error(".sepia/config.toml can't be understood: {0}")]
     Config(String),

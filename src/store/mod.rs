@@ -64,6 +64,8 @@ pub struct Store {
     config: Arc<config::Cached>,
     vain: Arc<collect::Vain>,
     events: Arc<events::Log>,
+    /// What is known of the generations that snapshots refer to.
+    held: Arc<Mutex<snapshots::locate::Held>>,
 }
 
 impl std::fmt::Debug for Store {
@@ -131,14 +133,8 @@ impl Store {
 
     /// A store over a backend of one's own, such as one that injects faults.
     pub fn with_backend(backend: Arc<dyn Backend>, location: Location) -> Self {
-        Store {
-            backend,
-            location,
-            mended: Arc::default(),
-            config: Arc::default(),
-            vain: Arc::default(),
-            events: Arc::default(),
-        }
+        let (mended, config, vain, events, held) = Default::default();
+        Store { backend, location, mended, config, vain, events, held }
     }
 
     /// Where the store is.

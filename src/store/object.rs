@@ -78,7 +78,7 @@ impl Store {
             None => Ok(()),
         });
         match filled {
-            Ok(()) => session.save(key),
+            Ok(()) => session.save(key, true),
             Err(error) => {
                 session.discard();
                 Err(error)
@@ -178,10 +178,10 @@ fn fill(session: &mut Session, bytes: &mut dyn Read) -> Result<()> {
 }
 
 /// Reads a file from its beginning to `end`, whatever its own offset is.
-pub(super) struct Positioned<'a> {
-    pub file: &'a std::fs::File,
-    pub at: u64,
-    pub end: u64,
+struct Positioned<'a> {
+    file: &'a std::fs::File,
+    at: u64,
+    end: u64,
 }
 
 impl Read for Positioned<'_> {

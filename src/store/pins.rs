@@ -90,8 +90,8 @@ impl Protected {
     /// What the medium says, and when a snapshot or a pin can't be read: then nothing may be deleted.
     pub fn read(store: &Store) -> Result<Self> {
         let mut protected = Protected::default();
-        for (key, generation) in store.protected_by_snapshots()? {
-            protected.lasting.hold(&key, generation, None, HeldBy::Snapshot);
+        for committed in store.protected_by_snapshots()?.iter() {
+            protected.lasting.commits.entry(*committed).or_default().insert(HeldBy::Snapshot);
         }
         protected.add_other_names(store)?;
         protected.refresh(store)?;

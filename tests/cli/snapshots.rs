@@ -22,10 +22,12 @@ fn the_commands_do_what_they_say() {
     sandbox.put("Note/c", b"c\n");
     run(&["rm", "Note/b"]).ok();
     let diff = run(&["snapshot", "diff", "first"]).ok();
-    assert_eq!(diff.text(), "~ Note/a (bytes, time)\n- Note/b\n+ Note/c\n");
+    assert_eq!(diff.text(), "~ Note/a (bytes, generation 1 to 2, time)\n- Note/b\n+ Note/c\n");
     assert_eq!(run(&["snapshot", "diff", "first", "--exit-code"]).code, 1);
     let json = run(&["snapshot", "diff", "first", "--json"]).json();
     assert_eq!((get(&json, "/to"), get(&json, "/changes/0/what/0")), (&serde_json::Value::Null, &"bytes".into()));
+    assert_eq!(get(&json, "/changes/1/generations"), &serde_json::json!([1, null]));
+    assert_eq!(run(&["snapshot", "diff", "first", "--path", "Note/b"]).ok().text(), "- Note/b\n");
     let shown = run(&["snapshot", "show", "first", "Note/b"]).ok();
     assert!(shown.text().lines().nth(1).unwrap().ends_with("Note/b"), "{shown:?}");
     let json = run(&["snapshot", "show", "first", "--json"]).json();
@@ -34,7 +36,7 @@ fn the_commands_do_what_they_say() {
     run(&["snapshot", "show", "none"]).fails(3, "there is no snapshot none; list them with");
     let plan = run(&["snapshot", "restore", "first", "--dry-run", "--delete"]).ok();
     let summary = "first: 1 to be brought back, 1 to be changed back, 1 to be removed, 6 bytes to be saved";
-    assert_eq!(plan.text(), format!("{summary}\n~ Note/a (bytes, time)\n+ Note/b\n- Note/c\n"));
+    assert_eq!(plan.text(), format!("{summary}\n~ Note/a (bytes, generation 2 to 1, time)\n+ Note/b\n- Note/c\n"));
     assert_eq!(run(&["cat", "Note/a"]).ok().out, b"two\n", "a dry run changes nothing");
     run(&["snapshot", "restore", "first", "Note/b"]).ok();
     assert_eq!(run(&["cat", "Note/b"]).ok().out, b"b\n");

@@ -109,7 +109,8 @@ impl FileBackend {
             // Replaced by a file without a record: the one that was current is gone, and its number with it.
             (None, Some(highest)) => (highest.next().next(), self.now()),
             (None, None) if self.firsts.know(key) => (Generation::FIRST.next(), self.now()),
-            (None, None) => (Generation::FIRST, stat.mtime),
+            // Any program can set a time that is yet to come; a commit has been.
+            (None, None) => (Generation::FIRST, stat.mtime.min(self.now())),
         };
         let kept_number = found.record.is_some_and(|record| record.generation == generation);
         if !kept_number && generation > Generation::FIRST {

@@ -7,7 +7,7 @@ use rustix::fs::{AtFlags, Mode, OFlags, RenameFlags, XattrFlags};
 use rustix::io::Errno;
 
 use super::entry::{Found, Place, convert, read_rewritten, statx, write_record, write_rewritten};
-use super::generations::{create_in_history, kept_name, prefix_note};
+use super::generations::{create_in_history, kept_name, prefix_note, sign_copy};
 use super::record::{Record, Unsettled};
 use super::*;
 use crate::backend::checksum::{joined, sum_of};
@@ -200,6 +200,9 @@ impl FileBackend {
         let partial = format!(".{name}");
         let copy = create_in_history(key, &dir, &partial)?;
         copy_range(&old.file, &copy, 0, u64::MAX).map_err(failed)?;
+        if let (Some(generation), Some(committed)) = (old.stat.generation, old.stat.committed) {
+            sign_copy(&copy, &old.stat, generation, committed).map_err(failed)?;
+        }
         super::metadata::copy_to_history(&old.stat, &copy).map_err(|e| failed(e.into()))?;
         copy.sync_all().map_err(failed)?;
         rustix::fs::renameat(&dir, &partial, &dir, name).map_err(|e| failed(e.into()))

@@ -4,15 +4,16 @@
 //! bytes of M` for one that was only appended to, anything else for bytes that are not kept.
 
 use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::MetadataExt;
 
-use rustix::fs::{AtFlags, FileType, Mode, OFlags, RawDir, Timespec, Timestamps};
+use rustix::fs::{AtFlags, FileType, Mode, OFlags, RawDir, Timespec, Timestamps, XattrFlags};
 use rustix::io::Errno;
 
 use super::dirs::Room;
 use super::entry::{Found, Place, convert, statx};
 use super::moved::Note;
 use super::open::open_place;
-use super::record::Unsettled;
+use super::record::{Record, Unsettled};
 use super::*;
 use crate::backend::{GenerationName, Kept, copy_range};
 use crate::types::Timestamp;
@@ -209,6 +210,7 @@ impl FileBackend {
         let copy = create_in_history(key, &dir, &partial)?;
         copy_range(&from.file, &copy, 0, size).map_err(failed)?;
         let old = Stat { mtime: info.mtime, ..from.stat.clone() };
+        sign_copy(&copy, &old, info.generation, info.committed).map_err(failed)?;
         super::metadata::copy_to_history(&old, &copy).map_err(|e| failed(e.into()))?;
         copy.sync_all().map_err(failed)?;
         rustix::fs::renameat(&dir, &partial, &dir, &name).map_err(|e| failed(e.into()))
@@ -425,6 +427,21 @@ pub fn name_parts(info: &GenerationInfo) -> GenerationName {
 /// The name under which a generation is kept.
 pub fn name_of(info: &GenerationInfo) -> String {
     name_parts(info).to_string()
+}
+
+/// Gives a copy in the history a record, for it has another inode than the object, from which its id would be derived.
+pub fn sign_copy(copy: &File, old: &Stat, generation: Generation, committed: Timestamp) -> std::io::Result<()> {
+    let meta = copy.metadata()?;
+    let record = Record {
+        generation,
+        id: old.id,
+        committed,
+        size: meta.len(),
+        mtime: old.mtime,
+        inode: meta.ino(),
+        unsettled: Unsettled::nothing(meta.len()),
+    };
+    Ok(rustix::fs::fsetxattr(copy, super::record::NAME, &record.pack(), XattrFlags::empty())?)
 }
 
 /// Makes an empty private file in a key's history directory, to be filled and renamed.

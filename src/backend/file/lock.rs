@@ -4,26 +4,29 @@
 //! by the same operations and exclusive for renames of directories, which change many keys at once. Order: the tree,
 //! then shards by number. The kernel drops them all when the process dies.
 //!
-//! Beside the tree lock is a counter, mapped into every process, that each rename of a directory moves on: that is
-//! how the others learn, without a system call, that the directories which they hold open may have other names now.
+//! The file of the tree lock is mapped into every process ([`words`](super::words)), so that without a system call the
+//! others learn what concerns all: that directories have other names now, that somebody waits for the exclusive lock,
+//! and that everything is held still, also for what needs no lock otherwise.
 
 use std::io;
 use std::os::fd::OwnedFd;
 use std::sync::OnceLock;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use parking_lot::{Mutex, MutexGuard, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use rustix::fs::{FlockOperation, Mode, OFlags};
 use rustix::io::Errno;
-use rustix::mm::{MapFlags, ProtFlags};
 
 use super::super::{Error, Result};
+use super::words::Words;
 use crate::types::Key;
 
 const SHARDS: usize = 64;
 /// Commits take microseconds. Who holds a lock longer than this is stopped, or hangs on a dead medium.
 const PATIENCE: Duration = Duration::from_secs(30);
+/// How long those who share the tree lock let one go first who wants it for itself. Commits by several processes leave
+/// hardly a moment in which none of them has it.
+const COURTESY: Duration = Duration::from_millis(20);
 
 /// The locks of one store.
 #[derive(Debug)]
@@ -34,7 +37,7 @@ pub struct Locks {
     tree_file: OwnedFd,
     /// Threads of this process that share the tree lock: the first takes it, the last drops it.
     sharers: Mutex<usize>,
-    moves: Counter,
+    words: Words,
 }
 
 /// The lock of one key or two.
@@ -69,6 +72,7 @@ pub struct TreeShared<'a> {
 #[must_use]
 pub struct TreeExclusive<'a> {
     locks: &'a Locks,
+    still: bool,
     _guard: RwLockWriteGuard<'a, ()>,
 }
 
@@ -76,11 +80,8 @@ impl Locks {
     /// The locks in the directory `dir`.
     pub fn open(dir: OwnedFd) -> io::Result<Self> {
         let tree_file = open_lock(&dir, "tree")?;
-        if rustix::fs::fstat(&tree_file)?.st_size < 8 {
-            rustix::fs::ftruncate(&tree_file, 8)?;
-        }
         Ok(Locks {
-            moves: Counter::map(&tree_file)?,
+            words: Words::map(&tree_file)?,
             dir,
             shards: (0..SHARDS).map(|_| Mutex::default()).collect(),
             tree: RwLock::new(()),
@@ -91,13 +92,13 @@ impl Locks {
 
     /// How often directories were renamed by anybody, modulo 2^64.
     pub fn moves(&self) -> u64 {
-        self.moves.get()
+        self.words.moves()
     }
 
     /// Tells everybody that directories have other names now: those below `.sepia/generations`, which move under
     /// the lock of their key, too.
     pub fn moved(&self) {
-        self.moves.increase();
+        self.words.moved();
     }
 
     /// Locks a key.
@@ -156,6 +157,7 @@ impl Locks {
     /// As [`Locks::key`].
     pub fn share_tree(&self, key: &Key) -> Result<TreeShared<'_>> {
         let guard = self.tree.try_read_for(PATIENCE).ok_or_else(|| Error::Locked(key.clone()))?;
+        self.let_go_first();
         let mut sharers = self.sharers.lock();
         if *sharers == 0 {
             wait(&self.tree_file, FlockOperation::NonBlockingLockShared, key)?;
@@ -171,8 +173,52 @@ impl Locks {
     /// As [`Locks::key`].
     pub fn own_tree(&self, key: &Key) -> Result<TreeExclusive<'_>> {
         let guard = self.tree.try_write_for(PATIENCE).ok_or_else(|| Error::Locked(key.clone()))?;
-        wait(&self.tree_file, FlockOperation::NonBlockingLockExclusive, key)?;
-        Ok(TreeExclusive { locks: self, _guard: guard })
+        let how = FlockOperation::NonBlockingLockExclusive;
+        let got = wait_saying(&self.tree_file, how, key, || self.words.want(true));
+        self.words.want(false);
+        got?;
+        Ok(TreeExclusive { locks: self, still: false, _guard: guard })
+    }
+
+    /// As [`Locks::own_tree`], and what takes no lock waits too: see [`Locks::pass`].
+    ///
+    /// # Errors
+    /// As [`Locks::key`].
+    pub fn hold_still(&self, key: &Key) -> Result<TreeExclusive<'_>> {
+        let mut tree = self.own_tree(key)?;
+        self.words.hold_still(true);
+        tree.still = true;
+        Ok(tree)
+    }
+
+    /// To be called before a change that needs no lock: waits while everything is held still. A change that was begun
+    /// before may still happen meanwhile; one that its maker begins after that waits.
+    ///
+    /// # Errors
+    /// As [`Locks::key`].
+    pub fn pass(&self, key: &Key) -> Result<()> {
+        if self.words.is_still() {
+            let _shared = self.share_tree(key)?;
+            // Nobody owns the tree now, so whoever said so has died.
+            self.words.hold_still(false);
+        }
+        Ok(())
+    }
+
+    /// Lets somebody go first who wants the tree lock for itself.
+    fn let_go_first(&self) {
+        if !self.words.is_wanted() {
+            return;
+        }
+        let started = Instant::now();
+        while self.words.is_wanted() {
+            if started.elapsed() > COURTESY {
+                // Perhaps it has died; otherwise it says so again.
+                self.words.want(false);
+                return;
+            }
+            std::thread::sleep(Duration::from_micros(100));
+        }
     }
 }
 
@@ -203,6 +249,9 @@ impl Drop for TreeShared<'_> {
 
 impl Drop for TreeExclusive<'_> {
     fn drop(&mut self) {
+        if self.still {
+            self.locks.words.hold_still(false);
+        }
         let _ = rustix::fs::flock(&self.locks.tree_file, FlockOperation::Unlock);
     }
 }
@@ -217,6 +266,11 @@ fn open_lock(dir: &OwnedFd, name: &str) -> rustix::io::Result<OwnedFd> {
 }
 
 fn wait(file: &OwnedFd, how: FlockOperation, key: &Key) -> Result<()> {
+    wait_saying(file, how, key, || {})
+}
+
+/// Waits for a lock; `say` is called each time that somebody else has it.
+fn wait_saying(file: &OwnedFd, how: FlockOperation, key: &Key, say: impl Fn()) -> Result<()> {
     let mut started = None;
     loop {
         match rustix::fs::flock(file, how) {
@@ -227,6 +281,7 @@ fn wait(file: &OwnedFd, how: FlockOperation, key: &Key) -> Result<()> {
                 if started.elapsed() > PATIENCE {
                     return Err(Error::Locked(key.clone()));
                 }
+                say();
                 // Most holders are done within microseconds.
                 let pause = if started.elapsed() < Duration::from_millis(1) { 20 } else { 500 };
                 std::thread::sleep(Duration::from_micros(pause));
@@ -245,48 +300,10 @@ fn shard_of(key: &Key) -> usize {
     (hash % SHARDS as u64) as usize
 }
 
-/// A number in a file that all processes have mapped.
-#[derive(Debug)]
-struct Counter {
-    number: &'static AtomicU64,
-    /// The medium can be written; otherwise nobody here renames anything.
-    writable: bool,
-}
-
-impl Counter {
-    fn map(file: &OwnedFd) -> io::Result<Self> {
-        let writable = rustix::fs::fcntl_getfl(file)?.contains(OFlags::RDWR);
-        let protection = if writable { ProtFlags::READ | ProtFlags::WRITE } else { ProtFlags::READ };
-        // SAFETY: a fresh shared mapping of 8 bytes at an address that the kernel chooses (so page-aligned); the
-        // file is at least that long and never shortened, and the mapping is only taken away by drop below. Without
-        // write access it is only ever loaded from.
-        let number = unsafe {
-            let at = rustix::mm::mmap(std::ptr::null_mut(), 8, protection, MapFlags::SHARED, file, 0)?;
-            AtomicU64::from_ptr(at.cast())
-        };
-        Ok(Counter { number, writable })
-    }
-
-    fn get(&self) -> u64 {
-        self.number.load(Ordering::Acquire)
-    }
-
-    fn increase(&self) {
-        if self.writable {
-            self.number.fetch_add(1, Ordering::AcqRel);
-        }
-    }
-}
-
-impl Drop for Counter {
-    fn drop(&mut self) {
-        // SAFETY: the mapping that map() made; nothing else refers to it, for the reference never leaves self.
-        let _ = unsafe { rustix::mm::munmap(self.number.as_ptr().cast(), 8) };
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::{AtomicU64, Ordering};
+
     use super::*;
 
     fn locks(dir: &std::path::Path) -> Locks {
@@ -323,5 +340,54 @@ mod tests {
         let before = b.moves();
         a.own_tree(&Key::root()).unwrap().moved();
         assert_eq!(b.moves(), before + 1);
+    }
+
+    #[test]
+    fn what_needs_no_lock_waits_while_all_is_still_but_not_for_the_dead() {
+        let dir = tempfile::tempdir().unwrap();
+        let (a, b) = (locks(dir.path()), locks(dir.path()));
+        let key = Key::parse("Note/1").unwrap();
+        let still = a.hold_still(&Key::root()).unwrap();
+        let passed = std::sync::atomic::AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                b.pass(&key).unwrap();
+                passed.store(true, Ordering::Relaxed);
+            });
+            std::thread::sleep(Duration::from_millis(60));
+            assert!(!passed.load(Ordering::Relaxed));
+            drop(still);
+        });
+        // Killed while it held everything still: the kernel drops the lock, but the word stays.
+        a.words.hold_still(true);
+        b.pass(&key).unwrap();
+        assert!(!a.words.is_still());
+    }
+
+    /// The others never leave a moment in which nobody shares the lock, unless they let the one go first.
+    #[test]
+    fn who_wants_the_tree_for_itself_is_not_starved() {
+        let dir = tempfile::tempdir().unwrap();
+        let stop = std::sync::atomic::AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            for _ in 0..6 {
+                let (locks, stop) = (locks(dir.path()), &stop);
+                scope.spawn(move || {
+                    let key = Key::parse("Note/1").unwrap();
+                    while !stop.load(Ordering::Relaxed) {
+                        let _tree = locks.share_tree(&key).unwrap();
+                        std::thread::sleep(Duration::from_millis(3));
+                    }
+                });
+            }
+            let own = locks(dir.path());
+            let started = Instant::now();
+            for _ in 0..10 {
+                drop(own.own_tree(&Key::root()));
+                std::thread::sleep(Duration::from_millis(5));
+            }
+            stop.store(true, Ordering::Relaxed);
+            assert!(started.elapsed() < Duration::from_secs(5), "{:?}", started.elapsed());
+        });
     }
 }

@@ -26,6 +26,7 @@ mod rename;
 mod repair;
 mod still;
 mod watch;
+mod words;
 mod xattr;
 
 use std::ffi::{OsStr, OsString};
@@ -110,18 +111,22 @@ impl Backend for FileBackend {
     }
 
     fn create_dir(&self, key: &Key, mode: u32, creator: &Creator) -> Result<Stat> {
+        self.locks.pass(key)?;
         self.make_dir(key, mode, creator)
     }
 
     fn create_symlink(&self, key: &Key, target: &[u8], creator: &Creator) -> Result<Stat> {
+        self.locks.pass(key)?;
         self.make_symlink(key, target, creator)
     }
 
     fn create_special(&self, key: &Key, kind: FileKind, mode: u32, rdev: u64, creator: &Creator) -> Result<Stat> {
+        self.locks.pass(key)?;
         self.make_special(key, kind, mode, rdev, creator)
     }
 
     fn reserve(&self, key: &Key, mode: u32, creator: &Creator) -> Result<Stat> {
+        self.locks.pass(key)?;
         self.make_file(key, mode, creator)
     }
 
@@ -138,6 +143,7 @@ impl Backend for FileBackend {
     }
 
     fn remove_dir(&self, key: &Key) -> Result<()> {
+        self.locks.pass(key)?;
         self.remove_empty_dir(key)
     }
 
@@ -154,6 +160,7 @@ impl Backend for FileBackend {
     }
 
     fn set_attr(&self, key: &Key, attr: &SetAttr) -> Result<Stat> {
+        self.locks.pass(key)?;
         self.change_attr(key, attr)
     }
 
@@ -166,10 +173,12 @@ impl Backend for FileBackend {
     }
 
     fn set_xattr(&self, key: &Key, name: &OsStr, value: &[u8], flags: i32) -> Result<()> {
+        self.locks.pass(key)?;
         self.write_xattr(key, name, value, flags)
     }
 
     fn remove_xattr(&self, key: &Key, name: &OsStr) -> Result<()> {
+        self.locks.pass(key)?;
         self.drop_xattr(key, name)
     }
 
@@ -287,6 +296,10 @@ impl Backend for FileBackend {
 
     fn take_adopted(&self) -> Vec<(Key, Stat)> {
         self.adopted.take()
+    }
+
+    fn sync_all(&self) -> Result<()> {
+        self.sync_filesystem()
     }
 
     fn watch(&self, sink: ChangeSink) -> Result<Option<Box<dyn Watch>>> {

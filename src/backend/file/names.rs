@@ -151,24 +151,18 @@ impl FileBackend {
 /// Does something under a umask, of this thread alone.
 fn with_umask<T>(mask: u32, act: impl FnOnce() -> T) -> T {
     thread_local! {
-        /// The umask of this thread; `None` until it has one of its own.
-        static OWN: Cell<Option<u32>> = const { Cell::new(None) };
+        /// Whether the thread has a umask of its own.
+        static OWN: Cell<bool> = const { Cell::new(false) };
     }
-    let mode = Mode::from_raw_mode(mask & 0o777);
-    let current = OWN.get();
-    if current == Some(mask) {
-        return act();
+    if !OWN.get() {
+        // A sandbox may forbid it; then, and in the main thread, all threads see it for just this call.
+        OWN.set(unshare_umask());
     }
-    if current.is_none() && !unshare_umask() {
-        // Shared with all threads after all (a sandbox that forbids it): set it for just this call.
-        let before = umask(mode);
-        let result = act();
-        umask(before);
-        return result;
-    }
-    umask(mode);
-    OWN.set(Some(mask));
-    act()
+    let before = umask(Mode::from_raw_mode(mask & 0o777));
+    let result = act();
+    // The thread may be our caller's, who makes files too.
+    umask(before);
+    result
 }
 
 /// Gives this thread a umask (and a current directory) of its own. The main thread keeps the process's.
@@ -179,4 +173,22 @@ fn unshare_umask() -> bool {
 
 fn is_main_thread() -> bool {
     rustix::thread::gettid() == rustix::process::getpid()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_umask_is_of_its_thread_and_of_the_call() {
+        let now = || {
+            let mask = umask(Mode::empty());
+            umask(mask);
+            mask.as_raw_mode()
+        };
+        let (before, other) = (now(), now() ^ 0o070);
+        let own = move || (with_umask(other, now), now());
+        let (within, after) = std::thread::spawn(own).join().unwrap();
+        assert_eq!((within, after, now()), (other, before, before));
+    }
 }

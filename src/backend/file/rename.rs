@@ -163,7 +163,7 @@ impl FileBackend {
         let record = Record {
             generation,
             id: stat.id,
-            committed: now,
+            committed: self.committed_when_renumbered(found.record.as_ref(), now)?,
             size: stat.size,
             mtime: stat.mtime,
             inode: stat.incarnation,

@@ -341,7 +341,7 @@ impl Backend for MemoryBackend {
     }
 
     fn hold_still(&self) -> Result<Box<dyn Still + '_>> {
-        Ok(self.still.own())
+        Ok(self.own_still())
     }
 
     fn put_record(&self, path: &Key, bytes: &[u8]) -> Result<()> {

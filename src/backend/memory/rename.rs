@@ -83,7 +83,9 @@ impl MemoryBackend {
         let last = older.last().max(replaces.map_or(0, Generation::get));
         if let Some(own) = record.generation.filter(|_| !along) {
             record.generation = Generation::new(last + if joins { own.get() } else { 1 });
-            record.committed = Some(now);
+            if !self.still.is_kept_through(record.committed) {
+                record.committed = Some(now);
+            }
         }
 
         let mut made = Vec::new();

@@ -4,8 +4,9 @@ use std::sync::atomic::{AtomicI64, Ordering};
 
 use parking_lot::{RwLock, RwLockReadGuard, RwLockWriteGuard};
 
-use crate::backend::{Result, Still};
-use crate::types::Timestamp;
+use super::MemoryBackend;
+use crate::backend::{Backend, Result, Stat, Still};
+use crate::types::{Key, Timestamp};
 
 /// Who changes something shares it; a snapshot owns it. Taken by the methods of the trait only, never twice.
 #[derive(Debug)]
@@ -22,7 +23,7 @@ impl Default for Quiet {
 }
 
 struct Owned<'a> {
-    quiet: &'a Quiet,
+    backend: &'a MemoryBackend,
     _guard: RwLockWriteGuard<'a, ()>,
 }
 
@@ -32,20 +33,27 @@ impl Quiet {
         self.lock.read()
     }
 
-    /// Until this is dropped nothing changes.
-    pub fn own(&self) -> Box<dyn Still + '_> {
-        Box::new(Owned { quiet: self, _guard: self.lock.write() })
-    }
-
-    /// Whether what was committed then must not be amended.
+    /// Whether what was committed then must keep its bytes and that time.
     pub fn is_kept_through(&self, committed: Option<Timestamp>) -> bool {
         committed.is_some_and(|time| time.nanos() <= self.kept_through.load(Ordering::Relaxed))
     }
 }
 
+impl MemoryBackend {
+    /// Until the result is dropped nothing changes.
+    pub(super) fn own_still(&self) -> Box<dyn Still + '_> {
+        Box::new(Owned { backend: self, _guard: self.still.lock.write() })
+    }
+}
+
 impl Still for Owned<'_> {
+    fn adopt(&self, key: &Key) -> Result<Stat> {
+        // Nobody changes anything from outside.
+        self.backend.stat(key)
+    }
+
     fn keep_through(&self, time: Timestamp) -> Result<()> {
-        self.quiet.kept_through.fetch_max(time.nanos(), Ordering::Relaxed);
+        self.backend.still.kept_through.fetch_max(time.nanos(), Ordering::Relaxed);
         Ok(())
     }
 }

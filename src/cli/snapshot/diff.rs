@@ -1,5 +1,7 @@
 //! `sepia snapshot diff`.
 
+use std::ffi::OsString;
+
 use serde::Serialize;
 
 use super::super::output::Output;
@@ -10,7 +12,7 @@ use crate::types::Key;
 
 /// Show what has changed since a snapshot, or between two
 ///
-/// A line for each name: + added, - removed, ~ changed, and in what.
+/// A line for each name: + added, - removed, ~ changed, and in what; of bytes the generations.
 #[derive(Debug, clap::Args)]
 pub struct DiffArgs {
     /// The older snapshot
@@ -19,6 +21,9 @@ pub struct DiffArgs {
     /// The newer one; else what is there now
     #[arg(value_name = "NAME2")]
     other: Option<String>,
+    /// Only what is at and below this path
+    #[arg(short, long, value_name = "PATH")]
+    path: Option<OsString>,
     /// End with 1 if they differ
     #[arg(long)]
     exit_code: bool,
@@ -37,12 +42,15 @@ struct JsonDiff {
 
 /// Runs `sepia snapshot diff`.
 pub fn run(args: &DiffArgs, store: &StoreArg) -> Result<(), Failure> {
-    let (store, all) = (store.store(None)?, Key::root());
+    let (store, dir) = match &args.path {
+        Some(path) => store.object(path).map(|target| (target.store, target.key))?,
+        None => (store.store(None)?, Key::root()),
+    };
     let old = store.snapshot(&args.name)?;
     let new = args.other.as_ref().map(|name| store.snapshot(name)).transpose()?;
     let changes = match &new {
-        Some(new) => store.compare_snapshots(&old, new, &all)?,
-        None => store.compare_snapshots(&old, &store.present(&all)?, &all)?,
+        Some(new) => store.compare_snapshots(&old, new, &dir)?,
+        None => store.compare_snapshots(&old, &store.present(&dir)?, &dir)?,
     };
     let mut out = Output::new();
     if args.json {

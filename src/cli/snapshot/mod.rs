@@ -16,6 +16,7 @@ use super::target::StoreArg;
 use crate::backend::FileKind;
 use crate::store::SnapshotInfo;
 use crate::store::snapshots::diff::{Aspect, Change};
+use crate::types::Generation;
 
 /// Take, look at and restore snapshots: everything as it was at one point in time
 ///
@@ -87,6 +88,9 @@ struct JsonChange {
     kind: FileKind,
     #[serde(skip_serializing_if = "<[Aspect]>::is_empty")]
     what: Vec<Aspect>,
+    /// Of a file, on both sides; null where there is none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    generations: Option<[Option<Generation>; 2]>,
 }
 
 impl From<&Change> for JsonChange {
@@ -96,8 +100,19 @@ impl From<&Change> for JsonChange {
             Change::Removed(_) => ("removed", Vec::new()),
             Change::Changed { what, .. } => ("changed", what.clone()),
         };
-        JsonChange { key: change.key().into(), change: word, kind: change.entry().stat.kind, what }
+        let generations = generations(change);
+        JsonChange { key: change.key().into(), change: word, kind: change.entry().stat.kind, what, generations }
     }
+}
+
+/// The generations of a file on the old side and on the new one.
+fn generations(change: &Change) -> Option<[Option<Generation>; 2]> {
+    let generations = match change {
+        Change::Added(new) => [None, new.stat.generation],
+        Change::Removed(old) => [old.stat.generation, None],
+        Change::Changed { old, new, .. } => [old.stat.generation, new.stat.generation],
+    };
+    (generations != [None, None]).then_some(generations)
 }
 
 /// Prints a line for each difference.
@@ -108,7 +123,11 @@ fn print_changes(changes: &[Change], out: &mut Output) -> Result<(), Failure> {
             Change::Added(_) => out.paint(Style::Green, &format!("+ {key}")),
             Change::Removed(_) => out.paint(Style::Red, &format!("- {key}")),
             Change::Changed { what, .. } => {
-                let words: Vec<&str> = what.iter().map(|aspect| aspect_text(*aspect)).collect();
+                let words = what.iter().map(|aspect| match (aspect, generations(change)) {
+                    (Aspect::Bytes, Some([Some(old), Some(new)])) => format!("bytes, generation {old} to {new}"),
+                    _ => aspect_text(*aspect).to_owned(),
+                });
+                let words: Vec<String> = words.collect();
                 format!("~ {key} ({})", words.join(", "))
             }
         };

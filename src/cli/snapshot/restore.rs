@@ -1,6 +1,7 @@
 //! `sepia snapshot restore`.
 
 use std::ffi::OsString;
+use std::io::{IsTerminal, Write};
 
 use serde::Serialize;
 
@@ -16,8 +17,8 @@ use crate::types::Key;
 /// Put a path, or everything, back as it was in a snapshot
 ///
 /// Bytes become new generations, where they are others now; what is current stays in the history. What was made since
-/// stays, unless --delete is given. The first line says how much it is, before anything is done. Interrupted, it has done
-/// a part; run it again for the rest.
+/// stays, unless --delete is given. The first line says how much it is, before anything is done; on a terminal it asks then.
+/// Interrupted, it has done a part; run it again for the rest.
 #[derive(Debug, clap::Args)]
 pub struct RestoreArgs {
     /// The snapshot
@@ -32,6 +33,9 @@ pub struct RestoreArgs {
     /// Also remove what was made since; the bytes of files stay in their histories
     #[arg(long)]
     delete: bool,
+    /// Don't ask; only a terminal is asked
+    #[arg(short, long)]
+    yes: bool,
     /// Print what was done as JSON
     #[arg(long)]
     json: bool,
@@ -70,6 +74,9 @@ pub fn run(args: &RestoreArgs, store: &StoreArg) -> Result<(), Failure> {
         out.finish()?;
     }
     let mut restored = Restored::default();
+    if !args.dry_run && !args.yes && !plan.changes().is_empty() && !confirmed()? {
+        return Err(Failure::error(format!("{}: nothing was changed", name_text(&args.name))));
+    }
     if !args.dry_run {
         let mut progress = Progress::new(name_text(&args.name), Some(summary.bytes));
         restored = plan.apply(&store, &mut |change| {
@@ -93,6 +100,19 @@ pub fn run(args: &RestoreArgs, store: &StoreArg) -> Result<(), Failure> {
         out.finish()?;
     }
     outcome(restored)
+}
+
+/// Asks, if there is somebody to ask.
+fn confirmed() -> Result<bool, Failure> {
+    let (input, mut terminal) = (std::io::stdin(), std::io::stderr());
+    if !input.is_terminal() || !terminal.is_terminal() {
+        return Ok(true);
+    }
+    let fail = |error: std::io::Error| Failure::error(format!("can't ask whether to go on: {error}"));
+    write!(terminal, "Put all this back? [y/N] ").and_then(|()| terminal.flush()).map_err(fail)?;
+    let mut answer = String::new();
+    input.read_line(&mut answer).map_err(fail)?;
+    Ok(matches!(answer.trim(), "y" | "Y" | "yes"))
 }
 
 /// The first failure's code, with all of them as the message.

@@ -9,6 +9,7 @@
 //! or set aside as a conflict. Nothing that was written is ever dropped, but by [`Session::discard`].
 
 mod announce;
+mod fill;
 mod publish;
 mod room;
 mod same;

@@ -214,11 +214,11 @@ impl Session {
         }
     }
 
-    /// Publishes, so that it survives a power loss, and ends the session.
+    /// Publishes and ends the session. With `durable` it survives a power loss when this returns.
     ///
     /// # Errors
     /// When the precondition doesn't hold or the medium fails; the bytes are then dropped, for the caller has them.
-    pub(in crate::store) fn save(mut self, key: &Key) -> Result<Stat> {
+    pub(in crate::store) fn save(mut self, key: &Key, durable: bool) -> Result<Stat> {
         self.stage_whole()?;
         let size = self.size().map_err(|e| self.io("find the end", e))?;
         match self.save_same(key, size) {
@@ -233,7 +233,7 @@ impl Session {
             }
         }
         let commit =
-            Commit { expect: self.expect, durable: true, amend: false, merge: None, sum: None, keep: self.keeps(key) };
+            Commit { expect: self.expect, durable, amend: false, merge: None, sum: None, keep: self.keeps(key) };
         let staged = self.staged.take().ok_or_else(|| self.broken())?;
         match self.store.backend.commit(key, staged, &commit, &self.creator) {
             Ok(stat) => {

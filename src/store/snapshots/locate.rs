@@ -1,78 +1,33 @@
 //! Where the bytes of a snapshot are now.
 //!
 //! As a rule under the key and number that the snapshot names. But histories move with renames, and numbers with them
-//! where a name has an older history. The time of the commit stays with a generation, the object's id with an object,
-//! and whoever raises a number leaves the file (its inode) and its modification time as they are.
+//! where a name has an older history. The time of the commit stays with what is in a snapshot
+//! ([`crate::backend::Still::keep_through`]), and the object's id with the object.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{HashMap, HashSet};
 use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 
-use super::{Error, Result, Snapshot, SnapshotEntry, Store};
+use super::{Error, Result, Snapshot, SnapshotEntry, SnapshotInfo, Store};
 use crate::backend::{self, FileKind, Kept, Opened, Stat};
 use crate::types::{Generation, Key, Timestamp};
 
-/// Every generation that is kept anywhere, and those that are current.
+/// Every generation that is kept anywhere, and those that are current, by the time of the commit and the size.
+type Index = HashMap<(Timestamp, u64), Vec<(Key, Generation)>>;
+
+/// What is known of the bytes that are no longer where the snapshot names them.
 #[derive(Debug, Default)]
-pub struct Index {
-    by_commit: HashMap<(Timestamp, u64), Vec<(Key, Generation)>>,
-    by_change: HashMap<(Timestamp, u64), Vec<(Key, Generation)>>,
+pub(super) struct Located {
+    index: Option<Arc<Index>>,
+    /// What the index before this one knew nothing of, either. One may miss what is renamed while it is made.
+    missing: HashSet<Key>,
 }
 
-impl Index {
-    fn new(store: &Store) -> Result<Self> {
-        let mut index = Index::default();
-        for key in store.backend.histories(&Key::root())? {
-            for info in store.backend.generations(&key)? {
-                if !matches!(info.kept, Kept::Lost(_)) {
-                    index.add(&key, info.generation, info.committed, info.mtime, info.size);
-                }
-            }
-        }
-        for entry in store.present(&Key::root())?.files() {
-            if let Some(generation) = entry.stat.generation {
-                let committed = entry.stat.committed.unwrap_or(entry.stat.mtime);
-                index.add(&entry.key, generation, committed, entry.stat.mtime, entry.stat.size);
-            }
-        }
-        Ok(index)
-    }
-
-    fn add(&mut self, key: &Key, generation: Generation, committed: Timestamp, mtime: Timestamp, size: u64) {
-        self.by_commit.entry((committed, size)).or_default().push((key.clone(), generation));
-        self.by_change.entry((mtime, size)).or_default().push((key.clone(), generation));
-    }
-
-    /// What may be the bytes of an entry, the most likely first.
-    fn candidates(&self, entry: &SnapshotEntry) -> impl Iterator<Item = &(Key, Generation)> {
-        let stat = &entry.stat;
-        let committed = stat.committed.and_then(|time| self.by_commit.get(&(time, stat.size)));
-        let changed = self.by_change.get(&(stat.mtime, stat.size));
-        committed.into_iter().chain(changed).flatten()
-    }
-}
-
-/// How sure it is that bytes are those of a snapshot.
-#[derive(PartialEq, Eq, PartialOrd, Ord)]
-enum Match {
-    /// The same number, size and time of the commit, but in a file of its own, which has no record: a copy that was
-    /// made when one of several names of an object was saved under.
-    Copy,
-    /// The same object and commit, or the same file, unchanged.
-    Exact,
-}
-
-fn matches(entry: &Stat, found: &Stat) -> Option<Match> {
-    let same_commit = entry.committed.is_some() && entry.committed == found.committed;
-    if entry.size != found.size {
-        None
-    } else if entry.id == found.id
-        && (same_commit || (entry.incarnation, entry.mtime) == (found.incarnation, found.mtime))
-    {
-        Some(Match::Exact)
-    } else {
-        (same_commit && entry.generation == found.generation).then_some(Match::Copy)
-    }
+/// The commits of all generations that snapshots refer to, and the snapshots of which that was read.
+#[derive(Debug, Default)]
+pub(in crate::store) struct Held {
+    snapshots: Vec<SnapshotInfo>,
+    commits: Arc<HashSet<Timestamp>>,
 }
 
 impl Snapshot {
@@ -82,6 +37,8 @@ impl Snapshot {
     /// [`Error::NotInSnapshot`]; [`Error::SnapshotBytesLost`] when the bytes are kept nowhere;
     /// [`backend::Error::Invalid`] when it was no regular file.
     pub fn open(&self, store: &Store, key: &Key) -> Result<Opened> {
+        /// How often it is looked for anew, as it may be renamed at that moment.
+        const ATTEMPTS: u32 = 4;
         let entry =
             self.entry(key).ok_or_else(|| Error::NotInSnapshot { name: self.info.name.clone(), key: key.clone() })?;
         if entry.stat.kind != FileKind::File {
@@ -90,85 +47,123 @@ impl Snapshot {
         let Some(generation) = entry.stat.generation else {
             return Ok(Opened { file: empty(key)?, stat: entry.stat.clone() });
         };
-        let mut copy = match open_one(store, entry, key, generation)? {
-            Some((Match::Exact, opened)) => return Ok(as_it_was(entry, opened)),
-            Some((Match::Copy, opened)) => Some(opened),
-            None => None,
-        };
-        let index = self.index(store, false)?;
-        let mut found = search(store, entry, &index)?;
-        if found.is_none() && copy.is_none() {
+        // In its own place the commit tells enough: a store that was copied has other ids.
+        if let Some(opened) = open_one(store, entry, key, generation)? {
+            return Ok(as_it_was(entry, opened));
+        }
+        let mut index = self.index(store, None)?;
+        for _ in 0..ATTEMPTS {
+            let candidates = index.get(&commit_of(entry)).map_or(&[][..], Vec::as_slice);
+            for (key, generation) in candidates {
+                // Elsewhere, two files that another program has put there may bear the same time.
+                if let Some(opened) = open_one(store, entry, key, *generation)?.filter(|o| o.stat.id == entry.stat.id) {
+                    return Ok(as_it_was(entry, opened));
+                }
+            }
+            if candidates.is_empty() && self.located.lock().missing.contains(key) {
+                break;
+            }
             // Perhaps it was renamed since.
-            let index = self.index(store, true)?;
-            found = search(store, entry, &index)?;
+            index = self.index(store, Some(&index))?;
         }
-        if let Some((_, opened)) = found.filter(|(how, _)| *how == Match::Exact || copy.is_none()) {
-            copy = Some(opened);
-        }
-        match copy {
-            Some(opened) => Ok(as_it_was(entry, opened)),
-            None => Err(Error::SnapshotBytesLost { name: self.info.name.clone(), key: key.clone(), generation }),
-        }
+        Err(Error::SnapshotBytesLost { name: self.info.name.clone(), key: key.clone(), generation })
     }
 
-    fn index(&self, store: &Store, anew: bool) -> Result<Arc<Index>> {
-        let mut index = self.index.lock();
-        if let Some(index) = index.as_ref().filter(|_| !anew) {
-            return Ok(index.clone());
+    /// The index; another one than `old`.
+    fn index(&self, store: &Store, old: Option<&Arc<Index>>) -> Result<Arc<Index>> {
+        let mut located = self.located.lock();
+        if let Some(index) = &located.index {
+            if old.is_none_or(|old| !Arc::ptr_eq(old, index)) {
+                return Ok(index.clone());
+            }
+            let missing = self.files().filter(|entry| !index.contains_key(&commit_of(entry)));
+            let missing = missing.map(|entry| entry.key.clone()).collect();
+            located.missing = missing;
         }
-        let made = Arc::new(Index::new(store)?);
-        *index = Some(made.clone());
+        let made = Arc::new(make_index(store)?);
+        located.index = Some(made.clone());
         Ok(made)
     }
 }
 
 impl Store {
-    /// The generations, where they are now, that snapshots refer to: these are not to be dropped. More may be among
-    /// them, where it can't be told by the time of the commit; never fewer. Also not to be dropped is what
-    /// these are stored in terms of, which [`backend::Backend::drop_generation`] sees to.
+    /// The times of all commits that snapshots refer to: generations that were committed then are not to be dropped,
+    /// whatever key and number they have now. Also not to be dropped is what these are stored in terms of, which
+    /// [`backend::Backend::drop_generation`] sees to. Snapshots are read once; asking again costs a look at the first
+    /// line of each.
     ///
-    /// A snapshot that is made later refers to nothing that is superseded already.
+    /// A snapshot that is made later refers to nothing that is superseded already. So what is to be dropped must have
+    /// been found superseded *before* this was asked.
     ///
     /// # Errors
     /// [`Error::SnapshotDamaged`]: then it isn't known, and nothing may be dropped.
-    pub fn protected_by_snapshots(&self) -> Result<BTreeSet<(Key, Generation)>> {
-        let mut protected = BTreeSet::new();
-        let mut index = None;
-        for name in self.snapshot_names()? {
-            let snapshot = match self.snapshot(&name) {
-                // Deleted meanwhile.
-                Err(Error::NoSnapshot(_)) => continue,
-                other => other?,
-            };
-            protected.extend(snapshot.protects().map(|(key, generation)| (key.clone(), generation)));
-            let index: &Index = match &index {
-                Some(index) => index,
-                None => index.insert(Index::new(self)?),
-            };
-            protected.extend(snapshot.files().flat_map(|entry| index.candidates(entry)).cloned());
+    pub fn protected_by_snapshots(&self) -> Result<Arc<HashSet<Timestamp>>> {
+        let snapshots = self.snapshots()?;
+        let mut held = self.held.lock();
+        if held.snapshots != snapshots {
+            let mut commits = HashSet::new();
+            for info in &snapshots {
+                match self.snapshot(&info.name) {
+                    // Deleted meanwhile.
+                    Err(Error::NoSnapshot(_)) => {}
+                    other => commits.extend(other?.protects().filter_map(|(_, _, committed)| committed)),
+                }
+            }
+            *held = Held { snapshots, commits: Arc::new(commits) };
         }
-        Ok(protected)
+        Ok(held.commits.clone())
     }
 }
 
-fn search(store: &Store, entry: &SnapshotEntry, index: &Index) -> Result<Option<(Match, Opened)>> {
-    let mut copy = None;
-    for (key, generation) in index.candidates(entry) {
-        match open_one(store, entry, key, *generation)? {
-            Some((Match::Exact, opened)) => return Ok(Some((Match::Exact, opened))),
-            Some(found) => copy = Some(found),
-            None => {}
+fn make_index(store: &Store) -> Result<Index> {
+    let mut index = Index::new();
+    let backend = &store.backend;
+    for key in backend.histories(&Key::root())? {
+        for info in backend.generations(&key)? {
+            if !matches!(info.kept, Kept::Lost(_)) {
+                index.entry((info.committed, info.size)).or_default().push((key.clone(), info.generation));
+            }
         }
     }
-    Ok(copy)
+    let mut pending = vec![Key::root()];
+    while let Some(dir) = pending.pop() {
+        let entries = match backend.list(&dir) {
+            Err(error) if error.is_gone() => continue,
+            other => other?,
+        };
+        for entry in entries {
+            let key = dir.child(&entry.name)?;
+            match entry.kind {
+                FileKind::Directory => pending.push(key),
+                FileKind::File => match backend.stat(&key) {
+                    Err(error) if error.is_gone() => {}
+                    other => {
+                        let stat = other?;
+                        if let (Some(generation), Some(committed)) = (stat.generation, stat.committed) {
+                            index.entry((committed, stat.size)).or_default().push((key, generation));
+                        }
+                    }
+                },
+                _ => {}
+            }
+        }
+    }
+    Ok(index)
 }
 
-/// Opens a generation if it is the entry's.
-fn open_one(store: &Store, entry: &SnapshotEntry, key: &Key, at: Generation) -> Result<Option<(Match, Opened)>> {
+fn commit_of(entry: &SnapshotEntry) -> (Timestamp, u64) {
+    (entry.stat.committed.unwrap_or(entry.stat.mtime), entry.stat.size)
+}
+
+/// Opens a generation if it is of the entry's commit.
+fn open_one(store: &Store, entry: &SnapshotEntry, key: &Key, at: Generation) -> Result<Option<Opened>> {
     match store.backend.open_generation(key, at) {
-        Ok(opened) => Ok(matches(&entry.stat, &opened.stat).map(|how| (how, opened))),
+        Ok(opened) => {
+            let same = (opened.stat.committed, opened.stat.size) == (entry.stat.committed, entry.stat.size);
+            Ok(same.then_some(opened))
+        }
         Err(backend::Error::NoGeneration(..) | backend::Error::Invalid(..)) => Ok(None),
-        Err(error) if error.is_not_found() => Ok(None),
+        Err(error) if error.is_gone() => Ok(None),
         Err(error) => Err(error.into()),
     }
 }

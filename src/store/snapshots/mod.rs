@@ -6,7 +6,7 @@
 //! [`Store::protected_by_snapshots`].
 
 pub mod diff;
-mod locate;
+pub(super) mod locate;
 mod record;
 pub mod restore;
 mod take;
@@ -78,8 +78,8 @@ pub struct Snapshot {
     entries: Vec<SnapshotEntry>,
     /// For each directory where its members are in `entries`.
     members: HashMap<Key, Vec<u32>>,
-    /// Where bytes are that are no longer under the key and number of the snapshot; made when first needed.
-    index: Mutex<Option<Arc<locate::Index>>>,
+    /// Where bytes are that are no longer under the key and number of the snapshot.
+    located: Mutex<locate::Located>,
 }
 
 impl Snapshot {
@@ -91,7 +91,7 @@ impl Snapshot {
                 members.entry(parent).or_default().push(at);
             }
         }
-        Snapshot { info, entries, members, index: Mutex::default() }
+        Snapshot { info, entries, members, located: Mutex::default() }
     }
 
     /// Its name, time and size.
@@ -114,9 +114,10 @@ impl Snapshot {
         self.entries.iter()
     }
 
-    /// The generations that it refers to, under the keys of that time: see [`Store::protected_by_snapshots`].
-    pub fn protects(&self) -> impl Iterator<Item = (&Key, Generation)> {
-        self.files().filter_map(|entry| Some((&entry.key, entry.stat.generation?)))
+    /// The generations that it refers to, under the keys and numbers of that time, and when each was committed, which
+    /// stays with it: see [`Store::protected_by_snapshots`].
+    pub fn protects(&self) -> impl Iterator<Item = (&Key, Generation, Option<Timestamp>)> {
+        self.files().filter_map(|entry| Some((&entry.key, entry.stat.generation?, entry.stat.committed)))
     }
 
     fn files(&self) -> impl Iterator<Item = &SnapshotEntry> {
@@ -128,12 +129,11 @@ impl Store {
     /// Makes a snapshot of everything that is current at one point in time. Without a name it is called after its
     /// time, as `2026-11-23T10-00-00Z`.
     ///
-    /// Saves, removals and renames by anybody wait while the store is looked through, which is some microseconds for
-    /// each object. No bytes are copied.
+    /// Changes by anybody wait while the store is looked through, which is some microseconds for each object. No bytes
+    /// are copied. When it returns, the snapshot and its bytes would survive a power loss.
     ///
     /// # Errors
-    /// [`Error::SnapshotName`], [`Error::SnapshotExists`]; [`Error::Unsteady`] when another program goes on changing
-    /// files outside Sepia. Nothing was made then.
+    /// [`Error::SnapshotName`], [`Error::SnapshotExists`]; what the medium says. Nothing was made then.
     pub fn create_snapshot(&self, name: Option<&str>) -> Result<SnapshotInfo> {
         if let Some(name) = name {
             record_path(name)?;

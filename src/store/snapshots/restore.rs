@@ -5,11 +5,15 @@
 //! plan was made is left alone, and reported. Dying in between leaves a part undone, and the next restoration does it.
 
 use std::collections::{BTreeSet, HashMap};
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
 
 use super::diff::{Aspect, Change, linked};
+use super::take::is_kept;
 use super::{Error, Result, Snapshot, SnapshotEntry, Store};
 use crate::backend::{self, Creator, FileKind, SetAttr, SetTime};
-use crate::store::object::Positioned;
+use crate::store::acting::By;
+use crate::store::{Actor, Session};
 use crate::types::{Key, ObjectId, Precondition};
 
 /// What is to be done to put things back.
@@ -68,6 +72,15 @@ impl Store {
         }
         changes.reverse();
         changes.extend(self.compare_snapshots(&self.present(dir)?, snapshot, dir)?);
+        if !is_root() {
+            // Which only root can put right.
+            for change in &mut changes {
+                if let Change::Changed { what, .. } = change {
+                    what.retain(|aspect| *aspect != Aspect::Owner);
+                }
+            }
+            changes.retain(|change| !matches!(change, Change::Changed { what, .. } if what.is_empty()));
+        }
         let all = changes.len();
         changes.retain(|change| delete || !matches!(change, Change::Removed(_)));
         let stays = (all - changes.len()) as u64;
@@ -114,7 +127,12 @@ impl Restoration<'_> {
     /// # Errors
     /// None: what fails is in the result.
     pub fn apply(&self, store: &Store, progress: &mut dyn FnMut(&Change)) -> Restored {
-        let mut run = Run { store, plan: self, links: linked(self.snapshot, &self.dir), restored: Restored::default() };
+        let (by, links) = (store.by(Actor::current()), linked(self.snapshot, &self.dir));
+        let mut names: HashMap<ObjectId, Vec<&Key>> = HashMap::new();
+        for entry in self.snapshot.files().filter(|entry| entry.stat.nlink > 1) {
+            names.entry(entry.stat.id).or_default().push(&entry.key);
+        }
+        let mut run = Run { store, by, plan: self, links, names, restored: Restored::default() };
         // What is in a directory goes before it, and all of it before something else takes its place.
         for change in self.changes.iter().rev() {
             if let Change::Removed(entry) = change {
@@ -134,16 +152,27 @@ impl Restoration<'_> {
             run.note(&new.key, done);
         }
         run.settle_directories();
+        if let Err(error) = store.backend.sync_all() {
+            run.restored.failed.push((self.dir.clone(), error.into()));
+        }
         run.restored
     }
+}
+
+/// Whether owners and attributes of the system can be set.
+fn is_root() -> bool {
+    rustix::process::geteuid().is_root()
 }
 
 /// A restoration under way.
 struct Run<'a> {
     store: &'a Store,
+    by: By<'a>,
     plan: &'a Restoration<'a>,
     /// The first name of each object with several.
     links: HashMap<ObjectId, Key>,
+    /// All names of each object that had several, also those that are not asked for.
+    names: HashMap<ObjectId, Vec<&'a Key>>,
     restored: Restored,
 }
 
@@ -157,11 +186,15 @@ impl Run<'_> {
 
     /// Removes what was found, if it still is that.
     fn remove(&self, found: &SnapshotEntry) -> Result<()> {
-        let backend = &self.store.backend;
+        let (key, was) = (&found.key, Some(&found.stat));
         let removed = match found.stat.kind {
-            FileKind::Directory => backend.remove_dir(&found.key),
-            FileKind::File => backend.remove(&found.key, &found.stat.precondition()),
-            _ => backend.remove(&found.key, &Precondition::Any),
+            FileKind::Directory => self.by.remove_dir(key, was),
+            FileKind::File => self.by.remove(key, &found.stat.precondition(), was),
+            _ => match self.store.backend.stat(key) {
+                // No precondition speaks of it.
+                Ok(now) if now.id != found.stat.id => Err(backend::Error::Exists(key.clone())),
+                _ => self.by.remove(key, &Precondition::Any, was),
+            },
         };
         match removed {
             Err(error) if error.is_not_found() => Ok(()),
@@ -175,10 +208,13 @@ impl Run<'_> {
             self.remove(old)?;
         }
         if new.stat.kind == FileKind::File {
-            if let Some(first) = self.links.get(&new.stat.id).filter(|first| **first != new.key) {
-                return self.put_link_back(there, new, first);
+            if let Some(first) = self.other_name(new)? {
+                return self.put_link_back(there, new, &first);
             }
-            if let Some(old) = there.filter(|old| what.contains(&Aspect::Links) && old.stat.nlink > 1) {
+            if let Some(old) = there
+                && old.stat.nlink > 1
+                && (what.contains(&Aspect::Links) || !self.is_its_own(old, new)?)
+            {
                 // It has become another name of something that is none of its business.
                 self.remove(old)?;
                 there = None;
@@ -191,33 +227,84 @@ impl Run<'_> {
         }
         match new.stat.kind {
             FileKind::Directory => Ok(()),
-            _ => self.set_metadata(new, old.is_none()),
+            _ => self.set_metadata(new, there.is_none()),
         }
     }
 
     fn make(&self, new: &SnapshotEntry) -> Result<()> {
-        let (backend, creator, mode) = (&self.store.backend, Creator::current(), new.stat.mode);
+        let (by, creator, mode) = (&self.by, Creator::current(), new.stat.mode);
         match new.stat.kind {
-            // Until everything is in it, it can be written to.
-            FileKind::Directory => backend.create_dir(&new.key, mode | 0o700, &creator)?,
-            FileKind::Symlink => {
-                backend.create_symlink(&new.key, new.target.as_deref().unwrap_or_default(), &creator)?
-            }
-            kind => backend.create_special(&new.key, kind, mode, new.stat.rdev, &creator)?,
+            // Until everything is in it, it can be written to; and it is nobody else's business.
+            FileKind::Directory => by.create_dir(&new.key, mode & 0o700 | 0o700, &creator)?,
+            FileKind::Symlink => by.create_symlink(&new.key, new.target.as_deref().unwrap_or_default(), &creator)?,
+            kind => by.create_special(&new.key, kind, mode & 0o600, new.stat.rdev, &creator)?,
         };
         Ok(())
     }
 
     fn put_bytes_back(&self, there: Option<&SnapshotEntry>, new: &SnapshotEntry) -> Result<()> {
-        let expect = there.map_or(Precondition::Absent, |old| old.stat.precondition());
+        // Until it has its mode and owner back, a new file is its maker's alone.
+        let creator = Creator { umask: 0o177, ..Creator::current() };
+        let key = &new.key;
         if new.stat.generation.is_none() && there.is_none() {
-            self.store.backend.reserve(&new.key, new.stat.mode, &Creator::current())?;
+            self.by.create_empty(key, 0o600, &creator)?;
             return Ok(());
         }
-        let was = self.plan.snapshot.open(self.store, &new.key)?;
-        let mut bytes = Positioned { file: &was.file, at: 0, end: was.stat.size };
-        self.store.put(&new.key, &mut bytes, expect)?;
-        Ok(())
+        if there.is_some_and(|old| old.stat.mode & !new.stat.mode != 0) {
+            // Nor may who can read what is there now read what was there then.
+            let mode = Some(new.stat.mode & there.map_or(0, |old| old.stat.mode));
+            self.store.backend.set_attr(key, &SetAttr { mode, ..SetAttr::default() })?;
+        }
+        let was = self.plan.snapshot.open(self.store, key)?;
+        let expect = there.map_or(Precondition::Absent, |old| old.stat.precondition());
+        let mut session = Session::replace(self.store, key, expect)?.made_by(creator);
+        if let Some(generation) = new.stat.generation {
+            session = session.restoring(generation);
+        }
+        match session.fill_from(&was.file, new.stat.size, new.stat.mtime) {
+            // All of it is synced at once, at the end.
+            Ok(()) => session.save(key, false).map(drop),
+            Err(error) => {
+                session.discard();
+                Err(error)
+            }
+        }
+    }
+
+    /// A name that the object had in the snapshot, and under which it is as it was.
+    fn other_name(&self, new: &SnapshotEntry) -> Result<Option<Key>> {
+        if let Some(first) = self.links.get(&new.stat.id) {
+            return Ok((*first != new.key).then(|| first.clone()));
+        }
+        for other in self.other_names(new) {
+            match self.store.backend.stat(other) {
+                Ok(stat) if (stat.id, stat.committed, stat.recorded) == (new.stat.id, new.stat.committed, true) => {
+                    return Ok(Some(other.clone()));
+                }
+                Err(error) if !error.is_gone() => return Err(error.into()),
+                _ => {}
+            }
+        }
+        Ok(None)
+    }
+
+    /// The other names that the object of an entry had in the snapshot.
+    fn other_names(&self, new: &SnapshotEntry) -> impl Iterator<Item = &Key> {
+        let all = self.names.get(&new.stat.id).into_iter().flatten();
+        all.copied().filter(|name| **name != new.key)
+    }
+
+    /// Whether all names that the file has now are those that it had in the snapshot.
+    fn is_its_own(&self, old: &SnapshotEntry, new: &SnapshotEntry) -> Result<bool> {
+        let mut names = 1;
+        for other in self.other_names(new) {
+            match self.store.backend.stat(other) {
+                Ok(stat) => names += u32::from(stat.id == old.stat.id),
+                Err(error) if error.is_gone() => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Ok(names == old.stat.nlink)
     }
 
     /// Makes a key another name of `first` again.
@@ -234,7 +321,7 @@ impl Run<'_> {
             (None, Some(_)) => return Err(backend::Error::Exists(new.key.clone()).into()),
             (None, None) => {}
         }
-        match self.store.backend.link(first, &new.key, &target.precondition()) {
+        match self.by.link(first, &new.key, &target.precondition()) {
             // A medium that can't: then at least the bytes.
             Err(backend::Error::Unsupported(..)) => {
                 self.put_bytes_back(None, new)?;
@@ -266,38 +353,47 @@ impl Run<'_> {
         }
     }
 
-    /// Sets what differs of attributes, owner, mode and times.
+    /// Sets what differs of owner, attributes, mode and times: in this order, for a change of owner takes suid, sgid and
+    /// capabilities away, and an ACL comes with a mode.
     fn set_metadata(&self, new: &SnapshotEntry, made: bool) -> Result<()> {
+        let (backend, key, was) = (&self.store.backend, &new.key, &new.stat);
+        let now = backend.stat(key)?;
+        if is_root() && (now.uid, now.gid) != (was.uid, was.gid) {
+            let attr = SetAttr { uid: Some(was.uid), gid: Some(was.gid), ..SetAttr::default() };
+            backend.set_attr(key, &attr)?;
+        }
+        self.set_attributes(new)?;
+        let (now, is_link) = (backend.stat(key)?, was.kind == FileKind::Symlink);
+        let attr = SetAttr {
+            mode: (!is_link && now.mode != was.mode).then_some(was.mode),
+            atime: made.then_some(SetTime::At(was.atime)),
+            mtime: (now.mtime != was.mtime).then_some(SetTime::At(was.mtime)),
+            ..SetAttr::default()
+        };
+        if attr != SetAttr::default() {
+            backend.set_attr(key, &attr)?;
+        }
+        Ok(())
+    }
+
+    fn set_attributes(&self, new: &SnapshotEntry) -> Result<()> {
         let (backend, key) = (&self.store.backend, &new.key);
         let names = match backend.list_xattrs(key) {
             Err(backend::Error::Unsupported(..)) => Vec::new(),
             other => other?,
         };
-        for name in names.iter().filter(|name| !new.xattrs.contains_key(*name)) {
+        let everybodys = [&b"user."[..], b"system.posix_acl_"];
+        let can = |name: &OsStr| {
+            let name = name.as_bytes();
+            is_root() || everybodys.iter().any(|prefix| name.starts_with(prefix))
+        };
+        for name in names.iter().filter(|name| is_kept(name) && can(name) && !new.xattrs.contains_key(*name)) {
             backend.remove_xattr(key, name)?;
         }
-        for (name, value) in &new.xattrs {
-            let same = match backend.get_xattr(key, name) {
-                Ok(found) => found == *value,
-                Err(_) => false,
-            };
-            if !same {
+        for (name, value) in new.xattrs.iter().filter(|(name, _)| can(name)) {
+            if backend.get_xattr(key, name).ok().as_ref() != Some(value) {
                 backend.set_xattr(key, name, value, 0)?;
             }
-        }
-        let (now, was) = (backend.stat(key)?, &new.stat);
-        let is_link = was.kind == FileKind::Symlink;
-        let owner = (now.uid, now.gid) != (was.uid, was.gid);
-        let attr = SetAttr {
-            uid: (now.uid != was.uid).then_some(was.uid),
-            gid: (now.gid != was.gid).then_some(was.gid),
-            // A change of owner may clear suid and sgid.
-            mode: (!is_link && (owner || now.mode != was.mode)).then_some(was.mode),
-            atime: made.then_some(SetTime::At(was.atime)),
-            mtime: (now.mtime != was.mtime).then_some(SetTime::At(was.mtime)),
-        };
-        if attr != SetAttr::default() {
-            backend.set_attr(key, &attr)?;
         }
         Ok(())
     }

@@ -1,20 +1,17 @@
 //! Taking a snapshot: finding one point in time in a store that others go on changing.
 //!
-//! The store is looked through once while everybody works, which records what was changed from outside, and again
-//! while saves, removals and renames are held off. Making names and changing metadata takes no lock; so it is looked
-//! through until two passes in a row have found the same. Between these was a moment in which all of it was true.
+//! The store is looked through once while everybody works, which records what was changed from outside and reads what
+//! takes time, and once while everything is held still. What was one step on the medium, and begun before, may still
+//! happen then; so what has changed in the last moment is looked at twice.
 
 use std::collections::BTreeMap;
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
 
 use super::{DIR, Error, Result, Snapshot, SnapshotEntry, SnapshotInfo, Store, dir, record, record_path};
-use crate::backend::{self, FileKind, Stat};
+use crate::backend::{self, FileKind};
 use crate::types::{Key, Timestamp};
 
-/// How often files that are changed from outside are recorded anew before that is given up.
-const ATTEMPTS: u32 = 10;
-/// How many passes are made at most while others wait. When after so many somebody still makes names or changes
-/// metadata, the last one counts: saved bytes, removals and renames are of one point in time all the same.
-const PASSES: u32 = 6;
 /// Two changes within this time, in nanoseconds, may bear the same time: a tick of the kernel's clock.
 const TICK: i64 = 20_000_000;
 
@@ -22,55 +19,61 @@ const TICK: i64 = 20_000_000;
 struct Pass {
     started: Timestamp,
     entries: Vec<SnapshotEntry>,
-    /// What was changed from outside, and isn't recorded.
-    unrecorded: Vec<Key>,
-}
-
-impl Pass {
-    fn same(&self, other: &Pass) -> bool {
-        let same = |(a, b): (&SnapshotEntry, &SnapshotEntry)| {
-            let read_meanwhile = Stat { atime: b.stat.atime, ..a.stat.clone() };
-            a.key == b.key && read_meanwhile == b.stat && a.target == b.target && a.xattrs == b.xattrs
-        };
-        self.entries.len() == other.entries.len() && self.entries.iter().zip(&other.entries).all(same)
-    }
+    /// What was changed from outside, and isn't recorded, by its place in `entries`.
+    unrecorded: Vec<usize>,
 }
 
 pub fn take(store: &Store, name: Option<&str>) -> Result<SnapshotInfo> {
-    let mut pass = look(store, &Key::root(), None)?;
-    for _ in 0..ATTEMPTS {
-        if adopt(store, &pass.unrecorded)? {
-            pass = look(store, &Key::root(), Some(&pass))?;
-        }
-        let still = store.backend.hold_still()?;
-        pass = look(store, &Key::root(), Some(&pass))?;
-        for _ in 1..PASSES {
-            let again = look(store, &Key::root(), Some(&pass))?;
-            let same = again.same(&pass);
-            pass = again;
-            if same {
-                break;
-            }
-        }
-        if !pass.unrecorded.is_empty() {
-            continue;
-        }
-        // A clock that was set back, or another host's, must not make a snapshot older than what is in it.
-        let created = pass.entries.iter().filter_map(|entry| entry.stat.committed).fold(store.now(), Ord::max);
-        let name = name.map_or_else(|| default_name(created), str::to_owned);
-        clear_unfinished(store)?;
-        if store.snapshot_names()?.contains(&name) {
-            return Err(Error::SnapshotExists(name));
-        }
-        let info = described(name, created, &pass.entries);
-        let text = record::write(&info, &pass.entries)?;
-        // In this order, and while all is still: as soon as there is a snapshot, nothing of it is amended, and nobody
-        // who looks for what it protects can have missed it.
-        still.keep_through(created)?;
-        store.backend.put_record(&record_path(&info.name)?, &text)?;
-        return Ok(info);
+    let mut before = look(store, &Key::root(), None)?;
+    if adopt(store, &before)? {
+        before = look(store, &Key::root(), Some(&before))?;
     }
-    Err(Error::Unsteady(pass.unrecorded.swap_remove(0)))
+    let still = store.backend.hold_still()?;
+    let mut pass = look(store, &Key::root(), Some(&before))?;
+    look_again_at_the_latest(store, &mut pass)?;
+    // What another program changes all the time: as it is at this moment.
+    for at in pass.unrecorded {
+        let entry = &mut pass.entries[at];
+        match still.adopt(&entry.key) {
+            // Gone, or another kind of thing: then what was there just before, whose bytes can't be had.
+            Err(error) if is_gone(&error) => {}
+            other => entry.stat = other?,
+        }
+    }
+    // A clock that was set back, or another host's, must not make a snapshot older than what is in it.
+    let now = store.now();
+    let created = pass.entries.iter().filter_map(|entry| entry.stat.committed).fold(now, Ord::max);
+    clear_unfinished(store)?;
+    let name = free_name(store, name, now)?;
+    let info = described(name, created, &pass.entries);
+    let text = record::write(&info, &pass.entries)?;
+    // In this order, and while all is still: as soon as there is a snapshot, nothing of it is amended, and nobody
+    // who looks for what it protects can have missed it.
+    still.keep_through(created)?;
+    let path = record_path(&info.name)?;
+    store.backend.put_record(&path, &text)?;
+    drop(still);
+    // What it refers to was perhaps only closed, which a power loss would tear.
+    if let Err(error) = store.backend.sync_all() {
+        store.backend.remove_record(&path)?;
+        return Err(error.into());
+    }
+    Ok(info)
+}
+
+/// The name of a snapshot to be, while everything is held still.
+fn free_name(store: &Store, name: Option<&str>, now: Timestamp) -> Result<String> {
+    let taken = store.snapshot_names()?;
+    if let Some(name) = name {
+        return match taken.iter().any(|taken| taken == name) {
+            true => Err(Error::SnapshotExists(name.to_owned())),
+            false => Ok(name.to_owned()),
+        };
+    }
+    let time = default_name(now);
+    let further = (2..).map(|number| format!("{time}-{number}"));
+    let mut names = std::iter::once(time.clone()).chain(further);
+    Ok(names.find(|name| !taken.contains(name)).unwrap_or(time))
 }
 
 impl Store {
@@ -81,7 +84,7 @@ impl Store {
     /// What the medium says. Nothing at `dir` is no error.
     pub fn present(&self, dir: &Key) -> Result<Snapshot> {
         let mut pass = look(self, dir, None)?;
-        if adopt(self, &pass.unrecorded)? {
+        if adopt(self, &pass)? {
             pass = look(self, dir, Some(&pass))?;
         }
         let info = described("now".to_owned(), self.now(), &pass.entries);
@@ -114,14 +117,36 @@ fn clear_unfinished(store: &Store) -> Result<()> {
 }
 
 /// Records what was changed from outside. Returns whether there was something to record.
-fn adopt(store: &Store, keys: &[Key]) -> Result<bool> {
-    for key in keys {
-        match store.backend.open(key) {
+fn adopt(store: &Store, pass: &Pass) -> Result<bool> {
+    for &at in &pass.unrecorded {
+        match store.backend.open(&pass.entries[at].key) {
             Err(error) if !is_gone(&error) => return Err(error.into()),
             _ => {}
         }
     }
-    Ok(!keys.is_empty())
+    Ok(!pass.unrecorded.is_empty())
+}
+
+/// A change that was begun before all was held still may be seen by half: looks again at what has just changed. By
+/// now, that is done.
+fn look_again_at_the_latest(store: &Store, pass: &mut Pass) -> Result<()> {
+    let since = pass.started.nanos().saturating_sub(TICK);
+    for entry in pass.entries.iter_mut().filter(|entry| entry.stat.ctime.nanos() >= since) {
+        match look_at(store, &entry.key, None) {
+            Ok(again) => *entry = again,
+            Err(error) if is_gone(&error) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+    pass.find_unrecorded();
+    Ok(())
+}
+
+impl Pass {
+    fn find_unrecorded(&mut self) {
+        let is_unrecorded = |entry: &SnapshotEntry| !entry.stat.recorded && entry.stat.generation.is_some();
+        self.unrecorded = (0..self.entries.len()).filter(|&at| is_unrecorded(&self.entries[at])).collect();
+    }
 }
 
 /// Looks at everything at and below a key. Of what is as `before`, attributes and targets are not read again.
@@ -131,9 +156,6 @@ fn look(store: &Store, from: &Key, before: Option<&Pass>) -> Result<Pass> {
     while let Some(key) = pending.pop() {
         match look_at(store, &key, before) {
             Ok(entry) => {
-                if !entry.stat.recorded && entry.stat.generation.is_some() {
-                    pass.unrecorded.push(key.clone());
-                }
                 let is_dir = entry.stat.kind == FileKind::Directory;
                 pass.entries.push(entry);
                 if is_dir {
@@ -154,6 +176,7 @@ fn look(store: &Store, from: &Key, before: Option<&Pass>) -> Result<Pass> {
         }
     }
     pass.entries.sort_unstable_by(|a, b| a.key.cmp(&b.key));
+    pass.find_unrecorded();
     Ok(pass)
 }
 
@@ -173,7 +196,7 @@ fn look_at(store: &Store, key: &Key, before: Option<&Pass>) -> backend::Result<S
         _ => None,
     };
     let mut xattrs = BTreeMap::new();
-    for name in supported(backend.list_xattrs(key))?.unwrap_or_default() {
+    for name in supported(backend.list_xattrs(key))?.unwrap_or_default().into_iter().filter(|name| is_kept(name)) {
         match supported(backend.get_xattr(key, &name)) {
             Ok(Some(value)) => drop(xattrs.insert(name, value)),
             Ok(None) | Err(backend::Error::NoAttribute(_)) => {}
@@ -181,6 +204,13 @@ fn look_at(store: &Store, key: &Key, before: Option<&Pass>) -> backend::Result<S
         }
     }
     Ok(SnapshotEntry { key: key.clone(), stat, target, xattrs })
+}
+
+/// Whether an attribute is the object's, and not what the system says of it, as `security.selinux` is.
+pub(super) fn is_kept(name: &OsStr) -> bool {
+    let name = name.as_bytes();
+    let prefixes = [&b"user."[..], b"trusted.", b"system.posix_acl_"];
+    prefixes.iter().any(|prefix| name.starts_with(prefix)) || name == b"security.capability"
 }
 
 fn supported<T>(result: backend::Result<T>) -> backend::Result<Option<T>> {
