@@ -1,6 +1,7 @@
 //! Attributes: what stat shows and chmod, chown, utimensat and truncate change.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use rustix::fs::{Gid, Mode, Uid};
 use rustix::io::Errno;
@@ -129,7 +130,9 @@ impl Fs {
         if let Some(open) = open {
             open.overlay(&mut stat);
         }
-        let ttl = self.ttl(self.nodes.lock().is_overseen(ino), &stat);
+        // What is open but gone has only its handles to be asked by. Its name may still be in the kernel's cache, and is
+        // looked up again as soon as the handles are closed and this answers ESTALE.
+        let ttl = if stat.nlink == 0 { Duration::ZERO } else { self.ttl(self.nodes.lock().is_overseen(ino), &stat) };
         Attr { ino, stat, ttl }
     }
 
