@@ -25,7 +25,10 @@ fn the_directory_is_not_listed_but_explains_itself() {
     fs::write(mount.join("n"), "bytes").unwrap();
     assert_eq!(sh(mount.path(), "ls -A").trim(), "n");
     assert_eq!(sh(mount.path(), "find . | sort").trim(), ".\n./n");
-    assert_eq!(sh(mount.path(), "ls .sepia").trim(), "README\nat\nconflicts\nevents\ngenerations\nsnapshots\nstats");
+    assert_eq!(
+        sh(mount.path(), "ls .sepia").trim(),
+        "README\nat\nconflicts\nevents\ngenerations\nsnapshots\nstats\ntrash"
+    );
     assert!(sh(mount.path(), "cat .sepia/README").contains("generations/KEY/N"));
     let stats: serde_json::Value = serde_json::from_str(&sh(mount.path(), "cat .sepia/stats")).unwrap();
     assert_eq!(stats["conflicts"], 0);
@@ -144,6 +147,76 @@ fn the_tree_as_it_was_can_be_entered_by_its_time() {
     run(Command::new("diff").arg("-r").arg(&middle).arg(&copy));
     assert!(!mount.join(".sepia/at/some day").exists());
     assert_eq!(sh(mount.path(), "ls .sepia/at").trim(), "");
+    mount.unmount();
+}
+
+#[test]
+fn what_was_removed_is_moved_out_of_the_trash() {
+    let store = Store::new();
+    let mount = store.mount();
+    sh(
+        mount.path(),
+        "mkdir -p Note/deep; echo one > Note/n; echo two > Note/n; chmod 640 Note/n; echo d > Note/deep/d",
+    );
+    sh(
+        mount.path(),
+        "setfattr -n user.colour -v red Note/n; touch -d 2020-01-02T03:04:05Z Note/n; echo stays > Note/stays",
+    );
+    assert_eq!(sh(mount.path(), "ls .sepia/trash; find .sepia/trash/* 2>/dev/null || true").trim(), "");
+    sh(mount.path(), "rm -r Note/n Note/deep");
+    let trash = mount.join(".sepia/trash");
+    assert_eq!(sh(&trash, "find . -mindepth 1 | sort").trim(), "./Note\n./Note/deep\n./Note/deep/d\n./Note/n");
+    assert_eq!(sh(&trash, "cat Note/n; stat -c '%a %s %Y' Note/n").trim(), "two\n640 4 1577934245");
+    assert_eq!(sh(&trash, "getfattr --only-values -n user.colour Note/n").trim(), "red");
+    let rofs = Some(Errno::ROFS.raw_os_error());
+    assert_eq!(errno(fs::remove_file(trash.join("Note/n"))), rofs);
+    assert_eq!(errno(fs::write(trash.join("Note/n"), "other")), rofs);
+    assert_eq!(errno(fs::rename(mount.join("Note/stays"), trash.join("Note/stays"))), rofs);
+    assert_eq!(errno(fs::rename(&trash, mount.join("all"))), rofs);
+    assert_eq!(
+        errno(fs::rename(trash.join("Note/n"), mount.join("Note/stays"))),
+        Some(Errno::EXIST.raw_os_error()),
+        "nothing is overwritten"
+    );
+
+    sh(mount.path(), "mv .sepia/trash/Note/n Note/n");
+    assert_eq!(sh(mount.path(), "cat Note/n; stat -c '%a %s %Y' Note/n").trim(), "two\n640 4 1577934245");
+    assert_eq!(sh(mount.path(), "getfattr --only-values -n user.colour Note/n").trim(), "red");
+    assert_eq!(sh(mount.path(), "ls .sepia/generations/Note/n").trim(), "1\n2\n3\nlatest", "the history goes on");
+    let events = fs::read_to_string(mount.join(".sepia/events/Note/n.jsonl")).unwrap();
+    assert!(events.lines().last().unwrap().contains("restored"), "{events}");
+    // A directory, and under another name.
+    sh(mount.path(), "mv .sepia/trash/Note/deep Note/again; echo more >> Note/again/d");
+    assert_eq!(sh(mount.path(), "cat Note/again/d; ls Note").trim(), "d\nmore\nagain\nn\nstays");
+    assert_eq!(sh(&trash, "find . -type f").trim(), "./Note/deep/d", "whose name it had is free still");
+    mount.unmount();
+}
+
+/// As three users: who owns it, one who may do all in the directory, and one who may not.
+#[test]
+fn as_root_the_trash_gives_nobody_more_than_there_was() {
+    need_root();
+    let store = Store::new();
+    let mount = store.mount_with(&["--allow-other"]);
+    let dir = mount.path();
+    fs::set_permissions(dir, PermissionsExt::from_mode(0o755)).unwrap();
+    sh(dir, "mkdir open closed; chmod 777 open; chmod 755 closed");
+    sh(dir, "for d in open closed; do echo secret > $d/mine; chmod 600 $d/mine; chown nobody $d/mine; done");
+    sh(dir, "echo run > open/suid; chmod 4755 open/suid; mkdir open/sub; chmod 700 open/sub; echo hid > open/sub/f");
+    sh(dir, "rm -r open/* closed/*; mkdir -m 777 out");
+    let trash = dir.join(".sepia/trash");
+    sh_as_fails("daemon", &trash, "cat open/mine");
+    assert_eq!(sh_as("nobody", &trash, "cat open/mine").trim(), "secret");
+    sh_as_fails("daemon", &trash, "ls open/sub");
+    sh_as_fails("daemon", &trash, "perl -e 'rename \"open/sub\", \"../../out/sub\" or die'");
+    sh_as_fails("daemon", &trash, "perl -e 'rename \"open/suid\", \"../../out/suid\" or die'");
+    sh_as_fails("nobody", &trash, "perl -e 'rename \"closed/mine\", \"../../out/mine\" or die'");
+    // As with any file in a directory that all may write to: it can be moved, and stays as it is.
+    sh_as("daemon", &trash, "perl -e 'rename \"open/mine\", \"../../out/mine\" or die'");
+    assert_eq!(sh(dir, "ls out; stat -c '%U %a' out/mine").trim(), "mine\nnobody 600");
+    sh_as_fails("daemon", dir, "cat out/mine");
+    sh(&trash, "mv open/suid open/sub ../../out");
+    assert_eq!(sh(dir, "stat -c %a out/suid; cat out/sub/f").trim(), "4755\nhid");
     mount.unmount();
 }
 

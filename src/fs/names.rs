@@ -258,12 +258,18 @@ impl Fs {
         new_name: &OsStr,
         flags: RenameFlags,
     ) -> Result<()> {
-        self.check_no_view(parent)?;
         self.check_no_view(new_parent)?;
         self.check_writable()?;
         let exchange = flags.contains(RenameFlags::EXCHANGE);
         if !(flags - RenameFlags::EXCHANGE - RenameFlags::NOREPLACE).is_empty() {
             return Err(Errno::INVAL);
+        }
+        if is_view(parent) {
+            if exchange {
+                return Err(Errno::ROFS);
+            }
+            let _names = self.namespace.read();
+            return self.view_rename(caller, parent, name, &self.child(new_parent, new_name)?);
         }
         let names = self.namespace.read();
         let moved = self.store.backend().stat(&self.child(parent, name)?).map_err(from_backend)?;

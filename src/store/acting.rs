@@ -9,8 +9,8 @@ use crate::types::{Key, Precondition};
 /// in the events.
 #[derive(Debug, Clone, Copy)]
 pub struct By<'a> {
-    store: &'a Store,
-    actor: Actor,
+    pub(super) store: &'a Store,
+    pub(super) actor: Actor,
 }
 
 impl Store {

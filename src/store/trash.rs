@@ -5,8 +5,8 @@ use rustix::fs::XattrFlags;
 use super::collect::{Collected, Histories};
 use super::pins::Protected;
 use super::retention::{Cause, Keep, Policy, Verdict, judge};
-use super::{Error, Result, Session, SessionOptions, Store};
-use crate::backend::{self, Creator, FileKind, GenerationInfo, Kept, SetAttr, SetTime, Stat};
+use super::{Actor, By, Error, Result, Session, SessionOptions, Store};
+use crate::backend::{self, Creator, GenerationInfo, Kept, SetTime, Stat};
 use crate::types::{Age, Generation, Key, Precondition, Timestamp};
 
 /// An object that was removed.
@@ -43,6 +43,28 @@ impl Store {
         Ok(trash)
     }
 
+    /// What was removed at a key, if nothing is there now.
+    ///
+    /// # Errors
+    /// What the medium says.
+    pub fn trashed_at(&self, key: &Key) -> Result<Option<Trashed>> {
+        self.trashed(key, &self.backend.generations(key)?)
+    }
+
+    /// Whether something was removed below `dir`, at whatever depth. Looks at histories until one is found.
+    ///
+    /// # Errors
+    /// The first listing that fails.
+    pub fn has_trash_below(&self, dir: &Key) -> Result<bool> {
+        let mut histories = Histories::below(self, dir);
+        while let Some((key, generations)) = histories.next()? {
+            if key != *dir && self.trashed(&key, &generations)?.is_some() {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
     fn trashed(&self, key: &Key, generations: &[GenerationInfo]) -> Result<Option<Trashed>> {
         let last = generations.last().filter(|last| last.deleted && !matches!(last.kept, Kept::Lost(_)));
         let Some(last) = last else { return Ok(None) };
@@ -62,63 +84,10 @@ impl Store {
     /// [`Error::NotInTrash`]; [`backend::Error::NoGeneration`]; [`backend::Error::Exists`] when something is at the
     /// new name.
     pub fn untrash(&self, key: &Key, generation: Option<Generation>, to: &Key) -> Result<Stat> {
-        let generations = self.backend.generations(key)?;
-        let trashed = self.trashed(key, &generations)?.ok_or_else(|| Error::NotInTrash(key.clone()))?;
-        let generation = generation.unwrap_or(trashed.generation);
-        let old = self.backend.open_generation(key, generation)?;
-        let attributes = self.backend.generation_xattrs(key, generation)?;
         if let Some(parent) = to.parent() {
             self.create_dirs(&parent)?;
         }
-        // With its mode before it has any bytes, so that nobody reads them who couldn't before.
-        let creator = Creator { uid: old.stat.uid, gid: old.stat.gid, umask: 0 };
-        let stat = self.backend.reserve(to, old.stat.mode, &creator)?;
-        let restored = self.refill(to, &stat, &old, &attributes, creator);
-        if restored.is_err() {
-            // Nothing was committed to it, so nothing is lost with it.
-            let _ = self.backend.remove(to, &Precondition::Reserved(stat.id));
-        }
-        restored
-    }
-
-    fn refill(
-        &self,
-        to: &Key,
-        reserved: &Stat,
-        old: &backend::Opened,
-        attributes: &[(std::ffi::OsString, Vec<u8>)],
-        creator: Creator,
-    ) -> Result<Stat> {
-        for (name, value) in attributes {
-            match self.backend.set_xattr(to, name, value, XattrFlags::empty().bits() as i32) {
-                // Of the system's own, which an ordinary user may see but not set.
-                Ok(()) | Err(backend::Error::Unsupported(..)) => {}
-                Err(backend::Error::Io { source, .. }) if source.kind() == std::io::ErrorKind::PermissionDenied => {}
-                Err(error) => return Err(error.into()),
-            }
-        }
-        let options = SessionOptions { creator, ..SessionOptions::default() };
-        let mut session = Session::reserved(self, to, reserved, &options);
-        let (mtime, atime) = (SetTime::At(old.stat.mtime), SetTime::At(old.stat.atime));
-        let filled = fill(&mut session, old).and_then(|()| {
-            let set = session.set_times(Some(atime), Some(mtime));
-            set.map_err(|source| Error::Records { what: "the times of what is brought back", source })
-        });
-        if let Err(error) = filled {
-            session.discard();
-            return Err(error);
-        }
-        let saved = session.publish(to, true);
-        match &saved {
-            Ok(_) => session.close(to),
-            Err(_) => session.discard(),
-        }
-        if let Some(stat) = saved? {
-            return Ok(stat);
-        }
-        // Without bytes there is nothing to save; its times are its own all the same.
-        let times = SetAttr { atime: Some(atime), mtime: Some(mtime), ..SetAttr::default() };
-        Ok(self.backend.set_attr(to, &times)?)
+        self.by(Actor::current()).untrash(key, generation, to)
     }
 
     /// Deletes for good what was removed at or below `dir`, as far as it was longer ago than `older_than`, and is
@@ -129,12 +98,15 @@ impl Store {
     pub fn empty_trash(&self, dir: &Key, older_than: Age) -> Result<Collected> {
         let mut done = Collected::default();
         let policy = Policy { keep: Keep::default(), trash: older_than };
+        let found = self.trash(dir)?;
+        // Not before: what is removed later may be in a snapshot that is made in between.
         let mut protected = Protected::read(self)?;
-        for trashed in self.trash(dir)? {
+        for trashed in found {
             let _no_pins = self.hold_history()?;
             self.check_disabled()?;
             let generations = self.backend.generations(&trashed.key)?;
-            if self.trashed(&trashed.key, &generations)?.is_none() {
+            let same = |now: &Trashed| (now.generation, now.deleted) == (trashed.generation, trashed.deleted);
+            if !self.trashed(&trashed.key, &generations)?.as_ref().is_some_and(same) {
                 continue;
             }
             protected.refresh(self)?;
@@ -150,34 +122,82 @@ impl Store {
     }
 }
 
-fn fill(session: &mut Session, old: &backend::Opened) -> Result<()> {
-    debug_assert_eq!(old.stat.kind, FileKind::File);
-    let mut at = 0;
-    while at < old.stat.size {
-        let most = usize::try_from(old.stat.size - at).unwrap_or(usize::MAX).min(1 << 30);
-        match session.copy_from(&old.file, at, at, most) {
-            Ok(0) => return Err(Error::Source(std::io::ErrorKind::UnexpectedEof.into())),
-            Ok(n) => at += n as u64,
-            // The medium and the staging area are on two filesystems, between which the kernel doesn't copy.
-            Err(Error::Backend(backend::Error::Io { source, .. }))
-                if source.kind() == std::io::ErrorKind::CrossesDevices =>
-            {
-                return fill_by_hand(session, old, at);
+impl By<'_> {
+    /// As [`Store::untrash`], into a directory that is there.
+    ///
+    /// # Errors
+    /// As [`Store::untrash`], and [`backend::Error::NotFound`] without that directory.
+    pub fn untrash(&self, key: &Key, generation: Option<Generation>, to: &Key) -> Result<Stat> {
+        let (store, backend) = (self.store, &self.store.backend);
+        let trashed = store.trashed_at(key)?.ok_or_else(|| Error::NotInTrash(key.clone()))?;
+        let generation = generation.unwrap_or(trashed.generation);
+        let old = backend.open_generation(key, generation)?;
+        let attributes = backend.generation_xattrs(key, generation)?;
+        // With its mode before it has any bytes, so that nobody reads them who couldn't before.
+        let creator = Creator { uid: old.stat.uid, gid: old.stat.gid, umask: 0 };
+        let stat = backend.reserve(to, old.stat.mode, &creator)?;
+        let options = SessionOptions { creator, ..SessionOptions::default() };
+        let mut session = Session::reserved(store, to, &stat, &options).restoring(generation);
+        session.set_actor(self.actor);
+        let restored = self.refill(to, session, &old, &attributes);
+        if restored.is_err() {
+            // Nothing was committed to it, so nothing is lost with it.
+            let _ = backend.remove(to, &Precondition::Reserved(stat.id));
+        }
+        restored
+    }
+
+    /// Brings back all that was removed below the directory `dir`, into a new directory `to`. Directories that are made
+    /// for it are as `creator` makes them.
+    ///
+    /// # Errors
+    /// As [`By::untrash`]: what was brought back until then stays so.
+    pub fn untrash_tree(&self, dir: &Key, to: &Key, creator: &Creator) -> Result<()> {
+        self.create_dir(to, 0o755, creator)?;
+        let depth = dir.components().count();
+        for trashed in self.store.trash(dir)?.iter().filter(|trashed| trashed.key != *dir) {
+            let mut at = to.clone();
+            let mut names = trashed.key.components().skip(depth).peekable();
+            while let Some(name) = names.next() {
+                at = at.child(name)?;
+                if names.peek().is_some() {
+                    match self.create_dir(&at, 0o755, creator) {
+                        Ok(_) | Err(backend::Error::Exists(_)) => {}
+                        Err(error) => return Err(error.into()),
+                    }
+                }
             }
-            Err(error) => return Err(error),
+            self.untrash(&trashed.key, None, &at)?;
+        }
+        Ok(())
+    }
+
+    fn refill(
+        &self,
+        to: &Key,
+        mut session: Session,
+        old: &backend::Opened,
+        attributes: &[(std::ffi::OsString, Vec<u8>)],
+    ) -> Result<Stat> {
+        let backend = &self.store.backend;
+        for (name, value) in attributes {
+            match backend.set_xattr(to, name, value, XattrFlags::empty().bits() as i32) {
+                // Of the system's own, which an ordinary user may see but not set.
+                Ok(()) | Err(backend::Error::Unsupported(..)) => {}
+                Err(backend::Error::Io { source, .. }) if source.kind() == std::io::ErrorKind::PermissionDenied => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        let filled = session.fill_from(&old.file, old.stat.size, old.stat.mtime).and_then(|()| {
+            let set = session.set_times(Some(SetTime::At(old.stat.atime)), None);
+            set.map(drop).map_err(|source| Error::Records { what: "the times of what is brought back", source })
+        });
+        match filled {
+            Ok(()) => session.save(to, true),
+            Err(error) => {
+                session.discard();
+                Err(error)
+            }
         }
     }
-    Ok(())
-}
-
-fn fill_by_hand(session: &mut Session, old: &backend::Opened, mut at: u64) -> Result<()> {
-    use std::os::unix::fs::FileExt;
-    let mut buffer = vec![0; 256 << 10];
-    while at < old.stat.size {
-        let most = usize::try_from(old.stat.size - at).unwrap_or(usize::MAX).min(buffer.len());
-        old.file.read_exact_at(&mut buffer[..most], at).map_err(Error::Source)?;
-        session.write_at(&buffer[..most], at)?;
-        at += most as u64;
-    }
-    Ok(())
 }

@@ -2,12 +2,12 @@
 //!
 //! The directory isn't listed at the root, but can be entered. What is in it is found out anew for each request
 //! (`tree`); kept are only the inode numbers that the kernel knows, and what is open. Nothing in it can be changed, but
-//! snapshots are made and dropped as directories.
+//! snapshots are made and dropped as directories, and what was removed is moved out of the trash.
 
 mod shade;
 mod tree;
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::ffi::{OsStr, OsString};
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
@@ -23,7 +23,7 @@ use super::{Fs, Result, errno};
 use crate::backend::FileKind;
 use crate::store::snapshots::Snapshot;
 use crate::types::Key;
-use tree::{Item, Member, Source, Tree, What};
+use tree::{Item, Member, Source, Tree, View, What};
 
 /// Set in the numbers of the views' inodes and handles, and in no object id.
 const MARK: u64 = 1 << 63;
@@ -234,16 +234,47 @@ impl Fs {
         }
     }
 
-    pub(super) fn view_getxattr(&self, ino: Ino, name: &OsStr) -> Result<Vec<u8>> {
-        let path = self.views.inodes.lock().path(ino)?;
+    /// Brings something back from the trash: an object, or a directory with all that was removed below it. The kernel has
+    /// found the caller entitled to take it out of its directory and to make the new name.
+    ///
+    /// # Errors
+    /// EROFS for what isn't in the trash; EEXIST when something is at the new name. EPERM for somebody else's file that
+    /// runs with the rights of its owner or group, which may have been removed for that, and for a directory unless the
+    /// caller may see all that was in it: of directories that are gone nobody knows who might.
+    pub(super) fn view_rename(&self, caller: &Caller, parent: Ino, name: &OsStr, to: &Key) -> Result<()> {
+        let path = self.views.inodes.lock().path(parent)?.child(name).map_err(|_| Errno::NOENT)?;
         let item = self.tree().at(&path)?;
-        item.xattrs().find(|(known, _)| *known == name).map(|(_, value)| value.clone()).ok_or(Errno::NODATA)
+        let by = self.store.by(caller.actor());
+        match item.what {
+            What::Trashed(key, generation) => {
+                let (stat, shared) = (item.stat, rustix::fs::Mode::SUID | rustix::fs::Mode::SGID);
+                if stat.mode & shared.as_raw_mode() != 0 && caller.uid != 0 && caller.uid != stat.uid {
+                    return Err(Errno::PERM);
+                }
+                by.untrash(&key, Some(generation), to).map(drop).map_err(errno)
+            }
+            What::Dir(View::Trash, key) if !key.is_root() => {
+                if caller.uid != 0 && caller.uid != rustix::process::geteuid().as_raw() {
+                    return Err(Errno::PERM);
+                }
+                by.untrash_tree(&key, to, &caller.creator()).map_err(errno)
+            }
+            _ => Err(Errno::ROFS),
+        }
+    }
+
+    pub(super) fn view_getxattr(&self, ino: Ino, name: &OsStr) -> Result<Vec<u8>> {
+        self.view_xattrs(ino)?.remove(name).ok_or(Errno::NODATA)
     }
 
     pub(super) fn view_listxattr(&self, ino: Ino) -> Result<Vec<OsString>> {
+        Ok(self.view_xattrs(ino)?.into_keys().collect())
+    }
+
+    fn view_xattrs(&self, ino: Ino) -> Result<BTreeMap<OsString, Vec<u8>>> {
         let path = self.views.inodes.lock().path(ino)?;
-        let item = self.tree().at(&path)?;
-        Ok(item.xattrs().map(|(name, _)| name.clone()).collect())
+        let tree = self.tree();
+        tree.xattrs(&tree.at(&path)?.what)
     }
 
     pub(super) fn view_opendir(&self, ino: Ino) -> Result<Fh> {

@@ -30,10 +30,11 @@ This directory is made by Sepia. It isn't listed in the one above, but can be en
   events/KEY.jsonl       what has happened to an object: sepia events --help
   snapshots/NAME/KEY     the tree as it was: mkdir snapshots/NAME makes one, rmdir drops it
   at/TIME/KEY            the tree as it was: at/1h, at/yesterday, at/2026-11-23T10-00-00Z
+  trash/KEY              what was removed: mv trash/KEY SOMEWHERE brings it back with its attributes
   stats                  numbers about the store and this mount, as JSON
 
-KEY is the path of the object below the mount. All of it is read-only; copy from it with any tool, or bring a generation
-back with: sepia restore KEY --generation N
+KEY is the path of the object below the mount. It is read-only but for mkdir, rmdir and mv as above; copy from it with any
+tool, or bring a generation back with: sepia restore KEY --generation N
 ";
 
 /// Snapshots that are held in memory.
@@ -58,6 +59,7 @@ pub enum What {
     Top,
     Text(Vec<u8>),
     Generation(Key, Generation),
+    Trashed(Key, Generation),
     Conflict(ConflictId),
     Events(Key),
     Link(Key),
@@ -74,11 +76,16 @@ pub enum View {
     Generations,
     Conflicts,
     Events,
+    Trash,
     At(Timestamp),
 }
 
-const VIEWS: [(&str, View); 3] =
-    [("conflicts", View::Conflicts), ("events", View::Events), ("generations", View::Generations)];
+const VIEWS: [(&str, View); 4] = [
+    ("conflicts", View::Conflicts),
+    ("events", View::Events),
+    ("generations", View::Generations),
+    ("trash", View::Trash),
+];
 
 /// What an open file of a view reads from.
 #[derive(Debug)]
@@ -101,15 +108,6 @@ impl Item {
             }
             _ => None,
         }
-    }
-
-    /// The extended attributes that are shown.
-    pub fn xattrs(&self) -> impl Iterator<Item = (&OsString, &Vec<u8>)> {
-        let entry = match &self.what {
-            What::InSnapshot(snapshot, key) => snapshot.entry(key),
-            _ => None,
-        };
-        entry.into_iter().flat_map(|entry| &entry.xattrs)
     }
 }
 
@@ -193,7 +191,9 @@ impl Tree<'_> {
         let shade = match self.store.backend().stat(&key) {
             Ok(stat) if stat.kind == FileKind::Directory => {
                 let shade = self.shade(&key, &stat);
-                Shade { mode: shade.mode & 0o555, ..shade }
+                // Who may take something out of a directory may also take it out of its trash.
+                let bits = if view == View::Trash { 0o777 | stat.mode & 0o1000 } else { 0o555 };
+                Shade { mode: (shade.mode | stat.mode & 0o1000) & bits, ..shade }
             }
             // The events of an object are a file, and so is what it was.
             Ok(stat) if stat.kind == FileKind::File && matches!(view, View::Generations | View::Conflicts) => {
@@ -204,7 +204,13 @@ impl Tree<'_> {
             Err(error) if error.is_gone() => self.shade_of_what_was(&key)?,
             Err(error) => return Err(from_backend(error)),
         };
-        if view == View::Conflicts && !key.is_root() && self.conflicts(&key)?.is_empty() {
+        let empty = match view {
+            _ if key.is_root() => false,
+            View::Conflicts => self.conflicts(&key)?.is_empty(),
+            View::Trash => !self.store.has_trash_below(&key).map_err(errno)?,
+            _ => false,
+        };
+        if empty {
             return Err(Errno::NOENT);
         }
         Ok(self.directory(What::Dir(view, key), shade))
@@ -250,6 +256,7 @@ impl Tree<'_> {
                 let shade = Shade { mtime: found.time, ..self.shade_of_key(key)? };
                 Ok(Some(item(FileKind::File, readable(shade), found.size, What::Conflict(found.id))))
             }
+            View::Trash => self.trashed(&key.child(name).map_err(|_| Errno::NOENT)?),
             View::At(then) => {
                 let Ok(key) = key.child(name) else { return Ok(None) };
                 Ok(match self.store.past(&key, then).map_err(errno)? {
@@ -275,6 +282,17 @@ impl Tree<'_> {
                 }
             }
         }
+    }
+
+    /// What was removed at a key. A directory of its name, with what was removed below that, hides it.
+    fn trashed(&self, key: &Key) -> Result<Option<Item>> {
+        let Some(trashed) = self.store.trashed_at(key).map_err(errno)? else { return Ok(None) };
+        if self.store.has_trash_below(key).map_err(errno)? {
+            return Ok(None);
+        }
+        let opened = self.store.get_generation(key, trashed.generation).map_err(errno)?;
+        let shade = Shade { mode: opened.stat.mode & 0o7777, ..shade_of(&opened.stat, false) };
+        Ok(Some(item(FileKind::File, shade, trashed.size, What::Trashed(key.clone(), trashed.generation))))
     }
 
     fn generation(&self, key: &Key, info: &GenerationInfo) -> Result<Item> {
@@ -331,6 +349,7 @@ impl Tree<'_> {
             "size_bytes": u64::from(medium.block_size) * medium.blocks,
             "conflicts": self.store.conflicts().map_err(errno)?.len(),
             "events_missing": self.store.events_missing(),
+            "collector": self.store.collector_status().map_err(errno)?,
         });
         Ok(format!("{stats:#}\n").into_bytes())
     }
@@ -363,6 +382,16 @@ impl Tree<'_> {
                         Some(name) => found.insert(name, FileKind::Directory),
                         None => found.insert(conflict.id.to_string().into(), FileKind::File),
                     };
+                }
+            }
+            What::Dir(View::Trash, key) => {
+                for name in self.store.backend().history_members(key).map_err(from_backend)? {
+                    let key = key.child(&name).map_err(|error| from_backend(error.into()))?;
+                    if self.store.has_trash_below(&key).map_err(errno)? {
+                        found.insert(name, FileKind::Directory);
+                    } else if self.store.trashed_at(&key).map_err(errno)?.is_some() {
+                        found.insert(name, FileKind::File);
+                    }
                 }
             }
             What::Dir(view, key) => {
@@ -400,6 +429,20 @@ impl Tree<'_> {
         Ok(found.into_iter().collect())
     }
 
+    /// The extended attributes that are shown.
+    pub fn xattrs(&self, what: &What) -> Result<BTreeMap<OsString, Vec<u8>>> {
+        Ok(match what {
+            What::InSnapshot(snapshot, key) => {
+                snapshot.entry(key).map(|entry| entry.xattrs.clone()).unwrap_or_default()
+            }
+            What::Trashed(key, generation) => {
+                let kept = self.store.backend().generation_xattrs(key, *generation).map_err(from_backend)?;
+                kept.into_iter().collect()
+            }
+            _ => BTreeMap::new(),
+        })
+    }
+
     /// The target of a symbolic link.
     pub fn link_target(&self, what: &What) -> Result<Vec<u8>> {
         match what {
@@ -418,7 +461,7 @@ impl Tree<'_> {
     pub fn open(&self, caller: &Caller, what: What) -> Result<Source> {
         Ok(match what {
             What::Text(text) => Source::Bytes(text),
-            What::Generation(key, generation) => {
+            What::Generation(key, generation) | What::Trashed(key, generation) => {
                 let opened = self.store.get_generation(&key, generation).map_err(errno)?;
                 if !may_read(caller, self.shade_of_kept(&opened.stat, &opened.file)) {
                     return Err(Errno::ACCESS);
