@@ -53,14 +53,16 @@ impl Store {
         match stat {
             Some(stat) if stat.kind == FileKind::Directory => return Ok(Some(Past::Directory(Some(stat)))),
             Some(stat) if stat.kind == FileKind::Symlink && stat.mtime <= then => return Ok(Some(Past::Link(stat))),
-            Some(stat) if stat.recorded && stat.committed.is_some_and(|committed| committed <= then) => {
-                return Ok(stat.generation.map(|generation| Past::Object(generation, stat.size, stat.mtime)));
-            }
-            Some(stat) if stat.kind == FileKind::File && !stat.recorded => {
-                // What was changed from outside is in the history once it is recorded.
-                let history = self.history(key)?;
-                let found = history.iter().find(|info| was_current(info, then));
-                return Ok(found.map(|info| Past::Object(info.generation, info.size, info.mtime)));
+            Some(stat) if stat.kind == FileKind::File => {
+                let first = stat.recorded && stat.generation == Some(Generation::FIRST);
+                // What was renamed to this name keeps the time of its commit, at which another one was here. So the older
+                // ones are asked first. And what was changed from outside is in the history once it is recorded.
+                let history = if first { Vec::new() } else { self.history(key)? };
+                if let Some(info) = history.iter().find(|info| was_current(info, then)) {
+                    return Ok(Some(Past::Object(info.generation, info.size, info.mtime)));
+                }
+                let since = stat.committed.filter(|committed| first && *committed <= then);
+                return Ok(since.and(stat.generation).map(|number| Past::Object(number, stat.size, stat.mtime)));
             }
             _ => {}
         }

@@ -130,7 +130,9 @@ impl Protected {
         let (config, now) = (store.config()?, store.now());
         let mut histories = Histories::below(store, &Key::root());
         while let Some((key, generations)) = histories.next()? {
-            if !generations.iter().any(|info| info.moved_to().is_some()) {
+            // A file that was to make no history, and was then renamed to one that is, needs none under its old name.
+            let has_moved = generations.iter().any(|info| info.moved_to().is_some());
+            if !has_moved || config.retention.is_ephemeral(&key) {
                 continue;
             }
             let policy = config.retention.policy(&key);

@@ -2,9 +2,12 @@
 
 #![allow(missing_docs, reason = "a test")]
 
+#[path = "../common/mod.rs"]
+mod common;
 mod faults;
 mod faulty;
 mod history;
+mod mounts;
 mod processes;
 mod promises;
 mod saves;
