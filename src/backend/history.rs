@@ -7,7 +7,7 @@
 use std::ffi::OsStr;
 use std::fmt;
 
-use crate::types::{Generation, Key, Timestamp};
+use crate::types::{Generation, Key, ObjectId, Timestamp};
 
 /// In what form the bytes of a generation are kept.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -43,7 +43,7 @@ impl GenerationInfo {
     /// Where the generation is now, if all that is here is a note that its object has another name.
     pub fn moved_to(&self) -> Option<(Key, Generation)> {
         match &self.kept {
-            Kept::Lost(text) => parse_moved(text),
+            Kept::Lost(text) => parse_moved(text).map(|(to, generation, _)| (to, generation)),
             _ => None,
         }
     }
@@ -55,10 +55,12 @@ impl GenerationInfo {
     }
 }
 
-/// The key and the number in a note that says that an object has moved.
-pub(super) fn parse_moved(text: &str) -> Option<(Key, Generation)> {
-    let (to, generation) = text.strip_prefix("moved to ")?.rsplit_once('@')?;
-    Some((Key::unescape(to).ok()?, generation.parse().ok()?))
+/// The key and the number in a note that says that an object has moved, and the object's id.
+pub(super) fn parse_moved(text: &str) -> Option<(Key, Generation, ObjectId)> {
+    let (to, rest) = text.strip_prefix("moved to ")?.rsplit_once('@')?;
+    let (generation, id) = rest.split_once(" of ")?;
+    let id = ObjectId::from_raw(u64::from_str_radix(id, 16).ok()?)?;
+    Some((Key::unescape(to).ok()?, generation.parse().ok()?, id))
 }
 
 /// The name under which a superseded generation is kept.

@@ -338,6 +338,15 @@ pub trait Backend: Send + Sync + 'static {
     /// The generations of `key` that are kept, oldest first, without the current one.
     fn generations(&self, key: &Key) -> Result<Vec<GenerationInfo>>;
 
+    /// A kept generation of `key`, but for the current one, by its number. For those who look for only one: a history may
+    /// have ten thousand.
+    ///
+    /// # Errors
+    /// As [`Backend::generations`].
+    fn generation(&self, key: &Key, generation: Generation) -> Result<Option<GenerationInfo>> {
+        Ok(self.generations(key)?.into_iter().find(|info| info.generation == generation))
+    }
+
     /// The keys at or below `dir` that have a history, whether or not an object is there now.
     fn histories(&self, dir: &Key) -> Result<Vec<Key>>;
 

@@ -249,8 +249,16 @@ impl StagingArea {
                 Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
                 other => other?,
             };
-            for (slot, line) in journal {
-                let Ok(stat) = rustix::fs::lstat(path.join(slot.to_string())) else { continue };
+            // The journal remembers many more slots than are in use.
+            let entries = match std::fs::read_dir(&path) {
+                Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+                other => other?,
+            };
+            for entry in entries {
+                let entry = entry?;
+                let slot = entry.file_name().to_str().and_then(|name| name.parse::<u64>().ok());
+                let Some(line) = slot.and_then(|slot| journal.get(&slot)) else { continue };
+                let Ok(stat) = rustix::fs::lstat(entry.path()) else { continue };
                 let held = stat.st_ino == line.inode && stat.st_size > 0;
                 let from = |intent: &Intent| intent.append_from.unwrap_or(0);
                 intents.extend(line.intent().filter(|intent| held && stat.st_size.unsigned_abs() >= from(intent)));

@@ -106,6 +106,22 @@ impl Store {
         }
     }
 
+    /// What is known of one generation of `key`, the current one or one that is kept.
+    ///
+    /// # Errors
+    /// What the medium says. That there is none is no error.
+    pub fn generation(&self, key: &Key, generation: Generation) -> Result<Option<GenerationInfo>> {
+        // Opening records what was changed from outside, which belongs into the history too.
+        match self.get(key) {
+            Ok(opened) if opened.stat.generation == Some(generation) => {
+                return Ok(Some(as_current(&opened.stat, generation)));
+            }
+            Err(Error::Backend(error)) if !error.is_gone() => return Err(error.into()),
+            _ => {}
+        }
+        Ok(self.backend.generation(key, generation)?)
+    }
+
     /// All generations of `key`, oldest first; the current one, if there is one, is the last.
     ///
     /// # Errors
@@ -120,15 +136,7 @@ impl Store {
         let mut history = self.backend.generations(key)?;
         if let Some((stat, generation)) = current.and_then(|stat| stat.generation.map(|g| (stat, g))) {
             history.retain(|info| info.generation < generation);
-            history.push(GenerationInfo {
-                generation,
-                committed: stat.committed.unwrap_or(stat.mtime),
-                superseded: None,
-                deleted: false,
-                size: stat.size,
-                mtime: stat.mtime,
-                kept: Kept::Whole,
-            });
+            history.push(as_current(&stat, generation));
         } else if history.is_empty() && self.backend.stat(key).is_err_and(|error| error.is_not_found()) {
             return Err(backend::Error::NotFound(key.clone()).into());
         }
@@ -158,6 +166,19 @@ impl Store {
     /// The time by which generations are stamped.
     pub fn now(&self) -> Timestamp {
         self.backend.now()
+    }
+}
+
+/// The current generation of an object, as an entry of its history.
+fn as_current(stat: &Stat, generation: Generation) -> GenerationInfo {
+    GenerationInfo {
+        generation,
+        committed: stat.committed.unwrap_or(stat.mtime),
+        superseded: None,
+        deleted: false,
+        size: stat.size,
+        mtime: stat.mtime,
+        kept: Kept::Whole,
     }
 }
 

@@ -255,6 +255,26 @@ impl FileBackend {
         Ok(kept)
     }
 
+    /// One superseded generation, at the cost of a look at the names of all.
+    pub(super) fn kept_as(&self, key: &Key, generation: Generation) -> Result<Option<GenerationInfo>> {
+        let (names, _) = self.history_entries(key)?;
+        let is_meant = |name: &&GenerationName| name.number == generation.get();
+        // The later of two notes on one generation is the true one.
+        let Some(name) = names.iter().rfind(is_meant) else { return Ok(None) };
+        let Some(dir) = self.history_dir(key)? else { return Ok(None) };
+        let current = self.place(key).and_then(|place| self.find(key, &place)).ok();
+        if current.is_some_and(|found| found.stat.generation == Some(generation)) {
+            return Ok(None);
+        }
+        match self.look_at_kept(key, &dir, generation, name)? {
+            // Whether its bytes are still there, the later ones tell.
+            Some(GenerationInfo { kept: Kept::Prefix(_), .. }) | None => {
+                Ok(self.kept(key)?.into_iter().find(|info| info.generation == generation))
+            }
+            info => Ok(info),
+        }
+    }
+
     /// What an entry of a history is; `None` if it has just vanished.
     fn look_at_kept(
         &self,
@@ -322,22 +342,25 @@ impl FileBackend {
         {
             return Ok(current.unwrap_or_else(|| unreachable!("matched above")));
         }
-        let kept = self.kept(key)?;
-        let info = kept.iter().find(|info| info.generation == generation).ok_or_else(missing)?;
+        let info = self.kept_as(key, generation)?.ok_or_else(missing)?;
         let mut opened = match &info.kept {
-            Kept::Whole => self.open_whole(key, info)?,
+            Kept::Whole => self.open_whole(key, &info)?,
             // Its object has another name now. Numbers there go on counting, so this ends.
             Kept::Lost(text) => match Note::parse(text) {
                 Some(note) if (&note.to, note.generation) != (key, generation) && follow > 0 => {
-                    self.open_moved(&note.to, note.generation, follow - 1)?
+                    let there = self.open_moved(&note.to, note.generation, follow - 1)?;
+                    if there.stat.id != note.id {
+                        return Err(missing());
+                    }
+                    there
                 }
                 _ => return Err(missing()),
             },
             Kept::Prefix(_) => {
                 // Its bytes are the beginning of every later one up to the next that was not appended to.
-                let whole = kept.iter().find(|later| later.generation > generation && later.kept == Kept::Whole);
-                match (whole, current) {
-                    (Some(whole), _) => self.open_whole(key, whole)?,
+                let later = self.kept(key)?.into_iter().filter(|later| later.generation > generation);
+                match (later.into_iter().find(|later| later.kept == Kept::Whole), current) {
+                    (Some(whole), _) => self.open_whole(key, &whole)?,
                     (None, Some(current)) => current,
                     (None, None) => return Err(missing()),
                 }

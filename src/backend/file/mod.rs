@@ -212,6 +212,10 @@ impl Backend for FileBackend {
         self.kept(key)
     }
 
+    fn generation(&self, key: &Key, generation: Generation) -> Result<Option<GenerationInfo>> {
+        self.kept_as(key, generation)
+    }
+
     fn histories(&self, dir: &Key) -> Result<Vec<Key>> {
         self.keys_with_history(dir)
     }

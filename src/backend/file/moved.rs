@@ -28,15 +28,17 @@ pub struct Departed(Mutex<LruCache<Key, (GenerationName, Timestamp, Note)>>);
 pub struct Note {
     pub to: Key,
     pub generation: Generation,
+    /// Whose: the name may be another object's by then.
+    pub id: ObjectId,
 }
 
 impl Note {
     pub fn text(&self) -> String {
-        format!("moved to {}@{}", self.to.escaped(), self.generation)
+        format!("moved to {}@{} of {}", self.to.escaped(), self.generation, self.id)
     }
 
     pub fn parse(text: &str) -> Option<Self> {
-        crate::backend::history::parse_moved(text).map(|(to, generation)| Note { to, generation })
+        crate::backend::history::parse_moved(text).map(|(to, generation, id)| Note { to, generation, id })
     }
 }
 
@@ -57,8 +59,18 @@ impl Departed {
         }
     }
 
-    pub fn clear(&self) {
-        self.0.lock().clear();
+    /// The directory `from` is `to` now: what was below either of them has another name.
+    pub fn directory_moved(&self, from: &Key, to: &Key) {
+        let is_meant = |key: &Key| key.is_within(from) || key.is_within(to);
+        let mut departed = self.0.lock();
+        let stale: Vec<Key> = departed
+            .iter()
+            .filter(|(key, (_, _, note))| is_meant(key) || is_meant(&note.to))
+            .map(|(key, _)| key.clone())
+            .collect();
+        for key in stale {
+            departed.pop(&key);
+        }
     }
 }
 
@@ -156,7 +168,8 @@ mod tests {
 
     #[test]
     fn notes_come_back() {
-        let note = Note { to: Key::parse("a@b/c d@9").unwrap(), generation: Generation::FIRST };
+        let to = Key::parse("a@b/c of d@9 of 7").unwrap();
+        let note = Note { to, generation: Generation::FIRST, id: ObjectId::random() };
         assert_eq!(Note::parse(&note.text()), Some(note));
         assert_eq!(Note::parse("kept under its other names"), None);
     }

@@ -146,7 +146,7 @@ impl FileBackend {
         let arrived = self.find(to, target)?.stat;
         if let (Some(name), Some(generation)) = (kept_name(&was, now, true), arrived.generation) {
             // A note stands at once where anybody could remember the number.
-            self.left(from, name, was.stat.mtime, Note { to: to.clone(), generation }, has_history)?;
+            self.left(from, name, was.stat.mtime, Note { to: to.clone(), generation, id: arrived.id }, has_history)?;
         }
         Ok(arrived)
     }
@@ -209,8 +209,6 @@ impl FileBackend {
     }
 
     fn rename_dir(&self, from: &Key, to: &Key, how: &Rename) -> Result<Stat> {
-        self.departed.clear();
-        self.births.clear();
         let (source, target) = (self.place(from)?, self.place(to)?);
         self.find(from, &source)?;
         if how.exchange {
@@ -234,6 +232,8 @@ impl FileBackend {
                 if matches!(error, Errno::EXIST | Errno::NOTEMPTY | Errno::NOTDIR | Errno::ISDIR) { to } else { from };
             return Err(Error::from_io(key, "rename", error));
         }
+        self.departed.directory_moved(from, to);
+        self.births.clear();
         if how.exchange {
             self.exchange_histories(from, to)?;
         } else if self.history_dir(from)?.is_some() {

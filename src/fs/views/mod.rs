@@ -11,6 +11,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::ffi::{OsStr, OsString};
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
+use std::time::Duration;
 
 use lru::LruCache;
 use parking_lot::Mutex;
@@ -122,17 +123,26 @@ impl Fs {
         Tree { store: &self.store, usage: self.usage(), snapshots: &self.views.snapshots }
     }
 
-    fn view_attr(&self, ino: Ino, item: &Item) -> Attr {
-        // Nobody tells the kernel what changes here.
-        Attr { ino, stat: item.stat.clone(), ttl: std::time::Duration::ZERO }
+    fn view_attr(&self, ino: Ino, path: &Key, item: &Item) -> Attr {
+        // Nobody tells the kernel what changes here, but what is kept doesn't.
+        let lasting = match &item.what {
+            What::InSnapshot(..) => true,
+            What::Generation(_, number) => path.name().is_some_and(|name| *name == *number.to_string()),
+            _ => false,
+        };
+        Attr { ino, stat: item.stat.clone(), ttl: if lasting { self.options.ttl } else { Duration::ZERO } }
     }
 
     fn view_entry(&self, path: &Key) -> Result<Entry> {
-        let item = self.tree().at(path)?;
+        Ok(self.view_entry_of(path, &self.tree().at(path)?))
+    }
+
+    fn view_entry_of(&self, path: &Key, item: &Item) -> Entry {
         // Two names of one file have one number: that of a name that no path has.
         let one = item.alias().and_then(|(name, id)| Key::parse(format!("one file/{name}/{id}")).ok());
         let ino = self.views.inodes.lock().count(path, one.as_ref().unwrap_or(path));
-        Ok(Entry { attr: self.view_attr(ino, &item), ttl: std::time::Duration::ZERO })
+        let attr = self.view_attr(ino, path, item);
+        Entry { ttl: attr.ttl, attr }
     }
 
     /// `/.sepia` itself.
@@ -152,7 +162,7 @@ impl Fs {
     pub(super) fn view_getattr(&self, ino: Ino) -> Result<Attr> {
         let path = self.views.inodes.lock().path(ino)?;
         match self.tree().at(&path) {
-            Ok(item) => Ok(self.view_attr(ino, &item)),
+            Ok(item) => Ok(self.view_attr(ino, &path, &item)),
             // It was there when the kernel looked it up.
             Err(Errno::NOENT) => Err(Errno::STALE),
             Err(error) => Err(error),
@@ -305,9 +315,13 @@ impl Fs {
                 return Ok(());
             }
         }
-        for (at, (name, kind)) in members.iter().enumerate().skip(start.saturating_sub(dots.len())) {
+        for (at, Member { name, kind, item }) in members.iter().enumerate().skip(start.saturating_sub(dots.len())) {
             let Ok(member) = path.child(name) else { continue };
-            let entry = match plus.then(|| self.view_entry(&member)).transpose() {
+            let look = || match item {
+                Some(item) => Ok(self.view_entry_of(&member, item)),
+                None => self.view_entry(&member),
+            };
+            let entry = match plus.then(look).transpose() {
                 Ok(entry) => entry,
                 // It has gone since the directory was opened.
                 Err(Errno::NOENT) => continue,

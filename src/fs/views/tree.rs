@@ -97,7 +97,13 @@ pub enum Source {
 }
 
 /// An entry of a view's directory.
-pub type Member = (OsString, FileKind);
+#[derive(Debug)]
+pub struct Member {
+    pub name: OsString,
+    pub kind: FileKind,
+    /// Where all entries were found by one look: what this one is.
+    pub item: Option<Item>,
+}
 
 impl Item {
     /// Tells that two names of a snapshot are one file.
@@ -236,17 +242,19 @@ impl Tree<'_> {
         let text = name.to_str().unwrap_or_default();
         match view {
             View::Generations if text == LATEST => {
-                let found = self.store.history(key).ok();
-                let latest = found.and_then(|history| history.into_iter().rfind(is_kept));
-                latest.map(|info| self.generation(key, &info)).transpose()
+                let current = self.store.stat(key).ok().and_then(|stat| stat.generation);
+                let latest = match current {
+                    Some(number) => self.store.generation(key, number).ok().flatten(),
+                    None => self.store.history(key).ok().and_then(|history| history.into_iter().rfind(is_kept)),
+                };
+                latest.map(|info| Ok(generation(key, &info, self.shade_of_key(key)?))).transpose()
             }
             View::Generations => {
                 let Some(number) = text.parse().ok().and_then(Generation::new) else { return Ok(None) };
                 // An object in a directory may have a number for a name.
-                let found = self.store.history(key).ok();
-                let info = found.and_then(|history| history.into_iter().find(|info| info.generation == number));
+                let info = self.store.generation(key, number).ok().flatten();
                 info.filter(|info| is_kept(info) && text == number.to_string())
-                    .map(|info| self.generation(key, &info))
+                    .map(|info| Ok(generation(key, &info, self.shade_of_key(key)?)))
                     .transpose()
             }
             View::Conflicts => {
@@ -293,11 +301,6 @@ impl Tree<'_> {
         let opened = self.store.get_generation(key, trashed.generation).map_err(errno)?;
         let shade = Shade { mode: opened.stat.mode & 0o7777, ..shade_of(&opened.stat, false) };
         Ok(Some(item(FileKind::File, shade, trashed.size, What::Trashed(key.clone(), trashed.generation))))
-    }
-
-    fn generation(&self, key: &Key, info: &GenerationInfo) -> Result<Item> {
-        let shade = Shade { mtime: info.mtime, ..self.shade_of_key(key)? };
-        Ok(item(FileKind::File, readable(shade), info.size, What::Generation(key.clone(), info.generation)))
     }
 
     /// The permissions of the object at a key, or of what was there last.
@@ -356,6 +359,29 @@ impl Tree<'_> {
 
     /// The entries of a directory, by name.
     pub fn members(&self, what: &What) -> Result<Vec<Member>> {
+        let member = |(name, kind)| Member { name, kind, item: None };
+        let mut members: Vec<Member> = self.names(what)?.into_iter().map(member).collect();
+        if let What::Dir(View::Generations, key) = what {
+            let mut kept = self.store.history(key).unwrap_or_default();
+            kept.retain(is_kept);
+            if let Some(last) = kept.last() {
+                let shade = self.shade_of_key(key)?;
+                let names =
+                    kept.iter().map(|info| (info.generation.to_string(), info)).chain([(LATEST.to_owned(), last)]);
+                members.extend(names.map(|(name, info)| {
+                    let item = Some(generation(key, info, shade));
+                    Member { name: name.into(), kind: FileKind::File, item }
+                }));
+                // A member of the directory that this was before may have a number for a name.
+                members.reverse();
+                members.sort_by(|a, b| a.name.cmp(&b.name));
+                members.dedup_by(|a, b| a.name == b.name);
+            }
+        }
+        Ok(members)
+    }
+
+    fn names(&self, what: &What) -> Result<BTreeMap<OsString, FileKind>> {
         let mut found: BTreeMap<OsString, FileKind> = BTreeMap::new();
         match what {
             What::Top => {
@@ -418,15 +444,11 @@ impl Tree<'_> {
                 if *view == View::Generations {
                     let histories = backend.history_members(key).map_err(from_backend)?;
                     found.extend(histories.into_iter().map(|name| (name, FileKind::Directory)));
-                    let history = self.store.history(key).unwrap_or_default();
-                    let kept: Vec<_> = history.iter().filter(|info| is_kept(info)).collect();
-                    found.extend(kept.iter().map(|info| (info.generation.to_string().into(), FileKind::File)));
-                    found.extend(kept.last().map(|_| (LATEST.into(), FileKind::File)));
                 }
             }
             _ => return Err(Errno::NOTDIR),
         }
-        Ok(found.into_iter().collect())
+        Ok(found)
     }
 
     /// The extended attributes that are shown.
@@ -493,6 +515,11 @@ fn below(dir: &Key, key: &Key) -> Option<OsString> {
 fn is_kept(info: &GenerationInfo) -> bool {
     // One that was moved away can be read under its old name, too.
     !matches!(&info.kept, Kept::Lost(why) if !why.starts_with("moved to "))
+}
+
+fn generation(key: &Key, info: &GenerationInfo, shade: Shade) -> Item {
+    let shade = Shade { mtime: info.mtime, ..shade };
+    item(FileKind::File, readable(shade), info.size, What::Generation(key.clone(), info.generation))
 }
 
 fn item(kind: FileKind, shade: Shade, size: u64, what: What) -> Item {

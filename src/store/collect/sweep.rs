@@ -12,6 +12,8 @@ use crate::types::{Key, Timestamp};
 /// So many generations are deleted at once, while pins and snapshots wait: some 50 ms. Each batch lists the history that
 /// it thins, so that less would make a long one expensive.
 const BATCH: usize = 2048;
+/// So many keys are looked at in a batch. For each batch pins and sessions are read again.
+const KEYS: usize = 64;
 
 impl Store {
     pub(super) fn sweep(&self, state: &mut State, pace: &mut Pace<'_>, done: &mut Collected) -> Result<()> {
@@ -29,7 +31,7 @@ impl Store {
             let mut batch: Vec<Mark> = Vec::new();
             for mark in self.read_marks(&record)? {
                 batch.push(mark);
-                if batch.iter().map(|mark| mark.generations.len().max(1)).sum::<usize>() >= BATCH
+                if (batch.len() >= KEYS || batch.iter().map(|mark| mark.generations.len()).sum::<usize>() >= BATCH)
                     && !self.sweep_batch(&mut batch, &mut protected, pace, now, done)?
                 {
                     return Ok(());
@@ -57,43 +59,45 @@ impl Store {
         now: Timestamp,
         done: &mut Collected,
     ) -> Result<bool> {
-        for mark in batch.drain(..) {
-            let Ok(key) = Key::unescape(&mark.key) else { continue };
-            while let Some(more) = self.sweep_key(&key, &mark, protected, pace, now, done)? {
-                if !more {
-                    return Ok(false);
+        while !batch.is_empty() {
+            if !pace.next()? {
+                return Ok(false);
+            }
+            // From here on nobody pins anything until the batch is done.
+            let _no_pins = self.hold_history()?;
+            protected.refresh(self)?;
+            let mut most = BATCH;
+            let mut more = Vec::new();
+            for mark in batch.drain(..) {
+                if most == 0 || self.sweep_key(&mark, protected, now, &mut most, done)? {
+                    more.push(mark);
                 }
             }
+            *batch = more;
         }
         Ok(true)
     }
 
-    /// Deletes some of a key's generations. `None`: that was all; else whether to go on.
+    /// Deletes of a key's generations what is marked, but no more than `most`. Returns whether there is more.
     fn sweep_key(
         &self,
-        key: &Key,
         mark: &Mark,
-        protected: &mut Protected,
-        pace: &mut Pace<'_>,
+        protected: &Protected,
         now: Timestamp,
+        most: &mut usize,
         done: &mut Collected,
-    ) -> Result<Option<bool>> {
-        if !pace.next()? {
-            return Ok(Some(false));
-        }
-        // From here on nobody pins anything until the batch is done.
-        let _no_pins = self.hold_history()?;
+    ) -> Result<bool> {
+        let Ok(key) = Key::unescape(&mark.key) else { return Ok(false) };
         self.check_switch()?;
         let config = self.config()?;
-        protected.refresh(self)?;
-        let generations = self.backend.generations(key)?;
-        let (verdicts, current) = self.judge_key(key, &generations, &config.retention, protected, now)?;
+        let generations = self.backend.generations(&key)?;
+        let (verdicts, current) = self.judge_key(&key, &generations, &config.retention, protected, now)?;
         if mark.forget && !current && is_forgotten(&generations, now) {
-            match self.backend.forget_history(key, &generations) {
+            match self.backend.forget_history(&key, &generations) {
                 Ok(()) => done.forgotten += 1,
-                Err(error) => failed(key, &error, done),
+                Err(error) => failed(&key, &error, done),
             }
-            return Ok(None);
+            return Ok(false);
         }
         let doomed: Vec<GenerationInfo> = generations
             .iter()
@@ -101,13 +105,14 @@ impl Store {
             .filter(|(info, verdict)| verdict.drops() && mark.holds(info))
             .map(|(info, _)| info.clone())
             .collect();
-        let some = &doomed[..doomed.len().min(BATCH)];
+        let some = &doomed[..doomed.len().min(*most)];
         if some.is_empty() {
-            return Ok(None);
+            return Ok(false);
         }
-        let dropped = self.drop_some(key, some, !current, done)?;
+        *most -= some.len();
+        let dropped = self.drop_some(&key, some, !current, done)?;
         // Where nothing could be dropped, trying again would be for ever.
-        Ok((dropped > 0 && doomed.len() > some.len()).then_some(true))
+        Ok(dropped > 0 && doomed.len() > some.len())
     }
 
     /// Deletes generations of a key, and counts. Returns how many are gone.
