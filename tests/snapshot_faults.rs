@@ -4,23 +4,20 @@ mod common;
 mod rig;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::ffi::{OsStr, OsString};
-use std::fs::File;
-use std::os::fd::OwnedFd;
+use std::ffi::OsStr;
 use std::os::unix::fs::FileExt;
 use std::process::Stdio;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
+use common::over::{Hook, Over, refused};
 use rig::Dice;
+use rustix::io::Errno;
 use sepia::backend::file::FileBackend;
-use sepia::backend::{
-    self, Abandoned, Backend, Capabilities, ChangeSink, Commit, Creator, DirEntry, FileKind, FsStat, GenerationInfo,
-    Opened, Rename, SetAttr, Staged, StagingArea, Stat, Still, Watch,
-};
+use sepia::backend::{self, Creator, FileKind, Opened, SetAttr};
 use sepia::store::{Error, Location};
-use sepia::{Generation, Key, ObjectId, Precondition, Store, Timestamp};
+use sepia::{Key, ObjectId, Precondition, Store};
 
 const ANY: Precondition = Precondition::Any;
 
@@ -42,123 +39,53 @@ fn put(store: &Store, path: &str, text: &str) {
 
 /// A backend that does so many changes, and then none any more.
 struct Dying {
-    inner: FileBackend,
     left: AtomicU64,
     /// The last change is done, but nobody hears of it.
     unheard: bool,
+    /// That change is being done.
+    last: AtomicBool,
 }
 
-impl Dying {
-    fn change<T>(&self, change: impl FnOnce() -> backend::Result<T>) -> backend::Result<T> {
-        let dead = || backend::Error::from_io(&Key::root(), "go on after death", rustix::io::Errno::IO);
+/// What only looks.
+const LOOKS: [&str; 17] = [
+    "stat",
+    "list",
+    "read_link",
+    "hold",
+    "sync_dir",
+    "get_xattr",
+    "list_xattrs",
+    "open",
+    "generations",
+    "generation",
+    "histories",
+    "history_members",
+    "open_generation",
+    "generation_xattrs",
+    "open_record",
+    "list_records",
+    "stat_fs",
+];
+
+impl Hook for Dying {
+    fn before(&self, operation: &'static str, key: &Key) -> backend::Result<()> {
+        if LOOKS.contains(&operation) {
+            return Ok(());
+        }
         match self.left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(1)) {
-            Err(_) => Err(dead()),
-            Ok(1) if self.unheard => change().and_then(|_| Err(dead())),
-            Ok(1) => Err(dead()),
-            Ok(_) => change(),
+            Ok(1) if self.unheard => self.last.store(true, Ordering::Relaxed),
+            Ok(left) if left > 1 => {}
+            _ => return Err(refused(key, Errno::IO)),
+        }
+        Ok(())
+    }
+
+    fn after(&self, operation: &'static str, key: &Key) -> backend::Result<()> {
+        match !LOOKS.contains(&operation) && self.last.swap(false, Ordering::Relaxed) {
+            true => Err(refused(key, Errno::IO)),
+            false => Ok(()),
         }
     }
-}
-
-struct DyingStill<'a> {
-    dying: &'a Dying,
-    inner: Box<dyn Still + 'a>,
-}
-
-impl Still for DyingStill<'_> {
-    fn adopt(&self, key: &Key) -> backend::Result<Stat> {
-        self.dying.change(|| self.inner.adopt(key))
-    }
-
-    fn keep_through(&self, time: Timestamp) -> backend::Result<()> {
-        self.dying.change(|| self.inner.keep_through(time))
-    }
-}
-
-macro_rules! as_below {
-    ($(fn $name:ident($($argument:ident: $type:ty),*) -> $result:ty;)+) => {
-        $(fn $name(&self, $($argument: $type),*) -> $result { self.inner.$name($($argument),*) })+
-    };
-}
-
-macro_rules! changes {
-    ($(fn $name:ident($($argument:ident: $type:ty),*) -> $result:ty;)+) => {
-        $(fn $name(&self, $($argument: $type),*) -> $result { self.change(|| self.inner.$name($($argument),*)) })+
-    };
-}
-
-impl Backend for Dying {
-    changes! {
-        fn rename(from: &Key, to: &Key, how: &Rename) -> backend::Result<Stat>;
-        fn link(from: &Key, to: &Key, expect: &Precondition) -> backend::Result<Stat>;
-        fn create_dir(key: &Key, mode: u32, creator: &Creator) -> backend::Result<Stat>;
-        fn create_symlink(key: &Key, target: &[u8], creator: &Creator) -> backend::Result<Stat>;
-        fn create_special(key: &Key, kind: FileKind, mode: u32, rdev: u64, creator: &Creator) -> backend::Result<Stat>;
-        fn reserve(key: &Key, mode: u32, creator: &Creator) -> backend::Result<Stat>;
-        fn remove(key: &Key, expect: &Precondition) -> backend::Result<()>;
-        fn remove_dir(key: &Key) -> backend::Result<()>;
-        fn set_attr(key: &Key, attr: &SetAttr) -> backend::Result<Stat>;
-        fn set_xattr(key: &Key, name: &OsStr, value: &[u8], flags: i32) -> backend::Result<()>;
-        fn remove_xattr(key: &Key, name: &OsStr) -> backend::Result<()>;
-        fn append(key: &Key, staged: &Staged, from: u64, how: &Commit) -> backend::Result<Stat>;
-        fn remove_unkept(key: &Key, expect: &Precondition) -> backend::Result<()>;
-        fn drop_generations(key: &Key, which: &[GenerationInfo], gone: bool) -> backend::Result<Vec<backend::Result<u64>>>;
-        fn forget_history(key: &Key, which: &[GenerationInfo]) -> backend::Result<()>;
-        fn put_record(path: &Key, bytes: &[u8]) -> backend::Result<()>;
-        fn append_record(path: &Key, bytes: &[u8]) -> backend::Result<u64>;
-        fn remove_record(path: &Key) -> backend::Result<()>;
-        fn sync_all() -> backend::Result<()>;
-    }
-
-    fn commit(&self, key: &Key, staged: Staged, how: &Commit, by: &Creator) -> Result<Stat, (backend::Error, Staged)> {
-        let last = self.left.load(Ordering::Relaxed) == 1;
-        match self.change(|| Ok(())) {
-            Err(error) if self.unheard && last => {
-                let _ = self.inner.commit(key, staged, how, by);
-                // The staged file goes with the process.
-                Err((error, self.inner.staging().stage(&staged_for(key)).unwrap()))
-            }
-            Err(error) => Err((error, staged)),
-            Ok(()) => self.inner.commit(key, staged, how, by),
-        }
-    }
-
-    fn hold_still(&self) -> backend::Result<Box<dyn Still + '_>> {
-        Ok(Box::new(DyingStill { dying: self, inner: self.inner.hold_still()? }))
-    }
-
-    as_below! {
-        fn capabilities() -> Capabilities;
-        fn store_id() -> &str;
-        fn staging() -> &StagingArea;
-        fn stat(key: &Key) -> backend::Result<Stat>;
-        fn list(dir: &Key) -> backend::Result<Vec<DirEntry>>;
-        fn read_link(key: &Key) -> backend::Result<Vec<u8>>;
-        fn hold(key: &Key) -> backend::Result<Option<OwnedFd>>;
-        fn sync_dir(dir: &Key) -> backend::Result<()>;
-        fn get_xattr(key: &Key, name: &OsStr) -> backend::Result<Vec<u8>>;
-        fn list_xattrs(key: &Key) -> backend::Result<Vec<OsString>>;
-        fn open(key: &Key) -> backend::Result<Opened>;
-        fn generations(key: &Key) -> backend::Result<Vec<GenerationInfo>>;
-        fn histories(dir: &Key) -> backend::Result<Vec<Key>>;
-        fn history_members(dir: &Key) -> backend::Result<Vec<OsString>>;
-        fn generation_xattrs(key: &Key, generation: Generation) -> backend::Result<Vec<(OsString, Vec<u8>)>>;
-        fn try_exclusive(name: &str) -> backend::Result<Option<backend::Exclusive>>;
-        fn open_generation(key: &Key, generation: Generation) -> backend::Result<Opened>;
-        fn keep_staged(path: &Key, staged: Staged) -> Result<(), (backend::Error, Staged)>;
-        fn open_record(path: &Key) -> backend::Result<File>;
-        fn list_records(dir: &Key) -> backend::Result<Vec<Key>>;
-        fn stat_fs() -> backend::Result<FsStat>;
-        fn take_abandoned() -> backend::Result<Vec<Abandoned>>;
-        fn repair(abandoned: &Abandoned) -> backend::Result<bool>;
-        fn take_adopted() -> Vec<(Key, Stat)>;
-        fn watch(sink: ChangeSink) -> backend::Result<Option<Box<dyn Watch>>>;
-    }
-}
-
-fn staged_for(key: &Key) -> backend::Intent {
-    let (acknowledged, in_place) = (false, false);
-    backend::Intent { key: key.clone(), expect: ANY, append_from: None, base: None, acknowledged, in_place, sum: None }
 }
 
 /// Does something with a process that dies at its first change, then at its second, and so on, until it is done; both
@@ -172,7 +99,8 @@ fn dying_at_each_change(prepare: impl Fn(&Store), act: impl Fn(&Store) -> bool, 
             let store = Store::init(url).unwrap();
             prepare(&store);
             let inner = FileBackend::open(dir.path()).unwrap();
-            let backend = Arc::new(Dying { inner, left: AtomicU64::new(left), unheard });
+            let dying = Dying { left: AtomicU64::new(left), unheard, last: AtomicBool::new(false) };
+            let backend = Arc::new(Over::new(Arc::new(inner), dying));
             let dying = Store::with_backend(backend, Location::File(dir.path().to_owned()));
             let done = act(&dying);
             drop(dying);

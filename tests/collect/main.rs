@@ -45,7 +45,7 @@ impl Rig {
     }
 
     fn over(backend: Arc<dyn Backend>, dir: Option<tempfile::TempDir>, policy: &str) -> Self {
-        let faulty = Faulty::over(backend);
+        let faulty = faulty::over(backend);
         let place = dir.as_ref().map_or(Location::Memory, |dir| Location::File(dir.path().into()));
         let store = Store::with_backend(faulty.clone(), place);
         store.backend().put_record(&key("config.toml"), policy.as_bytes()).unwrap();

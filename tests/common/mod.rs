@@ -11,6 +11,7 @@ mod commands;
 mod loop_fs;
 mod mount;
 mod namespaces;
+pub mod over;
 mod scratch;
 mod store;
 

@@ -230,7 +230,11 @@ fn text(bytes: Vec<u8>) -> String {
 fn kept(backend: &dyn Backend, path: &str) -> Vec<GenerationInfo> {
     let mut infos = good(backend.generations(&key(path)));
     for info in &infos {
-        assert_eq!(good(backend.generation(&key(path), info.generation)).as_ref(), Some(info), "asked for by its number");
+        assert_eq!(
+            good(backend.generation(&key(path), info.generation)).as_ref(),
+            Some(info),
+            "asked for by its number"
+        );
     }
     assert!(infos.is_sorted_by(|a, b| a.generation < b.generation), "{path}: oldest first, and each once");
     infos.retain(|info| !matches!(info.kept, Kept::Lost(_)));
