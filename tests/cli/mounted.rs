@@ -118,7 +118,7 @@ fn until(mut holds: impl FnMut() -> bool) {
 }
 
 #[test]
-fn a_path_below_a_mount_means_an_object_of_its_store() {
+fn as_root_a_path_below_a_mount_means_an_object_of_its_store() {
     let sandbox = Sandbox::new();
     sandbox.put("Note/n", b"here");
     let mount = sandbox.mount(sandbox.store.to_str().unwrap());
@@ -141,7 +141,7 @@ fn a_path_below_a_mount_means_an_object_of_its_store() {
 }
 
 #[test]
-fn a_bind_mount_of_a_part_is_as_good() {
+fn as_root_a_bind_mount_of_a_part_is_as_good() {
     let sandbox = Sandbox::new();
     sandbox.put("Note/n", b"here");
     let mount = sandbox.mount(sandbox.store.to_str().unwrap());
@@ -155,7 +155,7 @@ fn a_bind_mount_of_a_part_is_as_good() {
 }
 
 #[test]
-fn a_mount_of_memory_says_that_nobody_else_can_reach_it() {
+fn as_root_a_mount_of_memory_says_that_nobody_else_can_reach_it() {
     let sandbox = Sandbox::new();
     let mount = sandbox.mount("memory:");
     sandbox.run_in(&mount.point, &["history", "Note/n"], b"").fails(6, "in the memory of the process");
