@@ -317,6 +317,7 @@ fn modes_times_attributes_and_links_come_back() {
         backend.set_xattr(&key("dir/file"), OsStr::new("user.a"), b"b", 0).unwrap();
         backend.set_xattr(&key("dir/file"), OsStr::new("user.more"), b"b", 0).unwrap();
         backend.remove_xattr(&key("dir"), OsStr::new("user.d")).unwrap();
+        set(store, "gone/far", 0o700, 1);
         for path in ["dir/link", "dir/reserved", "gone/link", "gone/far/file"] {
             store.remove(&key(path), ANY).unwrap();
         }

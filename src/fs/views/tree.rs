@@ -207,6 +207,8 @@ impl Tree<'_> {
                 Shade { mode: searchable(shade.mode), ..shade }
             }
             Ok(_) => return Err(Errno::NOENT),
+            // Of a directory that is gone, nobody knows what it was like.
+            Err(error) if error.is_gone() && view == View::Trash => own(0o700),
             Err(error) if error.is_gone() => self.shade_of_what_was(&key)?,
             Err(error) => return Err(from_backend(error)),
         };
