@@ -100,6 +100,9 @@ pub enum Error {
     /// Another process or thread is collecting the history of this store. Try again later.
     #[error("another process is collecting the history of this store")]
     Collecting,
+    /// Another process or thread is verifying this store. Try again later.
+    #[error("another process is verifying this store")]
+    Verifying,
     /// All deletion of history is switched off; nothing was deleted. Switch it on with `sepia gc --enable`.
     #[error("the deletion of history is switched off{0}")]
     DeletionDisabled(String),

@@ -331,6 +331,7 @@ impl Tree<'_> {
             "size_bytes": u64::from(medium.block_size) * medium.blocks,
             "conflicts": self.store.conflicts().map_err(errno)?.len(),
             "events_missing": self.store.events_missing(),
+            "verification": self.store.verification_status().map_err(errno)?,
         });
         Ok(format!("{stats:#}\n").into_bytes())
     }

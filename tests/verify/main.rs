@@ -1,0 +1,564 @@
+//! Verification, against real damage: bytes that are others on the medium than those that were saved.
+
+#![allow(missing_docs, reason = "a test")]
+
+mod faulty;
+mod rig;
+
+use std::cell::Cell;
+use std::fs;
+use std::os::unix::fs::symlink;
+use std::time::Duration;
+
+use rig::{Rig, key, numbers};
+use sepia::backend::{Backend, Creator};
+use sepia::store::verify::{Damage, Harm, Level, Mended, Verified, Verify};
+use sepia::store::{EventKind, SessionOptions};
+use sepia::{Error, Generation, Precondition};
+
+fn damage(verified: &Verified) -> &[Damage] {
+    assert_eq!(verified.damaged.len(), 1, "{verified:?}");
+    &verified.damaged[0].generations
+}
+
+fn intact(verified: &Verified) -> Option<u64> {
+    verified.damaged[0].intact.map(|intact| intact.generation.get())
+}
+
+#[test]
+fn an_intact_store_has_no_damage_and_gets_its_checksums() {
+    for rig in [Rig::file(), Rig::memory()] {
+        for text in ["one", "two", "three"] {
+            rig.put("Note/n", text.as_bytes());
+        }
+        rig.put("Board/b1/data.json", b"{}");
+        rig.store.remove(&key("Board/b1/data.json"), Precondition::Any).unwrap();
+        let first = rig.verify();
+        assert!(!first.is_damaged(), "{first:?}");
+        assert_eq!((first.counts.objects, first.counts.generations, first.counts.new), (2, 4, 4));
+        assert_eq!(first.counts.bytes, 3 + 3 + 5 + 2);
+        let second = rig.verify();
+        assert!(!second.is_damaged());
+        assert_eq!((second.counts.generations, second.counts.new), (4, 0));
+    }
+}
+
+#[test]
+fn a_changed_byte_is_found_in_the_current_generation_and_in_an_old_one() {
+    let rig = Rig::file();
+    for text in ["one", "two", "three"] {
+        rig.put("Note/n", text.as_bytes());
+    }
+    rig.put("Note/other", b"untouched");
+    rig.sum();
+    rig.flip("Note/n", 0);
+    let verified = rig.verify();
+    assert_eq!(verified.damaged[0].key, key("Note/n"));
+    let [found] = damage(&verified) else { panic!("{verified:?}") };
+    assert!(found.current && matches!(found.harm, Harm::Content { .. }), "{found:?}");
+    assert_eq!((found.generation, intact(&verified)), (Generation::new(3), Some(2)));
+    // Lesser levels don't read it.
+    assert!(!rig.verify_at(Level::Existence).is_damaged());
+    rig.flip_kept("Note/n", 2, 1);
+    let verified = rig.verify();
+    assert_eq!(numbers(damage(&verified)), [2, 3]);
+    assert_eq!(intact(&verified), Some(1));
+    // What is damaged gets no checksum that fits it.
+    assert!(rig.verify().is_damaged());
+    assert_eq!(rig.store.verification_status().unwrap().damaged, 1);
+    rig.flip("Note/n", 0);
+    rig.flip_kept("Note/n", 2, 1);
+    assert!(!rig.verify().is_damaged());
+    assert_eq!(rig.store.verification_status().unwrap().damaged, 0);
+}
+
+#[test]
+fn a_lost_end_is_found_by_the_record_and_by_the_checksum() {
+    let rig = Rig::file();
+    rig.put("n", b"first one");
+    rig.put("n", b"the second");
+    rig.sum();
+    rig.truncate("n", 4);
+    rig.truncate_kept("n", 1, 5);
+    for level in [Level::Existence, Level::Content] {
+        let verified = rig.verify_at(level);
+        let [old, current] = damage(&verified) else { panic!("{verified:?}") };
+        assert_eq!(old.harm, Harm::Size { expected: 9, found: 5 });
+        assert_eq!(current.harm, Harm::Size { expected: 10, found: 4 });
+        assert_eq!((old.current, current.current, intact(&verified)), (false, true, None));
+    }
+    // The record alone tells of the current one.
+    assert_eq!(numbers(damage(&rig.verify_at(Level::References))), [2]);
+    // Nothing was recorded by looking.
+    assert!(!rig.store.stat(&key("n")).unwrap().recorded);
+}
+
+#[test]
+fn what_was_changed_outside_is_no_damage() {
+    let rig = Rig::file();
+    rig.put("n", b"saved");
+    rig.sum();
+    fs::write(rig.path("n"), "edited").unwrap();
+    fs::write(rig.path("new"), "came from outside").unwrap();
+    let verified = rig.verify();
+    assert!(!verified.is_damaged(), "{verified:?}");
+    assert_eq!(verified.counts.unrecorded, 2);
+    assert!(!rig.store.stat(&key("n")).unwrap().recorded, "nothing was changed by that");
+    let repaired = rig.store.verify(&Verify { repair: true, ..Verify::all() }).unwrap();
+    assert_eq!(repaired.counts.repaired, 2);
+    assert!(rig.store.stat(&key("n")).unwrap().recorded);
+    let verified = rig.verify();
+    assert_eq!((verified.counts.unrecorded, verified.counts.new), (0, 2));
+}
+
+#[test]
+fn a_record_that_was_cut_off_is_found_and_repaired() {
+    let rig = Rig::file();
+    rig.put("n", b"first");
+    rig.put("n", b"second");
+    rustix::fs::setxattr(rig.path("n"), "user.sepia", b"\x01cut", rustix::fs::XattrFlags::REPLACE).unwrap();
+    let verified = rig.verify_at(Level::References);
+    assert_eq!(damage(&verified)[0].harm, Harm::Record);
+    let repaired = rig.store.verify(&Verify { repair: true, ..Verify::all() }).unwrap();
+    assert!(matches!(repaired.damaged[0].mended, Some(Mended::Recorded(_))), "{repaired:?}");
+    assert!(!repaired.is_damaged());
+    assert!(!rig.verify().is_damaged());
+    assert_eq!(rig.read("n"), b"second");
+}
+
+#[test]
+fn beginnings_of_later_generations_are_verified_each() {
+    for rig in [Rig::file(), Rig::memory()] {
+        for text in ["one\n", "two\n", "three\n"] {
+            rig.append("log", text.as_bytes());
+        }
+        assert_eq!(rig.sum(), 3);
+        assert!(!rig.verify().is_damaged());
+        if rig.is_memory() {
+            continue;
+        }
+        // In what only the last two have.
+        rig.flip("log", 5);
+        let verified = rig.verify();
+        assert_eq!((numbers(damage(&verified)), intact(&verified)), (vec![2, 3], Some(1)));
+        let brought_back = rig.bring_back();
+        assert_eq!(brought_back.counts.brought_back, 1, "{brought_back:?}");
+        assert_eq!(rig.read("log"), b"one\n");
+    }
+}
+
+#[test]
+fn a_file_is_read_once_for_all_that_it_holds() {
+    let rig = Rig::file();
+    for number in 0..50 {
+        rig.append("log", format!("{number:04}\n").as_bytes());
+    }
+    let verified = rig.verify();
+    assert_eq!((verified.counts.generations, verified.counts.bytes), (50, 250));
+}
+
+#[test]
+fn a_generation_that_vanished_is_missed_by_who_refers_to_it() {
+    let rig = Rig::file();
+    for text in ["one", "two", "three"] {
+        rig.put("n", text.as_bytes());
+    }
+    rig.put("gone", b"in the snapshot only");
+    rig.store.create_snapshot(Some("before")).unwrap();
+    rig.store.remove(&key("gone"), Precondition::Any).unwrap();
+    rig.store.pin(&key("n"), Generation::new(2).unwrap()).unwrap();
+    assert!(!rig.verify_at(Level::References).is_damaged());
+    fs::remove_file(rig.kept("n", 2)).unwrap();
+    fs::remove_file(rig.kept("gone", 1)).unwrap();
+    let verified = rig.verify_at(Level::References);
+    assert!(verified.is_damaged() && verified.damaged.is_empty());
+    let faults: Vec<String> = verified.faults.iter().map(|fault| format!("{}: {}", fault.record, fault.why)).collect();
+    let expected = [
+        "pin n@2: the generation that it keeps is gone",
+        "snapshot before: gone: the bytes of generation 1 are not kept any more",
+    ];
+    assert_eq!(faults, expected);
+    // Only what is asked for.
+    let other = Verify { dir: key("n"), level: Level::References, ..Verify::all() };
+    assert_eq!(rig.store.verify(&other).unwrap().faults.len(), 1);
+}
+
+#[test]
+fn a_file_that_held_beginnings_and_vanished_is_missed() {
+    let rig = Rig::file();
+    rig.append("log", b"one\n");
+    rig.append("log", b"two\n");
+    rig.put("log", b"all is new in this one");
+    rig.sum();
+    fs::remove_file(rig.kept("log", 2)).unwrap();
+    // The first four bytes are now taken from the third.
+    let verified = rig.verify();
+    assert_eq!((numbers(damage(&verified)), intact(&verified)), (vec![1], Some(3)));
+}
+
+#[test]
+fn records_that_are_damaged_are_named() {
+    let rig = Rig::file();
+    rig.put("n", b"bytes");
+    rig.store.create_snapshot(Some("s")).unwrap();
+    rig.store.pin(&key("n"), Generation::FIRST).unwrap();
+    rig.sum();
+    let records = rig.store.backend().list_records(&key("checksums")).unwrap();
+    let lines = records.iter().find(|path| path.as_bytes().ends_with(b".jsonl")).unwrap();
+    rig.store.backend().append_record(lines, b"{\"comm").unwrap();
+    rig.store.backend().append_record(lines, b"\n").unwrap();
+    let snapshot = rig.path(".sepia/snapshots/s.jsonl");
+    fs::write(&snapshot, &fs::read(&snapshot).unwrap()[..100]).unwrap();
+    for pin in rig.store.backend().list_records(&key("pins")).unwrap() {
+        fs::write(rig.path(".sepia").join(pin.as_path()), "{").unwrap();
+    }
+    let verified = rig.verify();
+    let named: Vec<&str> = verified.faults.iter().map(|fault| fault.record.as_str()).collect();
+    assert_eq!(named, ["checksums", "pins", "snapshot s"]);
+    let repaired = rig.store.verify(&Verify { repair: true, ..Verify::all() }).unwrap();
+    let remaining: Vec<&str> =
+        repaired.faults.iter().filter(|fault| !fault.repaired).map(|fault| fault.record.as_str()).collect();
+    assert_eq!(remaining, ["pins", "snapshot s"]);
+    let again = rig.verify();
+    assert_eq!((again.faults.len(), again.counts.new), (2, 0), "the whole lines are still there");
+}
+
+#[test]
+fn a_checksum_goes_along_with_a_rename() {
+    for rig in [Rig::file(), Rig::memory()] {
+        for text in ["one", "two"] {
+            rig.put("Note/a", text.as_bytes());
+            rig.put("Note/older", text.as_bytes());
+        }
+        rig.put("Note/alone", b"has no history");
+        rig.store.remove(&key("Note/older"), Precondition::Any).unwrap();
+        rig.sum();
+        for (from, to) in [("Note/a", "Note/b"), ("Note/alone", "Note/older"), ("Note", "Moved")] {
+            rig.store.rename(&key(from), &key(to), Precondition::Absent).unwrap();
+        }
+        let verified = rig.verify();
+        assert_eq!((verified.counts.new, verified.is_damaged()), (0, false), "{verified:?}");
+        if !rig.is_memory() {
+            rig.flip("Moved/older", 0);
+            rig.flip_kept("Moved/b", 1, 0);
+            let verified = rig.verify();
+            let found: Vec<_> = verified.damaged.iter().map(|one| (one.key.to_string(), numbers(&one.generations))).collect();
+            let number = rig.store.stat(&key("Moved/older")).unwrap().generation.unwrap().get();
+            assert_eq!(found, [("Moved/b".to_owned(), vec![1]), ("Moved/older".to_owned(), vec![number])]);
+        }
+    }
+}
+
+#[test]
+fn a_rename_after_the_checksum_hides_no_damage() {
+    let rig = Rig::file();
+    rig.put("older", b"was here before");
+    rig.store.remove(&key("older"), Precondition::Any).unwrap();
+    rig.put("n", b"bytes");
+    rig.sum();
+    rig.flip("n", 2);
+    // It gets another number and another time there.
+    rig.store.rename(&key("n"), &key("older"), Precondition::Absent).unwrap();
+    rig.sum();
+    assert!(matches!(damage(&rig.verify())[0].harm, Harm::Content { .. }));
+}
+
+#[test]
+fn a_copy_of_a_store_is_verified_by_the_checksums_of_the_original() {
+    let rig = Rig::file();
+    for text in ["one", "two"] {
+        rig.put("n", text.as_bytes());
+    }
+    rig.sum();
+    let copy = rig.copy();
+    copy.flip_kept("n", 1, 0);
+    let verified = copy.verify();
+    assert_eq!(numbers(damage(&verified)), [1], "{verified:?}");
+    copy.flip_kept("n", 1, 0);
+    let repaired = copy.store.verify(&Verify { repair: true, ..Verify::all() }).unwrap();
+    assert!(!repaired.is_damaged());
+    copy.flip("n", 0);
+    assert_eq!(numbers(damage(&copy.verify())), [2]);
+}
+
+#[test]
+fn objects_with_several_names_are_verified() {
+    let rig = Rig::file();
+    rig.put("a", b"first");
+    rig.store.by(sepia::store::Actor::current()).link(&key("a"), &key("b"), &Precondition::Any).unwrap();
+    rig.put("a", b"second");
+    rig.sum();
+    assert!(!rig.verify().is_damaged());
+    rig.flip("b", 0);
+    let verified = rig.verify();
+    let names: Vec<String> = verified.damaged.iter().map(|one| one.key.to_string()).collect();
+    assert_eq!(names, ["a", "b"]);
+}
+
+#[test]
+fn an_intact_generation_is_brought_back_and_nothing_is_lost() {
+    let rig = Rig::file();
+    for text in ["one", "two", "three"] {
+        rig.put("n", text.as_bytes());
+    }
+    rig.put("alone", b"no history");
+    rig.sum();
+    rig.flip("n", 0);
+    rig.flip("alone", 0);
+    let damaged = fs::read(rig.path("n")).unwrap();
+    let verified = rig.bring_back();
+    let mended: Vec<_> = verified.damaged.iter().map(|one| one.mended.clone()).collect();
+    assert_eq!(mended, [None, Some(Mended::BroughtBack(Generation::new(4).unwrap()))]);
+    assert!(verified.is_damaged(), "of the other there is nothing to bring back");
+    assert_eq!(rig.read("n"), b"two");
+    assert_eq!(rig.read_generation("n", 3), damaged);
+    let events = rig.store.events_of(&key("n")).unwrap();
+    let last = events.last().unwrap();
+    assert_eq!((last.kind, last.meta["restored"].as_u64()), (EventKind::Restored, Some(2)));
+    rig.store.remove(&key("alone"), Precondition::Any).unwrap();
+    // It stays known that the third is damaged; nobody is told again.
+    let verified = rig.store.verify(&Verify { dir: key("n"), ..Verify::all() }).unwrap();
+    assert_eq!((verified.is_damaged(), verified.counts.replaced), (false, 1), "{verified:?}");
+    // Not so, if the one that was brought back is damaged.
+    rig.sum();
+    rig.flip("n", 0);
+    assert_eq!(numbers(damage(&rig.store.verify(&Verify { dir: key("n"), ..Verify::all() }).unwrap())), [4]);
+}
+
+#[test]
+fn what_lost_its_end_is_brought_back() {
+    let rig = Rig::file();
+    rig.put("n", b"the first");
+    rig.put("n", b"the second");
+    rig.sum();
+    rig.truncate("n", 4);
+    let verified = rig.bring_back();
+    assert!(!verified.is_damaged(), "{verified:?}");
+    assert_eq!(rig.read("n"), b"the first");
+    let kept: Vec<u64> = rig.store.history(&key("n")).unwrap().iter().map(|info| info.generation.get()).collect();
+    assert!(kept.iter().any(|&number| rig.store.get_generation(&key("n"), Generation::new(number).unwrap()).is_ok_and(
+        |opened| opened.stat.size == 4
+    )), "what was left is kept");
+    assert!(!rig.verify().is_damaged());
+}
+
+#[test]
+fn what_was_saved_meanwhile_is_not_replaced() {
+    let rig = Rig::file();
+    rig.put("n", b"one");
+    rig.put("n", b"two");
+    rig.sum();
+    rig.flip("n", 0);
+    // Between the second look and the repair nothing calls out, so somebody saves between the two looks.
+    let looks = Cell::new(0);
+    let saves = |_: &sepia::Key, _: &sepia::store::verify::Counts| {
+        looks.set(looks.get() + 1);
+        if looks.get() == 4 {
+            rig.put("n", b"saved since");
+        }
+    };
+    let how = Verify { bring_back: true, dir: key("n"), progress: &saves, ..Verify::all() };
+    let verified = rig.store.verify(&how).unwrap();
+    assert_eq!(rig.read("n"), b"saved since", "{verified:?}");
+}
+
+#[test]
+fn a_run_goes_on_where_it_was_cut_short() {
+    for rig in [Rig::file(), Rig::memory()] {
+        let names: Vec<String> = (0..20).map(|number| format!("Note/{number:02}")).collect();
+        names.iter().for_each(|name| rig.put(name, name.as_bytes()));
+        rig.sum();
+        if !rig.is_memory() {
+            rig.flip("Note/03", 0);
+            rig.flip("Note/15", 0);
+        }
+        let seen = Cell::new(0);
+        let stop = || seen.get() >= 10;
+        let count = |_: &sepia::Key, _: &sepia::store::verify::Counts| seen.set(seen.get() + 1);
+        let first = rig.store.verify(&Verify { stop: &stop, progress: &count, ..Verify::all() }).unwrap();
+        assert!(first.stopped && first.counts.objects < 10, "{first:?}");
+        // Somebody who asks for something else doesn't interfere.
+        rig.store.verify(&Verify { dir: key("Note/19"), ..Verify::all() }).unwrap();
+        let second = rig.verify();
+        assert!(second.resumed.is_some() && !second.stopped);
+        assert_eq!(second.counts.objects, 20);
+        let expected = if rig.is_memory() { 0 } else { 2 };
+        assert_eq!(second.damaged.len(), expected, "that of the first half is not forgotten");
+        let third = rig.verify();
+        assert!(third.resumed.is_none());
+        rig.store.verify(&Verify { stop: &stop, ..Verify::all() }).unwrap();
+        let anew = rig.store.verify(&Verify { restart: true, ..Verify::all() }).unwrap();
+        assert_eq!((anew.resumed, anew.counts.objects), (None, 20));
+    }
+}
+
+#[test]
+fn parts_cover_all() {
+    let rig = Rig::file();
+    let names: Vec<String> = (0..60).map(|number| format!("Note/{number:02}")).collect();
+    names.iter().for_each(|name| rig.put(name, name.as_bytes()));
+    rig.sum();
+    names.iter().for_each(|name| rig.flip(name, 0));
+    let (mut found, mut most) = (Vec::new(), 0);
+    for part in 1..=4 {
+        let verified = rig.store.verify(&Verify { parts: Some("25%".parse().unwrap()), ..Verify::all() }).unwrap();
+        assert_eq!(verified.part, Some((part, 4)));
+        most = most.max(verified.damaged.len());
+        found.extend(verified.damaged.into_iter().map(|one| one.key.to_string()));
+        assert_eq!(rig.store.verification_status().unwrap().damaged, found.len() as u64);
+    }
+    found.sort();
+    assert_eq!(found, names);
+    assert!(most < 40);
+    let again = rig.store.verify(&Verify { parts: Some("25%".parse().unwrap()), ..Verify::all() }).unwrap();
+    assert_eq!(again.part, Some((1, 4)));
+}
+
+#[test]
+fn a_listing_that_fails_ends_the_run() {
+    let rig = Rig::faulty();
+    rig.put("Note/n", b"bytes");
+    rig.put("Task/t", b"bytes");
+    *rig.faulty.as_ref().unwrap().unlistable.lock().unwrap() = Some(key("Task"));
+    let error = rig.store.verify(&Verify::all()).unwrap_err();
+    assert!(matches!(error, Error::Backend(sepia::backend::Error::Io { .. })), "{error}");
+    let status = rig.store.verification_status().unwrap();
+    assert!(status.last.unwrap().error.is_some());
+    *rig.faulty.as_ref().unwrap().unlistable.lock().unwrap() = None;
+    let verified = rig.verify();
+    assert!(verified.resumed.is_some());
+    assert_eq!(verified.counts.objects, 2);
+}
+
+#[test]
+fn a_file_that_cannot_be_read_is_damage_and_the_run_goes_on() {
+    let rig = Rig::faulty();
+    for name in ["a", "b", "c"] {
+        rig.put(name, name.as_bytes());
+    }
+    *rig.faulty.as_ref().unwrap().unreadable.lock().unwrap() = Some(key("b"));
+    let verified = rig.verify();
+    assert_eq!((verified.counts.objects, verified.damaged[0].key.clone()), (3, key("b")));
+    assert!(matches!(damage(&verified)[0].harm, Harm::Unreadable(_)));
+}
+
+#[test]
+fn damage_on_any_medium_is_found() {
+    let rig = Rig::faulty();
+    rig.put("n", b"one");
+    rig.put("n", b"two");
+    rig.sum();
+    *rig.faulty.as_ref().unwrap().flipped.lock().unwrap() = Some((key("n"), Generation::new(2).unwrap()));
+    let verified = rig.verify();
+    assert_eq!((numbers(damage(&verified)), intact(&verified)), (vec![2], Some(1)));
+}
+
+#[test]
+fn what_is_not_there_is_not_verified() {
+    let rig = Rig::file();
+    let error = rig.store.verify(&Verify { dir: key("Note/none"), ..Verify::all() }).unwrap_err();
+    assert!(matches!(error, Error::Backend(sepia::backend::Error::NotFound(_))));
+    // A name with a history only, a link, a directory.
+    rig.put("Note/n", b"bytes");
+    rig.store.remove(&key("Note/n"), Precondition::Any).unwrap();
+    symlink("nowhere", rig.path("link")).unwrap();
+    for (name, objects) in [("Note/n", 1), ("link", 0), ("Note", 1)] {
+        let verified = rig.store.verify(&Verify { dir: key(name), ..Verify::all() }).unwrap();
+        assert_eq!((verified.counts.objects, verified.is_damaged()), (objects, false), "{name}");
+    }
+}
+
+#[test]
+fn one_verifies_at_a_time() {
+    let rig = Rig::file();
+    rig.put("n", b"bytes");
+    let (other, refused) = (rig.again(), Cell::new(false));
+    let progress = |_: &sepia::Key, _: &sepia::store::verify::Counts| {
+        refused.set(matches!(other.verify(&Verify::all()), Err(Error::Verifying)));
+        assert!(other.verification_status().unwrap().running);
+    };
+    rig.store.verify(&Verify { progress: &progress, ..Verify::all() }).unwrap();
+    assert!(refused.get());
+}
+
+#[test]
+fn a_session_that_goes_on_gets_a_checksum_for_each_state_that_is_left() {
+    let rig = Rig::file();
+    rig.put("n", b"first");
+    let name = key("n");
+    let mut session = rig.store.open_session(&name, &SessionOptions::default()).unwrap();
+    for text in [b"one", b"two", b"six"] {
+        session.write_at(text, 0).unwrap();
+        session.publish(&name, false).unwrap();
+        rig.sum();
+        let verified = rig.verify();
+        assert!(!verified.is_damaged(), "{verified:?}");
+    }
+    session.close(&name);
+    assert_eq!((rig.sum(), rig.verify().is_damaged()), (0, false));
+}
+
+#[test]
+fn checksums_are_computed_of_what_was_saved_when_it_is_quiet() {
+    let rig = Rig::file();
+    rig.put("n", b"one");
+    assert_eq!(rig.sum_after(Duration::from_secs(3600)), 0, "not yet");
+    assert_eq!(rig.sum(), 1);
+    assert_eq!(rig.sum(), 0);
+    rig.put("n", b"two");
+    rig.put("m", b"two");
+    assert_eq!(rig.sum(), 2);
+    // What another process has saved is found when the store is opened anew.
+    rig.again().put(&key("o"), &mut &b"three"[..], Precondition::Any).unwrap();
+    assert_eq!(rig.sum(), 0);
+    let other = rig.again();
+    assert_eq!(rig::sum(&other, Duration::ZERO), 1);
+    assert_eq!(rig.verify().counts.new, 0);
+    fs::write(rig.path(".sepia/config.toml"), "[checksums]\nbackground = false\n").unwrap();
+    let off = rig.again();
+    off.put(&key("p"), &mut &b"four"[..], Precondition::Any).unwrap();
+    assert_eq!(rig::sum(&off, Duration::ZERO), 0);
+}
+
+#[test]
+fn a_damaged_byte_gets_no_new_checksum() {
+    let rig = Rig::file();
+    rig.put("n", b"one");
+    rig.sum();
+    rig.flip("n", 0);
+    // Neither by a look through the whole store, nor since it is asked for again.
+    assert_eq!(rig::sum(&rig.again(), Duration::ZERO), 0);
+    rig.store.by(sepia::store::Actor::current());
+    rig.store.rename(&key("n"), &key("m"), Precondition::Absent).unwrap();
+    assert_eq!(rig.sum(), 0);
+    assert!(rig.verify().is_damaged());
+}
+
+#[test]
+fn the_checksums_of_what_is_gone_go() {
+    let rig = Rig::file();
+    for number in 0..10 {
+        rig.put("n", format!("{number}").as_bytes());
+    }
+    rig.put("stays", b"bytes");
+    rig.sum();
+    assert_eq!(rig.lines(), 11);
+    for number in 1..10 {
+        rig.store.backend().drop_generation(&key("n"), Generation::new(number).unwrap()).unwrap();
+    }
+    rig::sum(&rig.again(), Duration::ZERO);
+    assert_eq!(rig.lines(), 2);
+    assert_eq!((rig.verify().counts.new, rig.lines()), (0, 2));
+}
+
+#[test]
+fn an_empty_object_is_verified_and_a_reserved_name_is_none() {
+    let rig = Rig::file();
+    rig.put("empty", b"");
+    rig.store.backend().reserve(&key("reserved"), 0o644, &Creator::current()).unwrap();
+    let verified = rig.verify();
+    assert!(!verified.is_damaged());
+    assert_eq!(verified.counts.unrecorded, 0);
+    rig.truncate("empty", 3);
+    assert_eq!(damage(&rig.verify())[0].harm, Harm::Size { expected: 0, found: 3 });
+}
