@@ -171,7 +171,9 @@ fn show(out: &mut Output, verified: &Verified, args: &VerifyArgs) -> Result<(), 
     if verified.stopped {
         out.line("interrupted; the next run goes on from there")?;
     } else if remaining.is_empty() && faults == 0 {
-        out.line(out.paint(Style::Green, "nothing is damaged"))?;
+        let mended = !verified.damaged.is_empty() || !verified.faults.is_empty();
+        let text = if mended { "nothing is damaged any more" } else { "nothing is damaged" };
+        out.line(out.paint(Style::Green, text))?;
     } else {
         let faults = if faults > 0 { format!(", {}", count(faults, "record", "records")) } else { String::new() };
         let text = format!("damaged: {}{faults}", count(remaining.len(), "object", "objects"));

@@ -11,7 +11,7 @@ use std::os::unix::fs::symlink;
 use std::time::Duration;
 
 use rig::{Rig, key, numbers};
-use sepia::backend::{Backend, Creator};
+use sepia::backend::Creator;
 use sepia::store::verify::{Damage, Harm, Level, Mended, Verified, Verify};
 use sepia::store::{EventKind, SessionOptions};
 use sepia::{Error, Generation, Precondition};
@@ -242,7 +242,8 @@ fn a_checksum_goes_along_with_a_rename() {
             rig.flip("Moved/older", 0);
             rig.flip_kept("Moved/b", 1, 0);
             let verified = rig.verify();
-            let found: Vec<_> = verified.damaged.iter().map(|one| (one.key.to_string(), numbers(&one.generations))).collect();
+            let found: Vec<_> =
+                verified.damaged.iter().map(|one| (one.key.to_string(), numbers(&one.generations))).collect();
             let number = rig.store.stat(&key("Moved/older")).unwrap().generation.unwrap().get();
             assert_eq!(found, [("Moved/b".to_owned(), vec![1]), ("Moved/older".to_owned(), vec![number])]);
         }
@@ -336,9 +337,13 @@ fn what_lost_its_end_is_brought_back() {
     assert!(!verified.is_damaged(), "{verified:?}");
     assert_eq!(rig.read("n"), b"the first");
     let kept: Vec<u64> = rig.store.history(&key("n")).unwrap().iter().map(|info| info.generation.get()).collect();
-    assert!(kept.iter().any(|&number| rig.store.get_generation(&key("n"), Generation::new(number).unwrap()).is_ok_and(
-        |opened| opened.stat.size == 4
-    )), "what was left is kept");
+    assert!(
+        kept.iter().any(|&number| rig
+            .store
+            .get_generation(&key("n"), Generation::new(number).unwrap())
+            .is_ok_and(|opened| opened.stat.size == 4)),
+        "what was left is kept"
+    );
     assert!(!rig.verify().is_damaged());
 }
 

@@ -88,7 +88,7 @@ impl Rig {
     }
 
     pub fn append(&self, name: &str, bytes: &[u8]) {
-        let options = sepia::store::SessionOptions { create: true, ..Default::default() };
+        let options = sepia::store::SessionOptions { create: Some(0o666), ..Default::default() };
         let mut session = self.store.open_session(&key(name), &options).unwrap();
         session.append(bytes).unwrap();
         session.publish(&key(name), false).unwrap();

@@ -257,7 +257,9 @@ impl<'a> Throttle<'a> {
 
     /// How long reading so many bytes takes.
     fn time(&self, bytes: u64) -> Duration {
-        Duration::from_nanos(u64::try_from(u128::from(bytes) * 1_000_000_000 / u128::from(self.rate)).unwrap_or(u64::MAX))
+        Duration::from_nanos(
+            u64::try_from(u128::from(bytes) * 1_000_000_000 / u128::from(self.rate)).unwrap_or(u64::MAX),
+        )
     }
 
     /// So many bytes were read: rests, and says whether to go on.

@@ -518,7 +518,10 @@ mod tests {
         // Two processes that did not know of each other, and a line that was cut short.
         let line = text(&store).lines().next().unwrap().to_owned();
         let contradiction = line.replace("0101", "0202");
-        store.backend.append_record(&path_of(0x45).unwrap(), format!("{line}\n{contradiction}\n{{\"comm").as_bytes()).unwrap();
+        store
+            .backend
+            .append_record(&path_of(0x45).unwrap(), format!("{line}\n{contradiction}\n{{\"comm").as_bytes())
+            .unwrap();
         let mut anew = Sums::new(&store, 10);
         assert_eq!(anew.faults().unwrap(), Faults { unreadable: 0, contradictions: 1 });
         assert_eq!(own(anew.find(&identity(7), &others).unwrap()), Some(sum(1)));

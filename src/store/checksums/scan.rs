@@ -4,9 +4,9 @@ use std::time::Instant;
 
 use serde::{Deserialize, Serialize};
 
+use super::Run;
 use super::generations::generations_of;
 use super::record::{Identity, Names};
-use super::Run;
 use crate::store::walk::Walk;
 use crate::store::{Error, Result, Store};
 use crate::types::{Age, Key, ObjectId};
@@ -40,7 +40,6 @@ impl Store {
         let now = self.now();
         Ok(!state.is_some_and(|state| state.scanned > EVERY.before(now).nanos() && state.scanned <= now.nanos()))
     }
-
 }
 
 /// The generations that a look through the store comes across.

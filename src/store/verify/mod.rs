@@ -257,11 +257,11 @@ impl Verifier<'_> {
             self.run.counts.repaired += self.store.drop_checksums(None, true)?;
         }
         let told = [
-            (faults.unreadable, "can't be read; the generations are taken for such without a checksum"),
-            (faults.contradictions, "contradict older ones, which are believed"),
+            (faults.unreadable, "lines that can't be read, so their generations are taken for such without a checksum"),
+            (faults.contradictions, "lines that contradict older ones, which are believed"),
         ];
         for (count, why) in told.into_iter().filter(|(count, _)| *count > 0) {
-            self.faults.push(Fault { record: "checksums".to_owned(), why: format!("{count} lines {why}"), repaired });
+            self.faults.push(Fault { record: "checksums".to_owned(), why: format!("{count} {why}"), repaired });
         }
         Ok(())
     }
