@@ -128,7 +128,11 @@ pub fn run(args: &VerifyArgs, store: &StoreArg) -> Result<(), Failure> {
     }
     out.finish()?;
     interrupt.end();
-    if verified.is_damaged() { Err(Failure::silent(ExitCode::Damaged)) } else { Ok(()) }
+    match (verified.is_damaged(), verified.is_partial()) {
+        (true, _) => Err(Failure::silent(ExitCode::Damaged)),
+        (false, true) => Err(Failure::silent(ExitCode::Error)),
+        (false, false) => Ok(()),
+    }
 }
 
 fn show(out: &mut Output, verified: &Verified, args: &VerifyArgs) -> Result<(), Failure> {
@@ -144,7 +148,8 @@ fn show(out: &mut Output, verified: &Verified, args: &VerifyArgs) -> Result<(), 
     if let Some(began) = verified.resumed {
         out.line(format!("went on with the run of {}; begin anew with: --restart", began.human()))?;
     }
-    let Counts { generations, bytes, new, unrecorded, busy, replaced, repaired, brought_back, .. } = verified.counts;
+    let Counts { generations, bytes, new, unrecorded, busy, denied, replaced, repaired, brought_back, .. } =
+        verified.counts;
     let read = if bytes > 0 { format!(" ({} read)", output::size(bytes)) } else { String::new() };
     let part = verified.part.map_or(String::new(), |(part, of)| format!(", part {part} of {of}"));
     let (seen, kept) = (objects(verified.counts.objects), many(generations, "generation", "generations"));
@@ -153,11 +158,12 @@ fn show(out: &mut Output, verified: &Verified, args: &VerifyArgs) -> Result<(), 
         (new, "had no checksum yet and has one now", "had no checksum yet and have one now"),
         (unrecorded, "was changed outside Sepia", "were changed outside Sepia"),
         (busy, "changed all the time; the next run looks again", "changed all the time; the next run looks again"),
+        (denied, "may not be read by this user", "may not be read by this user"),
         (replaced, "is damaged and was replaced by an intact one", "are damaged and were replaced by intact ones"),
         (repaired, "was repaired", "were repaired"),
         (brought_back, "was brought back", "were brought back"),
     ];
-    let nouns = ["generation", "object", "object", "older generation", "record", "object"];
+    let nouns = ["generation", "object", "object", "object", "older generation", "record", "object"];
     for ((number, one, more), noun) in told.into_iter().zip(nouns).filter(|((number, ..), _)| *number > 0) {
         let says = if number == 1 { one } else { more };
         out.line(format!("{} {says}", many(number, noun, &format!("{noun}s"))))?;
@@ -168,6 +174,9 @@ fn show(out: &mut Output, verified: &Verified, args: &VerifyArgs) -> Result<(), 
         out.line("bring back the intact generations with: sepia verify --bring-back")?;
     }
     let faults = verified.faults.iter().filter(|fault| !fault.repaired).count();
+    if verified.counts.denied > 0 {
+        out.line("run it as root to verify all")?;
+    }
     if verified.stopped {
         out.line("interrupted; the next run goes on from there")?;
     } else if remaining.is_empty() && faults == 0 {

@@ -5,6 +5,7 @@ use std::fs::File;
 use std::io::{Read, Seek, SeekFrom, Write};
 use std::sync::{Arc, Mutex};
 
+use rustix::io::Errno;
 use sepia::backend::*;
 use sepia::{Generation, Key, Precondition, Timestamp};
 
@@ -14,21 +15,23 @@ pub struct Faulty {
     pub unlistable: Mutex<Option<Key>>,
     /// This key can't be looked at.
     pub unreadable: Mutex<Option<Key>>,
+    /// This key may not be opened.
+    pub denied: Mutex<Option<Key>>,
     /// The first byte of this generation is another one than was saved.
     pub flipped: Mutex<Option<(Key, Generation)>>,
 }
 
 impl Faulty {
     pub fn over(inner: Arc<dyn Backend>) -> Arc<Self> {
-        let (unlistable, unreadable, flipped) = Default::default();
-        Arc::new(Faulty { inner, unlistable, unreadable, flipped })
+        let (unlistable, unreadable, denied, flipped) = Default::default();
+        Arc::new(Faulty { inner, unlistable, unreadable, denied, flipped })
     }
 
-    fn fails(&self, which: &Mutex<Option<Key>>, key: &Key) -> Result<()> {
+    fn fails(&self, which: &Mutex<Option<Key>>, key: &Key, errno: Errno) -> Result<()> {
         if which.lock().unwrap().as_ref() != Some(key) {
             return Ok(());
         }
-        Err(Error::Io { key: key.clone(), operation: "look", source: rustix::io::Errno::IO.into() })
+        Err(Error::Io { key: key.clone(), operation: "look", source: errno.into() })
     }
 }
 
@@ -40,16 +43,17 @@ macro_rules! as_below {
 
 impl Backend for Faulty {
     fn stat(&self, key: &Key) -> Result<Stat> {
-        self.fails(&self.unreadable, key)?;
+        self.fails(&self.unreadable, key, Errno::IO)?;
         self.inner.stat(key)
     }
 
     fn list(&self, dir: &Key) -> Result<Vec<DirEntry>> {
-        self.fails(&self.unlistable, dir)?;
+        self.fails(&self.unlistable, dir, Errno::IO)?;
         self.inner.list(dir)
     }
 
     fn open_generation(&self, key: &Key, generation: Generation) -> Result<Opened> {
+        self.fails(&self.denied, key, Errno::ACCESS)?;
         let mut opened = self.inner.open_generation(key, generation)?;
         if self.flipped.lock().unwrap().as_ref() == Some(&(key.clone(), generation)) {
             let mut bytes = Vec::new();

@@ -106,7 +106,7 @@ impl Store {
         let _alone = self.verify_alone()?;
         self.must_be_something(&how.dir)?;
         let mut state = State::read(self)?;
-        let part = how.parts.map(|parts| (state.next_part(parts), parts.count()));
+        let part = how.parts.map(|parts| (state.next_part(&how.dir, how.level, parts), parts.count()));
         let what = What { dir: how.dir.escaped(), level: how.level, part };
         let run = state.begin(&what, how.restart, self.now());
         let resumed = (run.after.is_some() || run.walked).then_some(Timestamp::from_nanos(run.began));
@@ -237,13 +237,19 @@ impl Verifier<'_> {
             self.stopped = true;
             return Ok(false);
         };
+        self.run.counts.unrecorded += u64::from(object.unrecorded);
+        let object = match object.unrecorded && self.how.repair && self.record(key) {
+            // Now it is known what it is to be: the store was copied or restored, perhaps.
+            true => match self.look_at(key)? {
+                Some(object) => object,
+                None => {
+                    self.stopped = true;
+                    return Ok(false);
+                }
+            },
+            false => object,
+        };
         let Some(object) = object.counted(&mut self.run.counts) else { return Ok(true) };
-        if object.unrecorded {
-            self.run.counts.unrecorded += 1;
-            if self.how.repair {
-                self.record(key)?;
-            }
-        }
         if let Some(damaged) = self.damaged(key, object)? {
             self.run.found.push(FoundDamage::from(&damaged));
         }

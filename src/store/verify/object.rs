@@ -36,6 +36,8 @@ pub struct Object {
     pub unrecorded: bool,
     /// Something has changed meanwhile.
     unstable: bool,
+    /// The system let nobody read it.
+    denied: bool,
 }
 
 impl Object {
@@ -48,6 +50,7 @@ impl Object {
         counts.objects += 1;
         counts.generations += self.generations;
         counts.busy += u64::from(self.unstable);
+        counts.denied += u64::from(self.denied);
         (!self.unstable).then_some(self)
     }
 
@@ -129,6 +132,11 @@ impl Verifier<'_> {
                 Ok(true) => {}
                 Ok(false) => return Ok(None),
                 Err(Error::Backend(backend::Error::NoGeneration(..))) => object.unstable = true,
+                Err(Error::Backend(backend::Error::Io { source, .. }))
+                    if source.kind() == std::io::ErrorKind::PermissionDenied =>
+                {
+                    object.denied = true;
+                }
                 Err(Error::Backend(error @ (backend::Error::Io { .. } | backend::Error::Invalid(..)))) => {
                     body.generations().for_each(|info| object.harm(info, Harm::Unreadable(cause(&error))));
                 }

@@ -7,13 +7,18 @@ use crate::store::{Error, Store};
 use crate::types::Key;
 
 impl Verifier<'_> {
-    /// Records what was changed outside Sepia. That it is gone, or changes again, is nobody's fault.
-    pub(super) fn record(&mut self, key: &Key) -> Result<()> {
+    /// Records what was changed outside Sepia. Returns whether it did: that it is gone, or changes again, is nobody's fault.
+    pub(super) fn record(&mut self, key: &Key) -> bool {
         match self.store.get(key) {
-            Ok(_) => self.run.counts.repaired += 1,
-            Err(error) => log::info!("{key}: was not recorded: {error}"),
+            Ok(_) => {
+                self.run.counts.repaired += 1;
+                true
+            }
+            Err(error) => {
+                log::info!("{key}: was not recorded: {error}");
+                false
+            }
         }
-        Ok(())
     }
 
     /// Does what was asked for about a damaged object, and notes what came of it.

@@ -34,6 +34,8 @@ pub struct Counts {
     pub unrecorded: u64,
     /// Objects that were changed again and again while they were looked at. The next run looks at them again.
     pub busy: u64,
+    /// Objects that this user has no right to read.
+    pub denied: u64,
     /// Damaged generations in whose place an intact one was brought back before.
     pub replaced: u64,
     /// Records that were repaired.
@@ -167,5 +169,10 @@ impl Verified {
     /// Whether something is damaged and was not repaired.
     pub fn is_damaged(&self) -> bool {
         self.damaged.iter().any(Damaged::remains) || self.faults.iter().any(|fault| !fault.repaired)
+    }
+
+    /// Whether it isn't known of something, since it could not be looked at.
+    pub fn is_partial(&self) -> bool {
+        self.stopped || self.counts.denied > 0
     }
 }

@@ -10,8 +10,8 @@ use crate::store::{Error, Result, Store};
 use crate::types::{Key, Timestamp};
 
 const STATE: &str = "verify/state.json";
-/// So many runs that were cut short are remembered. Beyond that, the one that began first begins anew when it is asked for
-/// again.
+/// So many runs that were cut short are remembered, and so many of which the next part has its turn. Beyond that, what was
+/// begun first begins anew when it is asked for again.
 const MOST_RUNS: usize = 16;
 
 /// The record. Times are nanoseconds since 1970, keys are escaped.
@@ -20,8 +20,8 @@ const MOST_RUNS: usize = 16;
 pub struct State {
     /// Runs that were cut short.
     pub runs: Vec<Run>,
-    /// By the number of parts: the next one.
-    pub parts: BTreeMap<u32, u32>,
+    /// Whose turn it is where only a part is looked at.
+    pub parts: Vec<What>,
     /// How the last run ended.
     pub last: Option<LastRun>,
     /// The objects that were found damaged, and when.
@@ -123,8 +123,11 @@ impl State {
     }
 
     /// The part whose turn it is.
-    pub fn next_part(&self, parts: Parts) -> u32 {
-        self.parts.get(&parts.count()).copied().unwrap_or(0) % parts.count()
+    pub fn next_part(&self, dir: &Key, level: Level, parts: Parts) -> u32 {
+        let dir = dir.escaped();
+        let same = |what: &&What| what.dir == dir && what.level == level;
+        let mut next = self.parts.iter().filter(same).filter_map(|what| what.part);
+        next.find(|(_, of)| *of == parts.count()).map_or(0, |(part, of)| part % of)
     }
 
     /// Begins a run, or goes on with it.
@@ -161,7 +164,10 @@ impl State {
         if error.is_none() {
             self.runs.retain(|other| other.what != run.what);
             if let Some((part, of)) = run.what.part {
-                self.parts.insert(of, (part + 1) % of);
+                self.parts.retain(|what| !what.is_part_of_the_same(&run.what));
+                self.parts.push(What { part: Some(((part + 1) % of, of)), ..run.what.clone() });
+                let most = self.parts.len().saturating_sub(MOST_RUNS);
+                self.parts.drain(..most);
             }
             // What this run has looked at, and not found damaged, isn't any more. A lesser level tells nothing.
             if run.what.level == Level::Content {
@@ -173,6 +179,11 @@ impl State {
 }
 
 impl What {
+    fn is_part_of_the_same(&self, other: &What) -> bool {
+        let parts = |what: &What| what.part.map(|(_, of)| of);
+        self.dir == other.dir && self.level == other.level && parts(self) == parts(other)
+    }
+
     fn holds(&self, key: &str) -> bool {
         let (Ok(dir), Ok(key)) = (Key::unescape(&self.dir), Key::unescape(key)) else { return true };
         key.is_within(&dir) && self.includes(&key)
