@@ -25,7 +25,8 @@ impl Dice {
     }
 }
 
-/// Saves, appends, goes on saving, renames, removes and links names of its own, and of all.
+/// Saves, appends, goes on saving, renames and removes names of its own, and of all; and objects with several names, which
+/// nobody else saves to.
 fn work(store: &Store, worker: u64) {
     let mut dice = Dice(0x9e37_79b9_7f4a_7c15 ^ (worker + 1));
     for change in 0..CHANGES {
@@ -36,14 +37,19 @@ fn work(store: &Store, worker: u64) {
         let (one, other) = (name(dice.below(6)), name(dice.below(6)));
         // Of the same length again and again, so that no size tells one from the other.
         let text = format!("{worker:02} {change:04} {:04}\n", dice.below(10_000));
+        let (first, second) = (key(&format!("Own/{worker}/several")), key(&format!("Own/{worker}/names")));
+        let any = if dice.below(2) == 0 { &first } else { &second };
         // What loses against somebody else is no matter here.
-        let _ = match dice.below(8) {
+        let _ = match dice.below(12) {
             0..3 => store.put(&one, &mut text.as_bytes(), Precondition::Any).map(drop),
             3 => append(store, &one, &text),
             4 => amend(store, &one, &text),
-            5 => store.rename(&one, &other, Precondition::Any).map(drop),
-            6 => store.remove(&one, Precondition::Any),
-            _ => store.by(Actor::current()).link(&one, &other, &Precondition::Any).map(drop).map_err(Into::into),
+            5..7 => store.rename(&one, &other, Precondition::Any).map(drop),
+            7 => store.remove(&one, Precondition::Any),
+            8 => store.put(any, &mut text.as_bytes(), Precondition::Any).map(drop),
+            9 => amend(store, any, &text),
+            10 => store.remove(any, Precondition::Any),
+            _ => store.by(Actor::current()).link(&first, &second, &Precondition::Any).map(drop).map_err(Into::into),
         };
     }
 }
