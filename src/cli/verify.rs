@@ -69,6 +69,7 @@ struct Json<'a> {
     part: Option<u32>,
     parts: Option<u32>,
     resumed: Option<String>,
+    interrupted: bool,
 }
 
 #[derive(Serialize)]
@@ -89,6 +90,9 @@ struct JsonDamage<'a> {
 
 /// Runs `sepia verify`.
 pub fn run(args: &VerifyArgs, store: &StoreArg) -> Result<(), Failure> {
+    if args.bring_back && !matches!(args.level, LevelArg::Content) {
+        return Err(Failure::usage("--bring-back needs --level content: what is intact is told by the bytes"));
+    }
     let target = match &args.path {
         Some(path) => store.object(path)?,
         None => {
@@ -156,7 +160,7 @@ fn show(out: &mut Output, verified: &Verified, args: &VerifyArgs) -> Result<(), 
     out.line(format!("verified {seen} with {kept}{read}{part}"))?;
     let told = [
         (new, "had no checksum yet and has one now", "had no checksum yet and have one now"),
-        (unrecorded, "was changed outside Sepia", "were changed outside Sepia"),
+        (unrecorded, "was made or changed outside Sepia", "were made or changed outside Sepia"),
         (busy, "changed all the time; the next run looks again", "changed all the time; the next run looks again"),
         (denied, "may not be read by this user", "may not be read by this user"),
         (replaced, "is damaged and was replaced by an intact one", "are damaged and were replaced by intact ones"),
@@ -174,6 +178,9 @@ fn show(out: &mut Output, verified: &Verified, args: &VerifyArgs) -> Result<(), 
         out.line("bring back the intact generations with: sepia verify --bring-back")?;
     }
     let faults = verified.faults.iter().filter(|fault| !fault.repaired).count();
+    if unrecorded > 0 && !args.repair {
+        out.line("record and verify what was made or changed outside with: sepia verify --repair")?;
+    }
     if verified.counts.denied > 0 {
         out.line("run it as root to verify all")?;
     }
@@ -236,6 +243,7 @@ fn json(verified: &Verified) -> Json<'_> {
         part: verified.part.map(|(part, _)| part),
         parts: verified.part.map(|(_, of)| of),
         resumed: verified.resumed.map(json_time),
+        interrupted: verified.stopped,
     }
 }
 

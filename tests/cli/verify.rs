@@ -84,6 +84,7 @@ fn verify_names_what_is_damaged_and_brings_back_what_is_not() {
         assert_eq!(get(&json, pointer), &value, "{pointer}");
     }
     assert_eq!(get(&json, "/objects/0/generations/0/harm/content/expected").as_str().unwrap().len(), 64);
+    verify(&sandbox, &["--bring-back", "--level", "existence"]).fails(2, "needs --level content");
     let mended = verify(&sandbox, &["--bring-back"]).ok();
     assert!(mended.text().contains("  brought back as generation 3\n"), "{mended:?}");
     assert!(mended.text().ends_with("1 object was brought back\nnothing is damaged any more\n"), "{mended:?}");
@@ -158,7 +159,7 @@ fn records_are_repaired_when_asked_for() {
     fs::write(&lines, [&whole[..], b"{\"comm\n"].concat()).unwrap();
     let shown = damaged(verify(&sandbox, &[]));
     assert!(shown.text().contains("checksums: 1 lines that can't be read"), "{shown:?}");
-    assert!(shown.text().contains("1 object was changed outside Sepia\n"), "{shown:?}");
+    assert!(shown.text().contains("1 object was made or changed outside Sepia\n"), "{shown:?}");
     let repaired = verify(&sandbox, &["--repair"]).ok();
     assert!(repaired.text().contains("2 records were repaired"), "{repaired:?}");
     assert_eq!(fs::read(&lines).unwrap(), whole);

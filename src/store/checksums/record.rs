@@ -187,6 +187,7 @@ impl<'a> Sums<'a> {
             if !known.is_empty() {
                 self.store.backend.append_record(&path, &text)?;
             }
+            self.make_room(number);
         }
         Ok(added)
     }
@@ -555,7 +556,7 @@ mod tests {
         assert_eq!(sums.find(&renamed, &beside).unwrap(), Found::Nothing);
         let names = Names::known(&store).unwrap();
         assert!([&identity(7), &renamed, &copied].iter().all(|identity| names.know(identity)));
-        assert!(!names.know(&identity(9)));
+        assert!(!names.know(&identity(99)));
     }
 
     #[test]
@@ -589,5 +590,9 @@ mod tests {
             assert_eq!(own(sums.find(&at(n), &HashSet::new()).unwrap()), Some(sum(n as u8)));
             assert!(sums.shards.len() <= 10);
         }
+        let more: Vec<_> =
+            (2..200).map(|n| (Identity { committed: Timestamp::from_nanos(8), ..at(n) }, sum(1))).collect();
+        assert_eq!(sums.add(&more).unwrap(), 198);
+        assert!(sums.shards.len() <= 10);
     }
 }

@@ -54,6 +54,7 @@ pub struct Verify<'a> {
     /// Repair records: what was changed outside Sepia becomes a generation, and lines of records that can't be read go.
     pub repair: bool,
     /// Where the current generation is damaged, make the bytes of the newest intact one a new generation.
+    /// Only of the level [`Level::Content`], which tells what is intact.
     pub bring_back: bool,
     /// Asked often: whether to stop, and go on another time.
     pub stop: &'a dyn Fn() -> bool,

@@ -1,6 +1,6 @@
 //! What can be done about damage. Nothing is thrown away by it: every repair is a save like any other.
 
-use super::report::{Damage, Damaged, Harm, Mended};
+use super::report::{Damage, Damaged, Harm, Level, Mended};
 use super::{Result, Verifier};
 use crate::backend::{self, Stat};
 use crate::store::{Error, Store};
@@ -26,7 +26,7 @@ impl Verifier<'_> {
         let Some(current) = damaged.generations.iter().find(|damage| damage.current).cloned() else { return Ok(()) };
         let only_record = current.harm == Harm::Record;
         let mended = match damaged.intact {
-            Some(intact) if self.how.bring_back && !only_record => {
+            Some(intact) if self.how.bring_back && self.how.level == Level::Content && !only_record => {
                 let brought_back = still_damaged(self.store, &damaged.key, &current)
                     .and_then(|stat| self.store.restore(&damaged.key, intact.generation, stat.precondition()));
                 match brought_back {
