@@ -200,7 +200,7 @@ fn show(out: &mut Output, verified: &Verified, args: &VerifyArgs) -> Result<(), 
 
 fn show_damaged(out: &mut Output, damaged: &Damaged) -> Result<(), Failure> {
     out.line(out.paint(Style::Bold, &damaged.key.to_string()))?;
-    for Damage { generation, committed, current, harm } in &damaged.generations {
+    for Damage { generation, committed, current, harm, .. } in &damaged.generations {
         let number = generation.map_or("the file".to_owned(), |generation| format!("generation {generation}"));
         let time = committed.map_or(String::new(), |at| format!(" of {}", Timestamp::from_nanos(at).human()));
         let current = if *current { ", current" } else { "" };

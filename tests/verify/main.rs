@@ -322,6 +322,10 @@ fn an_intact_generation_is_brought_back_and_nothing_is_lost() {
     // It stays known that the third is damaged; nobody is told again.
     let verified = rig.store.verify(&Verify { dir: key("n"), ..Verify::all() }).unwrap();
     assert_eq!((verified.is_damaged(), verified.counts.replaced), (false, 1), "{verified:?}");
+    rig.store.rename(&key("n"), &key("m"), Precondition::Absent).unwrap();
+    let verified = rig.store.verify(&Verify { dir: key("m"), ..Verify::all() }).unwrap();
+    assert_eq!((verified.is_damaged(), verified.counts.replaced), (false, 1), "{verified:?}");
+    rig.store.rename(&key("m"), &key("n"), Precondition::Absent).unwrap();
     // Not so, if the one that was brought back is damaged.
     rig.sum();
     rig.flip("n", 0);
@@ -542,6 +546,22 @@ fn checksums_are_computed_of_what_was_saved_when_it_is_quiet() {
 }
 
 #[test]
+fn a_large_file_that_is_saved_all_the_time_is_not_read_all_the_time() {
+    let rig = Rig::file();
+    assert_eq!(rig.sum(), 0);
+    fs::write(rig.path(".sepia/config.toml"), "[checksums]\nrate = 400\n").unwrap();
+    let store = rig.again();
+    rig::sum(&store, Duration::ZERO);
+    for _ in 0..2 {
+        store.put(&key("n"), &mut &[7; 800][..], Precondition::Any).unwrap();
+        // Reading it takes two seconds, so it is to rest for twenty.
+        assert_eq!(rig::sum(&store, Duration::ZERO), 0);
+    }
+    // Who looks through the whole store reads it all the same.
+    assert!(rig::sum(&rig.again(), Duration::ZERO) > 0);
+}
+
+#[test]
 fn a_damaged_byte_gets_no_new_checksum() {
     let rig = Rig::file();
     rig.put("n", b"one");
@@ -570,6 +590,17 @@ fn the_checksums_of_what_is_gone_go() {
     rig::sum(&rig.again(), Duration::ZERO);
     assert_eq!(rig.lines(), 2);
     assert_eq!((rig.verify().counts.new, rig.lines()), (0, 2));
+    // Where no mount does it, a verification does.
+    for number in 0..10 {
+        rig.put("n", format!("{number}").as_bytes());
+    }
+    rig.verify();
+    assert_eq!(rig.lines(), 12);
+    for number in 10..20 {
+        rig.store.backend().drop_generation(&key("n"), Generation::new(number).unwrap()).unwrap();
+    }
+    assert_eq!((rig.verify().counts.new, rig.lines()), (0, 2));
+    assert_eq!(rig.verify().counts.new, 0);
 }
 
 #[test]

@@ -23,7 +23,7 @@ pub use policy::Policy;
 
 use self::generations::{Body, generations_of};
 use self::hash::{Ended, Source};
-use self::record::{Found, Identity, Sums};
+use self::record::{Found, Identity, Names, Sums};
 use self::scan::Seen;
 use super::{Error, Result, Store};
 use crate::backend::{self, Stat};
@@ -135,12 +135,31 @@ impl Store {
     }
 }
 
+impl Store {
+    /// Drops the checksums of what is gone, if they are more than those of the `alive` generations. Returns whether all was
+    /// looked through for that, and not only until it was asked to stop.
+    ///
+    /// # Errors
+    /// What the medium says.
+    pub(super) fn drop_dead_checksums(&self, alive: u64, stop: &dyn Fn() -> bool) -> Result<bool> {
+        let known = Names::known(self)?;
+        if !scan::are_mostly_dead(&known, alive) {
+            return Ok(true);
+        }
+        let mut run = Run::new(self, u64::MAX, &Summing { quiet: Duration::ZERO, stop });
+        run.rests = 0;
+        run.drop_dead(&known)
+    }
+}
+
 /// A run of who computes checksums.
 struct Run<'a> {
     store: &'a Store,
     quiet: Duration,
     throttle: Throttle<'a>,
     sums: Sums<'a>,
+    /// Of the time that looking at names takes, so many times as much is rested.
+    rests: u32,
     /// What was computed and isn't written down yet.
     new: Vec<(Identity, Sum)>,
     summed: Summed,
@@ -149,7 +168,7 @@ struct Run<'a> {
 impl<'a> Run<'a> {
     fn new(store: &'a Store, rate: u64, how: &Summing<'a>) -> Self {
         let (throttle, sums) = (Throttle::new(rate, how.stop), Sums::new(store, MOST_LINES).without_copies());
-        Run { store, quiet: how.quiet, throttle, sums, new: Vec::new(), summed: Summed::default() }
+        Run { store, quiet: how.quiet, throttle, sums, rests: scan::RESTS, new: Vec::new(), summed: Summed::default() }
     }
 
     /// Computes the checksums of all generations of a key that have none: by `known`, or else by the records. Returns

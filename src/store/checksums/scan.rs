@@ -17,8 +17,8 @@ const STATE: &str = "checksums/state.json";
 const EVERY: Age = Age::days(1);
 /// So many names are looked at between two rests.
 const BATCH: usize = 64;
-/// Of the time that looking takes, so many times as much is rested.
-const REST: u32 = 4;
+/// Of the time that looking takes, so many times as much is rested in the background.
+pub const RESTS: u32 = 4;
 
 #[derive(Debug, Serialize, Deserialize)]
 struct State {
@@ -56,6 +56,11 @@ impl Seen {
     }
 }
 
+/// Whether there are more lines of what is gone than of what is `alive`.
+pub fn are_mostly_dead(known: &Names, alive: u64) -> bool {
+    known.lines() > alive.saturating_mul(2)
+}
+
 impl Run<'_> {
     /// Computes all checksums that are missing, and drops those of what is gone when these are more than the others.
     pub fn sum_all(&mut self) -> Result<()> {
@@ -84,14 +89,14 @@ impl Run<'_> {
             Ok(())
         })?;
         self.flush()?;
-        if whole && seen.known.lines() > seen.count.saturating_mul(2) {
+        if whole && are_mostly_dead(&seen.known, seen.count) {
             return self.drop_dead(&seen.known);
         }
         Ok(whole)
     }
 
     /// Two looks through the store, for an object that is renamed during one of them may be missed by it.
-    fn drop_dead(&mut self, known: &Names) -> Result<bool> {
+    pub fn drop_dead(&mut self, known: &Names) -> Result<bool> {
         let (mut alive, began) = (Names::default(), self.store.now());
         for _ in 0..2 {
             if !self.pass(&mut |run, key| run.add_alive(key, known, &mut alive))? {
@@ -134,7 +139,7 @@ impl Run<'_> {
             looked_at += 1;
             if looked_at % BATCH == 0 {
                 let busy = began.elapsed().saturating_sub(self.throttle.rested - rested);
-                if !self.throttle.rest(busy * REST) {
+                if !self.throttle.rest(busy * self.rests) {
                     return Ok(false);
                 }
                 (began, rested) = (Instant::now(), self.throttle.rested);

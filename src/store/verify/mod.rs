@@ -270,6 +270,10 @@ impl Verifier<'_> {
         for (count, why) in told.into_iter().filter(|(count, _)| *count > 0) {
             self.faults.push(Fault { record: "checksums".to_owned(), why: format!("{count} {why}"), repaired });
         }
+        if self.run.what.part.is_none() {
+            // Told to stop, somebody else does it.
+            self.store.drop_dead_checksums(self.run.counts.generations, self.how.stop)?;
+        }
         Ok(())
     }
 }

@@ -3,13 +3,14 @@
 use std::collections::HashSet;
 
 use super::report::{Damage, Damaged, Harm, Intact};
+use super::state::replaced_name;
 use super::{Counts, Level, Result, Verifier};
 use crate::backend::{self, Flaw, GenerationInfo};
 use crate::store::checksums::generations::{Body, Generations, generations_of};
 use crate::store::checksums::hash::{Ended, Source, Sum};
 use crate::store::checksums::record::{Found, Identity};
 use crate::store::{Error, checksums};
-use crate::types::{Key, Timestamp};
+use crate::types::{Key, ObjectId, Timestamp};
 
 /// How often an object is looked at that changes meanwhile.
 const ATTEMPTS: u32 = 4;
@@ -54,10 +55,11 @@ impl Object {
         (!self.unstable).then_some(self)
     }
 
-    fn harm(&mut self, info: &GenerationInfo, harm: Harm) {
+    fn harm(&mut self, info: &GenerationInfo, id: Option<ObjectId>, harm: Harm) {
         self.harms.push(Damage {
             generation: Some(info.generation),
             committed: Some(info.committed.nanos()),
+            id,
             current: info.superseded.is_none(),
             harm,
         });
@@ -106,7 +108,7 @@ impl Verifier<'_> {
         if let Err(error @ backend::Error::Io { .. }) = self.store.backend.stat(key) {
             object.is_one = true;
             let (harm, current) = (Harm::Unreadable(cause(&error)), true);
-            object.harms.push(Damage { generation: None, committed: None, current, harm });
+            object.harms.push(Damage { generation: None, committed: None, id: None, current, harm });
             return Ok(Some(object));
         }
         let found = match generations_of(self.store, key) {
@@ -117,7 +119,7 @@ impl Verifier<'_> {
         self.look_at_record(key, &found, &mut object)?;
         for info in &found.baseless {
             object.generations += 1;
-            object.harm(info, Harm::Gone);
+            object.harm(info, None, Harm::Gone);
         }
         for body in found.bodies.iter().rev() {
             object.generations += body.generations().count() as u64;
@@ -138,7 +140,7 @@ impl Verifier<'_> {
                     object.denied = true;
                 }
                 Err(Error::Backend(error @ (backend::Error::Io { .. } | backend::Error::Invalid(..)))) => {
-                    body.generations().for_each(|info| object.harm(info, Harm::Unreadable(cause(&error))));
+                    body.generations().for_each(|info| object.harm(info, None, Harm::Unreadable(cause(&error))));
                 }
                 Err(error) => return Err(error),
             }
@@ -164,7 +166,7 @@ impl Verifier<'_> {
         };
         let committed = stat.committed.map(Timestamp::nanos);
         let generation = stat.generation.filter(|_| committed.is_some());
-        object.harms.push(Damage { generation, committed, current: true, harm });
+        object.harms.push(Damage { generation, committed, id: Some(stat.id), current: true, harm });
         Ok(())
     }
 
@@ -172,7 +174,7 @@ impl Verifier<'_> {
         let there = body.whole.size;
         for info in body.generations() {
             if info.size > there {
-                object.harm(info, Harm::Size { expected: info.size, found: there });
+                object.harm(info, None, Harm::Size { expected: info.size, found: there });
             } else {
                 object.is_intact(info);
             }
@@ -185,6 +187,7 @@ impl Verifier<'_> {
         let infos: Vec<&GenerationInfo> = body.generations().collect();
         let identities = body.identities(key, &opened);
         let known = self.known(&identities, &found.commits)?;
+        let id = Some(opened.stat.id);
         // The medium may have told another length before than the file has.
         let there = opened.stat.size;
         let mut sizes = Vec::new();
@@ -199,7 +202,7 @@ impl Verifier<'_> {
         if self.how.level < Level::Content {
             for (info, size) in infos.iter().zip(sizes) {
                 match size {
-                    Some(harm) => object.harm(info, harm),
+                    Some(harm) => object.harm(info, id, harm),
                     None => object.is_intact(info),
                 }
             }
@@ -255,7 +258,7 @@ impl Verifier<'_> {
                 }
             };
             // Whoever changes it has perhaps changed what was read.
-            if changed { object.unstable = true } else { object.harm(info, harm) }
+            if changed { object.unstable = true } else { object.harm(info, id, harm) }
         }
         Ok(true)
     }
@@ -268,8 +271,7 @@ impl Verifier<'_> {
     /// back, and what was done about them. `None`: nothing.
     pub(super) fn damaged(&mut self, key: &Key, object: Object) -> Result<Option<Damaged>> {
         let replaced = |damage: &Damage| {
-            let one = damage.committed.map(|committed| (key.escaped(), committed));
-            !damage.current && one.is_some_and(|one| self.state.replaced.contains(&one))
+            !damage.current && replaced_name(damage).is_some_and(|name| self.state.replaced.contains(&name))
         };
         let (known, generations): (Vec<Damage>, _) = object.harms.into_iter().partition(replaced);
         self.run.counts.replaced += known.len() as u64;

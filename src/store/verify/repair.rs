@@ -1,6 +1,7 @@
 //! What can be done about damage. Nothing is thrown away by it: every repair is a save like any other.
 
 use super::report::{Damage, Damaged, Harm, Level, Mended};
+use super::state::replaced_name;
 use super::{Result, Verifier};
 use crate::backend::{self, Stat};
 use crate::store::{Error, Store};
@@ -32,8 +33,7 @@ impl Verifier<'_> {
                 match brought_back {
                     Ok(stat) => {
                         self.run.counts.brought_back += 1;
-                        let committed = current.committed.into_iter();
-                        self.state.replaced.extend(committed.map(|committed| (damaged.key.escaped(), committed)));
+                        self.state.replaced.extend(replaced_name(&current));
                         stat.generation.map(Mended::BroughtBack)
                     }
                     Err(error) => Some(Mended::Failed(error.to_string())),

@@ -4,7 +4,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use crate::types::{Generation, Key, Timestamp};
+use crate::types::{Generation, Key, ObjectId, Timestamp};
 
 /// How thoroughly; each level includes those before it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -89,6 +89,9 @@ pub struct Damage {
     pub generation: Option<Generation>,
     /// When it was committed, in nanoseconds since 1970.
     pub committed: Option<i64>,
+    /// The object's id, where it is known; not written down.
+    #[serde(skip)]
+    pub id: Option<ObjectId>,
     /// It is current.
     pub current: bool,
     /// What is wrong with it.

@@ -26,8 +26,13 @@ pub struct State {
     pub last: Option<LastRun>,
     /// The objects that were found damaged, and when.
     pub damaged: BTreeMap<String, i64>,
-    /// Damaged generations in whose place an intact one was brought back: key, and time of the commit.
+    /// Damaged generations in whose place an intact one was brought back: the object's id, and the time of the commit.
     pub replaced: BTreeSet<(String, i64)>,
+}
+
+/// By what a generation is found in [`State::replaced`].
+pub fn replaced_name(damage: &Damage) -> Option<(String, i64)> {
+    Some((damage.id?.to_string(), damage.committed?))
 }
 
 /// A run that has begun.
