@@ -286,3 +286,40 @@ fn checksums_come_by_themselves_and_damage_is_served_until_it_is_repaired() {
     assert_eq!(stats()["verification"]["damaged"], 0);
     mount.unmount();
 }
+
+#[test]
+fn as_root_a_store_that_can_only_be_read_is_verified_all_the_same() {
+    need_root();
+    let store = Store::new();
+    store.sepia(&["verify"]);
+    fs::create_dir(store.scratch().path().join("read-only")).unwrap();
+    let text = sh(
+        store.scratch().path(),
+        "echo one | sepia put note --store store
+         sepia verify --store store
+         echo two | sepia put note --store store
+         rm -f store/.sepia/lock/verify store/.sepia/lock/collector
+         unshare --mount bash -e -c '
+             mount --bind store read-only
+             mount -o remount,ro,bind read-only
+             sepia status read-only
+             sepia verify --store read-only
+         '",
+    );
+    assert!(text.contains("verified:   1 object, 2"), "{text}");
+    assert!(text.contains("1 generation has no checksum, and gets none"), "{text}");
+    flip(&store.path().join(".sepia/generations/note").join(first_name(&store.path().join(".sepia/generations/note"))));
+    let text = sh(
+        store.scratch().path(),
+        "unshare --mount bash -e -c '
+             mount --bind store read-only
+             mount -o remount,ro,bind read-only
+             sepia verify --store read-only && exit 1 || test $? = 7
+         '",
+    );
+    assert!(text.contains("generation 1 of"), "{text}");
+}
+
+fn first_name(dir: &std::path::Path) -> std::ffi::OsString {
+    fs::read_dir(dir).unwrap().next().unwrap().unwrap().file_name()
+}

@@ -152,7 +152,7 @@ fn show(out: &mut Output, verified: &Verified, args: &VerifyArgs) -> Result<(), 
     if let Some(began) = verified.resumed {
         out.line(format!("went on with the run of {}; begin anew with: --restart", began.human()))?;
     }
-    let Counts { generations, bytes, new, unrecorded, busy, denied, replaced, repaired, brought_back, .. } =
+    let Counts { generations, bytes, new, missing, unrecorded, busy, denied, replaced, repaired, brought_back, .. } =
         verified.counts;
     let read = if bytes > 0 { format!(" ({} read)", output::size(bytes)) } else { String::new() };
     let part = verified.part.map_or(String::new(), |(part, of)| format!(", part {part} of {of}"));
@@ -160,6 +160,11 @@ fn show(out: &mut Output, verified: &Verified, args: &VerifyArgs) -> Result<(), 
     out.line(format!("verified {seen} with {kept}{read}{part}"))?;
     let told = [
         (new, "had no checksum yet and has one now", "had no checksum yet and have one now"),
+        (
+            missing,
+            "has no checksum, and gets none on a medium that can only be read",
+            "have no checksum, and get none on a medium that can only be read",
+        ),
         (unrecorded, "was made or changed outside Sepia", "were made or changed outside Sepia"),
         (busy, "changed all the time; the next run looks again", "changed all the time; the next run looks again"),
         (denied, "may not be read by this user", "may not be read by this user"),
@@ -167,7 +172,7 @@ fn show(out: &mut Output, verified: &Verified, args: &VerifyArgs) -> Result<(), 
         (repaired, "was repaired", "were repaired"),
         (brought_back, "was brought back", "were brought back"),
     ];
-    let nouns = ["generation", "object", "object", "object", "older generation", "record", "object"];
+    let nouns = ["generation", "generation", "object", "object", "object", "older generation", "record", "object"];
     for ((number, one, more), noun) in told.into_iter().zip(nouns).filter(|((number, ..), _)| *number > 0) {
         let says = if number == 1 { one } else { more };
         out.line(format!("{} {says}", many(number, noun, &format!("{noun}s"))))?;

@@ -26,9 +26,7 @@ use self::state::{FoundDamage, Run, State, What};
 use super::checksums::record::Sums;
 use super::walk::Walk;
 use super::{Error, Result, Store};
-#[cfg(doc)]
-use crate::backend;
-use crate::backend::Exclusive;
+use crate::backend::{self, Exclusive};
 use crate::types::{Key, Timestamp};
 
 /// The lock of the one who verifies.
@@ -85,7 +83,8 @@ impl Verify<'_> {
 }
 
 impl Store {
-    /// Verifies a store or a part of it. Mounts and other users may go on meanwhile.
+    /// Verifies a store or a part of it. Mounts and other users may go on meanwhile. On a medium that can only be read,
+    /// no checksums are written down, and a run that is cut short begins anew.
     ///
     /// # Errors
     /// [`Error::Verifying`] while somebody else does; [`backend::Error::NotFound`] when there neither is nor was anything;
@@ -104,14 +103,22 @@ impl Store {
     /// # Ok::<(), sepia::Error>(())
     /// ```
     pub fn verify(&self, how: &Verify<'_>) -> Result<Verified> {
-        let _alone = self.verify_alone()?;
+        let _alone = match self.verify_alone() {
+            // Nobody has verified it before, and nobody can lock anything.
+            Err(Error::Backend(error)) if error.is_not_found() || is_read_only(&error) => None,
+            other => Some(other?),
+        };
         self.must_be_something(&how.dir)?;
         let mut state = State::read(self)?;
+        let read_only = match state.write(self) {
+            Err(Error::Backend(error)) if is_read_only(&error) => true,
+            other => other.map(|()| false)?,
+        };
         let part = how.parts.map(|parts| (state.next_part(&how.dir, how.level, parts), parts.count()));
         let what = What { dir: how.dir.escaped(), level: how.level, part };
         let run = state.begin(&what, how.restart, self.now());
         let resumed = (run.after.is_some() || run.walked).then_some(Timestamp::from_nanos(run.began));
-        if how.repair {
+        if how.repair && !read_only {
             // What a process left half done is no damage.
             self.recover()?;
         }
@@ -123,6 +130,7 @@ impl Store {
             sums: Sums::new(self, MOST_LINES),
             new: Vec::new(),
             faults: Vec::new(),
+            read_only,
             stopped: false,
             noted: Instant::now(),
         };
@@ -138,7 +146,7 @@ impl Store {
         if !stopped {
             state.end(&run, &damaged, &faults, self.now(), result.as_ref().err());
         }
-        let written = state.write(self);
+        let written = if read_only { Ok(()) } else { state.write(self) };
         result?;
         written?;
         Ok(Verified { counts, damaged, faults, resumed, part: part.map(|(part, of)| (part + 1, of)), stopped })
@@ -171,6 +179,10 @@ impl Store {
     }
 }
 
+fn is_read_only(error: &backend::Error) -> bool {
+    matches!(error, backend::Error::Io { source, .. } if source.kind() == std::io::ErrorKind::ReadOnlyFilesystem)
+}
+
 /// A run under way.
 struct Verifier<'a> {
     store: &'a Store,
@@ -181,6 +193,8 @@ struct Verifier<'a> {
     /// Checksums that were computed and aren't written down yet.
     new: Vec<object::New>,
     faults: Vec<Fault>,
+    /// Nothing can be written down.
+    read_only: bool,
     stopped: bool,
     noted: Instant,
 }
@@ -227,7 +241,9 @@ impl Verifier<'_> {
         // A checksum that isn't written down must be computed again.
         self.write_new()?;
         self.state.note(&self.run);
-        self.state.write(self.store)?;
+        if !self.read_only {
+            self.state.write(self.store)?;
+        }
         self.noted = Instant::now();
         Ok(())
     }
@@ -239,7 +255,7 @@ impl Verifier<'_> {
             return Ok(false);
         };
         self.run.counts.unrecorded += u64::from(object.unrecorded);
-        let object = match object.unrecorded && self.how.repair && self.record(key) {
+        let object = match object.unrecorded && self.how.repair && !self.read_only && self.record(key) {
             // Now it is known what it is to be: the store was copied or restored, perhaps.
             true => match self.look_at(key)? {
                 Some(object) => object,
@@ -259,7 +275,7 @@ impl Verifier<'_> {
 
     fn verify_checksums(&mut self) -> Result<()> {
         let faults = self.sums.faults()?;
-        let repaired = self.how.repair && (faults.unreadable > 0 || faults.contradictions > 0);
+        let repaired = self.how.repair && !self.read_only && (faults.unreadable > 0 || faults.contradictions > 0);
         if repaired {
             self.run.counts.repaired += self.store.drop_checksums(None, true)?;
         }
@@ -270,7 +286,7 @@ impl Verifier<'_> {
         for (count, why) in told.into_iter().filter(|(count, _)| *count > 0) {
             self.faults.push(Fault { record: "checksums".to_owned(), why: format!("{count} {why}"), repaired });
         }
-        if self.run.what.part.is_none() {
+        if self.run.what.part.is_none() && !self.read_only {
             // Told to stop, somebody else does it.
             self.store.drop_dead_checksums(self.run.counts.generations, self.how.stop)?;
         }

@@ -84,7 +84,12 @@ impl Verifier<'_> {
             if (confirmed && !object.unstable) || attempt == ATTEMPTS {
                 // What was seen only once may be somebody's change that is under way.
                 object.unstable |= !confirmed;
-                self.run.counts.new += object.new.len() as u64;
+                let new = object.new.len() as u64;
+                if self.read_only {
+                    self.run.counts.missing += new;
+                    return Ok(Some(object));
+                }
+                self.run.counts.new += new;
                 self.new.append(&mut object.new);
                 self.new.append(&mut object.found_again);
                 if self.new.len() >= MOST_NEW {
@@ -97,6 +102,7 @@ impl Verifier<'_> {
         Ok(None)
     }
 
+    /// Writes down the checksums that were missing.
     pub(super) fn write_new(&mut self) -> Result<()> {
         self.sums.add(&self.new)?;
         self.new.clear();

@@ -30,6 +30,8 @@ pub struct Counts {
     pub bytes: u64,
     /// Generations that had no checksum yet; they have one now.
     pub new: u64,
+    /// Those that have none, for the medium can only be read. What they held isn't known.
+    pub missing: u64,
     /// Files that were changed outside Sepia, and not recorded yet.
     pub unrecorded: u64,
     /// Objects that were changed again and again while they were looked at. The next run looks at them again.

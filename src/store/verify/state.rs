@@ -207,7 +207,11 @@ impl Store {
     /// What the medium says.
     pub fn verification_status(&self) -> Result<Status> {
         let State { last, damaged, .. } = State::read(self)?;
-        let running = self.backend.try_exclusive(super::LOCK)?.is_none();
+        let running = match self.backend.try_exclusive(super::LOCK) {
+            // Nobody has verified it before, on a medium that can only be read.
+            Err(error) if error.is_not_found() => false,
+            other => other?.is_none(),
+        };
         Ok(Status { running, last, damaged: damaged.len() as u64 })
     }
 }
