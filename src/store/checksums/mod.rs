@@ -9,7 +9,9 @@
 
 pub(super) mod generations;
 pub(super) mod hash;
+mod names;
 mod policy;
+mod prune;
 pub(super) mod record;
 mod scan;
 
@@ -23,7 +25,8 @@ pub use policy::Policy;
 
 use self::generations::{Body, generations_of};
 use self::hash::{Ended, Source};
-use self::record::{Found, Identity, Names, Sums};
+use self::names::Names;
+use self::record::{Found, Identity, Sums};
 use self::scan::Seen;
 use super::{Error, Result, Store};
 use crate::backend::{self, Stat};

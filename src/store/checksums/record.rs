@@ -9,7 +9,6 @@
 
 use std::collections::{HashMap, HashSet};
 use std::ffi::OsStr;
-use std::hash::{DefaultHasher, Hash, Hasher};
 use std::io::Read;
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::time::{Duration, Instant};
@@ -17,6 +16,7 @@ use std::time::{Duration, Instant};
 use serde::{Deserialize, Serialize};
 
 use super::hash::Sum;
+use super::names::place_of;
 use crate::backend::{self, Exclusive};
 use crate::store::{Error, Result, Store};
 use crate::types::{Generation, Key, ObjectId, Timestamp};
@@ -45,7 +45,7 @@ pub struct Identity {
 }
 
 #[derive(Debug, Serialize, Deserialize)]
-struct Line {
+pub struct Line {
     committed: i64,
     id: String,
     size: u64,
@@ -290,7 +290,7 @@ impl Line {
     }
 
     /// `None` for what can't be understood.
-    fn read(line: &[u8]) -> Option<(Identity, Sum)> {
+    pub fn read(line: &[u8]) -> Option<(Identity, Sum)> {
         let line: Line = serde_json::from_slice(line).ok()?;
         let identity = Identity {
             id: ObjectId::from_raw(u64::from_str_radix(&line.id, 16).ok()?)?,
@@ -302,63 +302,6 @@ impl Line {
         };
         Some((identity, line.blake3.parse().ok()?))
     }
-}
-
-/// Hashes of what generations are known by: for who must know of very many whether they have a checksum. That two have
-/// the same hash is as good as impossible, and would cost one its checksum.
-#[derive(Debug, Default)]
-pub struct Names {
-    names: HashSet<u64>,
-    lines: u64,
-}
-
-impl Names {
-    /// Of all that have a checksum.
-    ///
-    /// # Errors
-    /// When a record can't be read.
-    pub fn known(store: &Store) -> Result<Self> {
-        let mut names = Names::default();
-        for number in all(store)? {
-            read_lines(store, number)?.iter().filter_map(|line| Line::read(line)).for_each(|(one, _)| names.add(&one));
-        }
-        Ok(names)
-    }
-
-    /// Whether a generation has a checksum, under this name or an earlier one.
-    pub fn know(&self, identity: &Identity) -> bool {
-        [own_of(identity), moved_of(identity), place_of(identity)].iter().any(|name| self.names.contains(name))
-    }
-
-    /// How many were added.
-    pub fn lines(&self) -> u64 {
-        self.lines
-    }
-
-    /// Adds one.
-    pub fn add(&mut self, identity: &Identity) {
-        self.lines += 1;
-        self.names.extend([own_of(identity), moved_of(identity), place_of(identity)]);
-    }
-}
-
-fn hash(what: impl Hash) -> u64 {
-    // Without a key: for comparing within this process.
-    let mut hasher = DefaultHasher::new();
-    what.hash(&mut hasher);
-    hasher.finish()
-}
-
-fn own_of(identity: &Identity) -> u64 {
-    hash((0u8, identity.id, identity.committed))
-}
-
-fn moved_of(identity: &Identity) -> u64 {
-    hash((1u8, identity.id, identity.mtime, identity.size))
-}
-
-fn place_of(identity: &Identity) -> u64 {
-    hash((2u8, &identity.key, identity.generation, identity.committed, identity.size))
 }
 
 fn read_places(store: &Store) -> Result<HashMap<u64, Sum>> {
@@ -373,7 +316,7 @@ fn read_places(store: &Store) -> Result<HashMap<u64, Sum>> {
 
 impl Store {
     /// Keeps all others from changing the records of checksums.
-    fn hold_checksums(&self) -> Result<Exclusive> {
+    pub(super) fn hold_checksums(&self) -> Result<Exclusive> {
         let started = Instant::now();
         loop {
             if let Some(lock) = self.backend.try_exclusive(LOCK)? {
@@ -385,57 +328,10 @@ impl Store {
             std::thread::sleep(Duration::from_millis(1));
         }
     }
-
-    /// Drops the lines of all but what is `alive`, and of those that were committed since: where more than half of a
-    /// record is dead, or where `faulty` and it holds lines that can't be read or contradict older ones. Dying in between
-    /// loses nothing, since a record is replaced as a whole. Returns how many lines are gone.
-    ///
-    /// # Errors
-    /// What the medium says.
-    pub(in crate::store) fn drop_checksums(&self, alive: Option<(&Names, Timestamp)>, faulty: bool) -> Result<u64> {
-        let mut gone = 0;
-        for number in all(self)? {
-            let _alone = self.hold_checksums()?;
-            let lines = read_lines(self, number)?;
-            let (mut text, mut dead, mut faults) = (Vec::new(), 0, 0);
-            let mut known: HashMap<(ObjectId, Timestamp), Entry> = HashMap::new();
-            for line in &lines {
-                let read = Line::read(line);
-                let contradicts = read.as_ref().is_some_and(|(identity, sum)| {
-                    let entry = Entry { sum: *sum, size: identity.size };
-                    *known.entry((identity.id, identity.committed)).or_insert(entry) != entry
-                });
-                if read.is_none() || contradicts {
-                    faults += 1;
-                    if faulty {
-                        continue;
-                    }
-                }
-                if let (Some((identity, _)), Some((alive, since))) = (&read, alive)
-                    && identity.committed < since
-                    && !alive.know(identity)
-                {
-                    dead += 1;
-                    continue;
-                }
-                text.extend_from_slice(line);
-                text.push(b'\n');
-            }
-            if dead * 2 > lines.len() || (faulty && faults > 0) {
-                let path = path_of(number)?;
-                match text.is_empty() {
-                    true => self.backend.remove_record(&path)?,
-                    false => self.backend.put_record(&path, &text)?,
-                }
-                gone += (dead + if faulty { faults } else { 0 }) as u64;
-            }
-        }
-        Ok(gone)
-    }
 }
 
 /// The lines of a record; none if there is no such record.
-fn read_lines(store: &Store, number: u8) -> Result<Vec<Vec<u8>>> {
+pub fn read_lines(store: &Store, number: u8) -> Result<Vec<Vec<u8>>> {
     let mut file = match store.backend.open_record(&path_of(number)?) {
         Err(error) if error.is_not_found() => return Ok(Vec::new()),
         other => other?,
@@ -446,7 +342,7 @@ fn read_lines(store: &Store, number: u8) -> Result<Vec<Vec<u8>>> {
 }
 
 /// The numbers of the records that there are.
-fn all(store: &Store) -> Result<Vec<u8>> {
+pub fn all(store: &Store) -> Result<Vec<u8>> {
     let number = |path: &Key| {
         let name = path.name()?.to_str()?.strip_suffix(SUFFIX)?;
         u8::from_str_radix(name, 16).ok().filter(|number| format!("{number:02x}") == name)
@@ -460,7 +356,7 @@ fn shard_of(id: ObjectId) -> u8 {
     id.get().to_le_bytes()[0]
 }
 
-fn path_of(number: u8) -> Result<Key> {
+pub fn path_of(number: u8) -> Result<Key> {
     Ok(Key::parse(DIR)?.child(OsStr::new(&format!("{number:02x}{SUFFIX}")))?)
 }
 
@@ -469,10 +365,11 @@ fn bad(source: std::io::Error) -> Error {
 }
 
 #[cfg(test)]
-mod tests {
+pub mod tests {
     use super::*;
+    use crate::store::checksums::names::Names;
 
-    fn identity(committed: i64) -> Identity {
+    pub fn identity(committed: i64) -> Identity {
         Identity {
             id: ObjectId::from_raw(0x12345).unwrap(),
             committed: Timestamp::from_nanos(committed),
@@ -483,7 +380,7 @@ mod tests {
         }
     }
 
-    fn sum(byte: u8) -> Sum {
+    pub fn sum(byte: u8) -> Sum {
         Sum([byte; 32])
     }
 
@@ -494,7 +391,7 @@ mod tests {
         })
     }
 
-    fn text(store: &Store) -> String {
+    pub fn text(store: &Store) -> String {
         let mut text = String::new();
         store.backend.open_record(&path_of(0x45).unwrap()).unwrap().read_to_string(&mut text).unwrap();
         text
@@ -557,26 +454,6 @@ mod tests {
         let names = Names::known(&store).unwrap();
         assert!([&identity(7), &renamed, &copied].iter().all(|identity| names.know(identity)));
         assert!(!names.know(&identity(99)));
-    }
-
-    #[test]
-    fn the_lines_of_the_dead_go_when_they_are_more_than_the_others() {
-        let store = Store::open("memory:").unwrap();
-        let now = Timestamp::from_nanos(100);
-        let lines: Vec<_> = (1..=5).map(|n| (identity(n * 10), sum(n as u8))).collect();
-        Sums::new(&store, 10).add(&lines).unwrap();
-        let alive = |commits: &[i64]| {
-            let mut names = Names::default();
-            commits.iter().for_each(|n| names.add(&identity(*n)));
-            names
-        };
-        assert_eq!(store.drop_checksums(Some((&alive(&[10, 20, 30]), now)), false).unwrap(), 0);
-        // What is newer than what was looked at isn't dead.
-        assert_eq!(store.drop_checksums(Some((&alive(&[10, 20]), Timestamp::from_nanos(30))), false).unwrap(), 0);
-        assert_eq!(store.drop_checksums(Some((&alive(&[10, 20]), now)), false).unwrap(), 3);
-        assert_eq!(text(&store).lines().count(), 2);
-        assert_eq!(store.drop_checksums(Some((&alive(&[]), now)), false).unwrap(), 2);
-        assert!(all(&store).unwrap().is_empty());
     }
 
     #[test]

@@ -6,7 +6,8 @@ use serde::{Deserialize, Serialize};
 
 use super::Run;
 use super::generations::generations_of;
-use super::record::{Identity, Names};
+use super::names::Names;
+use super::record::Identity;
 use crate::store::walk::Walk;
 use crate::store::{Error, Result, Store};
 use crate::types::{Age, Key, ObjectId};
