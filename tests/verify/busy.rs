@@ -1,12 +1,13 @@
 //! Verification while others work: nobody's change may look like damage, whenever it is looked at.
 
+use std::cell::Cell;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use sepia::store::policy::Percent;
-use sepia::store::verify::Verify;
+use sepia::store::verify::{Counts, Verified, Verify};
 use sepia::store::{Actor, Collect, SessionOptions};
-use sepia::{Precondition, Store};
+use sepia::{Generation, Precondition, Store};
 
 use crate::rig::{Rig, key, sum};
 
@@ -119,4 +120,52 @@ fn nothing_is_called_damaged_while_others_work() {
         assert_eq!((verified.is_damaged(), verified.counts.busy), (false, 0), "{verified:#?}");
         assert!(verified.counts.generations > 0);
     }
+}
+
+/// Verifies, and does something when the first piece of a generation has been read.
+fn verify_and(rig: &Rig, change: impl Fn(u64)) -> Verified {
+    let pieces = Cell::new(0);
+    let progress = |name: &sepia::Key, counts: &Counts| {
+        if *name == key("n") && counts.bytes > 0 {
+            pieces.set(pieces.get() + 1);
+            change(pieces.get());
+        }
+    };
+    rig.store.verify(&Verify { dir: key("n"), progress: &progress, ..Verify::all() }).unwrap()
+}
+
+#[test]
+fn what_is_rewritten_while_it_is_read_is_no_damage() {
+    let rig = Rig::file();
+    let large = |byte: u8| vec![byte; 1 << 20];
+    rig.put("n", &large(1));
+    rig.store.by(Actor::current()).link(&key("n"), &key("m"), &Precondition::Any).unwrap();
+    rig.sum();
+    // Under its other name, and into the same file, since the names must stay one object.
+    let verified = verify_and(&rig, |piece| match piece {
+        1 => rig.put("m", &large(2)),
+        _ => {}
+    });
+    assert!(!verified.is_damaged() && verified.counts.busy == 0, "{verified:?}");
+    // It doesn't rest: nothing is known of it, and that is said.
+    let verified = verify_and(&rig, |piece| rig.put("m", &large(piece as u8)));
+    assert_eq!((verified.is_damaged(), verified.counts.busy), (false, 1), "{verified:?}");
+    rig.sum();
+    assert!(!rig.verify().is_damaged());
+}
+
+#[test]
+fn what_is_collected_or_renamed_while_it_is_verified_is_no_damage() {
+    let rig = Rig::file();
+    for text in ["one", "two", "three"] {
+        rig.put("n", text.as_bytes());
+    }
+    rig.sum();
+    let verified = verify_and(&rig, |piece| match piece {
+        1 => drop(rig.store.backend().drop_generation(&key("n"), Generation::new(2).unwrap())),
+        2 => drop(rig.store.rename(&key("n"), &key("m"), Precondition::Absent).unwrap()),
+        _ => {}
+    });
+    assert!(!verified.is_damaged(), "{verified:?}");
+    assert!(!rig.verify().is_damaged());
 }
