@@ -1,9 +1,11 @@
 //! Checksums: when they are computed, and how they are found again.
 
+use std::cell::Cell;
 use std::fs;
 use std::time::Duration;
 
 use sepia::store::SessionOptions;
+use sepia::store::checksums::Summing;
 use sepia::store::verify::{Harm, Verify};
 use sepia::{Generation, Precondition};
 
@@ -181,4 +183,24 @@ fn reading_for_a_checksum_is_no_access() {
     assert_eq!(rig.sum(), 2);
     rig.verify();
     assert_eq!(accessed(), before);
+}
+
+#[test]
+fn what_is_rewritten_while_it_is_read_gets_no_checksum() {
+    let rig = Rig::file();
+    let large = |byte: u8| vec![byte; 1 << 20];
+    rig.put("n", &large(1));
+    rig.store.by(sepia::store::Actor::current()).link(&key("n"), &key("m"), &Precondition::Any).unwrap();
+    let (asked, store) = (Cell::new(0), rig.again());
+    // Asked between the pieces: the same file gets other bytes, under its other name.
+    let stop = || {
+        asked.set(asked.get() + 1);
+        store.put(&key("m"), &mut &large(asked.get())[..], Precondition::Any).unwrap();
+        false
+    };
+    rig.store.sum_in_background(&Summing { quiet: Duration::ZERO, stop: &stop }).unwrap();
+    assert!(asked.get() > 4);
+    assert!(!rig.verify().is_damaged());
+    rig.sum();
+    assert!(!rig.verify().is_damaged());
 }
