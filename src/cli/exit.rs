@@ -163,6 +163,7 @@ impl From<Error> for Failure {
     fn from(error: Error) -> Self {
         let code = match error {
             Error::Backend(error) => return error.into(),
+            Error::VerificationEnded { source, .. } => return (*source).into(),
             Error::Conflict { .. } => ExitCode::Conflict,
             Error::NoConflict(_) | Error::NotInTrash(_) => ExitCode::NotFound,
             Error::Collecting | Error::Verifying => ExitCode::Locked,

@@ -11,8 +11,8 @@ use super::output::{JsonKey, Output, Style, count, json_time};
 use super::progress::Progress;
 use super::target::StoreArg;
 use super::{ExitCode, Failure, output};
-use crate::store::Store;
 use crate::store::verify::{Counts, Damage, Damaged, Fault, Intact, Level, Mended, Parts, Verified, Verify};
+use crate::store::{Error, Store};
 use crate::types::Timestamp;
 
 /// Check that nothing is damaged: the bytes of all generations against their checksums
@@ -69,7 +69,7 @@ struct Json<'a> {
     part: Option<u32>,
     parts: Option<u32>,
     resumed: Option<String>,
-    interrupted: bool,
+    complete: bool,
 }
 
 #[derive(Serialize)]
@@ -123,15 +123,23 @@ pub fn run(args: &VerifyArgs, store: &StoreArg) -> Result<(), Failure> {
         },
     });
     drop(progress);
-    let verified = verified?;
+    let (verified, ended) = match verified {
+        Err(Error::VerificationEnded { source, found }) => (*found, Some(*source)),
+        other => (other?, None),
+    };
     let mut out = Output::new();
     if args.json {
-        out.json(&json(&verified))?;
+        out.json(&Json { complete: !verified.is_partial() && ended.is_none(), ..json(&verified) })?;
     } else {
-        show(&mut out, &verified, args)?;
+        show(&mut out, &verified, args, ended.is_none() && !verified.is_partial())?;
     }
     out.finish()?;
     interrupt.end();
+    if let Some(error) = ended {
+        let failure = Failure::from(error).hint("what comes after it was not verified; the next run goes on there");
+        let code = if verified.is_damaged() { ExitCode::Damaged } else { ExitCode::Error };
+        return Err(Failure { code, ..failure });
+    }
     match (verified.is_damaged(), verified.is_partial()) {
         (true, _) => Err(Failure::silent(ExitCode::Damaged)),
         (false, true) => Err(Failure::silent(ExitCode::Error)),
@@ -139,7 +147,7 @@ pub fn run(args: &VerifyArgs, store: &StoreArg) -> Result<(), Failure> {
     }
 }
 
-fn show(out: &mut Output, verified: &Verified, args: &VerifyArgs) -> Result<(), Failure> {
+fn show(out: &mut Output, verified: &Verified, args: &VerifyArgs, complete: bool) -> Result<(), Failure> {
     for damaged in &verified.damaged {
         show_damaged(out, damaged)?;
     }
@@ -191,6 +199,8 @@ fn show(out: &mut Output, verified: &Verified, args: &VerifyArgs) -> Result<(), 
     }
     if verified.stopped {
         out.line("interrupted; the next run goes on from there")?;
+    } else if remaining.is_empty() && faults == 0 && !complete {
+        out.line("nothing of that is damaged")?;
     } else if remaining.is_empty() && faults == 0 {
         let mended = !verified.damaged.is_empty() || !verified.faults.is_empty();
         let text = if mended { "nothing is damaged any more" } else { "nothing is damaged" };
@@ -248,7 +258,7 @@ fn json(verified: &Verified) -> Json<'_> {
         part: verified.part.map(|(part, _)| part),
         parts: verified.part.map(|(_, of)| of),
         resumed: verified.resumed.map(json_time),
-        interrupted: verified.stopped,
+        complete: !verified.is_partial(),
     }
 }
 

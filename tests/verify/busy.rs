@@ -142,9 +142,10 @@ fn what_is_rewritten_while_it_is_read_is_no_damage() {
     rig.store.by(Actor::current()).link(&key("n"), &key("m"), &Precondition::Any).unwrap();
     rig.sum();
     // Under its other name, and into the same file, since the names must stay one object.
-    let verified = verify_and(&rig, |piece| match piece {
-        1 => rig.put("m", &large(2)),
-        _ => {}
+    let verified = verify_and(&rig, |piece| {
+        if piece == 1 {
+            rig.put("m", &large(2));
+        }
     });
     assert!(!verified.is_damaged() && verified.counts.busy == 0, "{verified:?}");
     // It doesn't rest: nothing is known of it, and that is said.

@@ -299,15 +299,40 @@ fn a_listing_that_fails_ends_the_run() {
     let rig = Rig::faulty();
     rig.put("Note/n", b"bytes");
     rig.put("Task/t", b"bytes");
-    *rig.faulty.as_ref().unwrap().unlistable.lock().unwrap() = Some(key("Task"));
-    let error = rig.store.verify(&Verify::all()).unwrap_err();
-    assert!(matches!(error, Error::Backend(sepia::backend::Error::Io { .. })), "{error}");
+    rig.sum();
+    let faulty = rig.faulty.as_ref().unwrap();
+    *faulty.flipped.lock().unwrap() = Some((key("Note/n"), Generation::FIRST));
+    *faulty.unlistable.lock().unwrap() = Some(key("Task"));
+    for _ in 0..2 {
+        match rig.store.verify(&Verify::all()) {
+            Err(Error::VerificationEnded { source, found }) => {
+                assert!(matches!(*source, Error::Backend(sepia::backend::Error::Io { .. })), "{source}");
+                assert_eq!(found.damaged[0].key, key("Note/n"), "what was found until then is told");
+            }
+            other => panic!("{other:?}"),
+        }
+    }
     let status = rig.store.verification_status().unwrap();
     assert!(status.last.unwrap().error.is_some());
-    *rig.faulty.as_ref().unwrap().unlistable.lock().unwrap() = None;
+    *faulty.unlistable.lock().unwrap() = None;
     let verified = rig.verify();
     assert!(verified.resumed.is_some());
-    assert_eq!(verified.counts.objects, 2);
+    assert_eq!((verified.counts.objects, verified.damaged.len()), (2, 1));
+}
+
+#[test]
+fn a_state_that_cannot_be_understood_counts_as_none() {
+    let rig = Rig::file();
+    rig.put("n", b"bytes");
+    let what = r#"{"dir":"","level":"content","part":null}"#;
+    let run = format!(r#"{{"what":{what},"began":1,"after":"../..//x","walked":false,"counts":{{}},"found":[]}}"#);
+    let parts = r#"{"dir":"","level":"content","part":[9,4]}"#;
+    for state in ["", "{", "[]", &format!(r#"{{"runs":[{run}],"parts":[{parts}]}}"#)] {
+        rig.store.backend().put_record(&key("verify/state.json"), state.as_bytes()).unwrap();
+        assert_eq!(rig.verify().counts.objects, 1, "{state}");
+        let part = Verify { parts: Some("25%".parse().unwrap()), ..Verify::all() };
+        assert!(rig.store.verify(&part).unwrap().part.is_some_and(|(part, of)| part <= of && of == 4));
+    }
 }
 
 #[test]

@@ -88,8 +88,7 @@ impl Store {
     ///
     /// # Errors
     /// [`Error::Verifying`] while somebody else does; [`backend::Error::NotFound`] when there neither is nor was anything;
-    /// and the first listing that failed. What was found until then is
-    /// remembered, and the next run goes on from there.
+    /// and [`Error::VerificationEnded`] with the first listing that failed, and what was found until then.
     ///
     /// ```
     /// use sepia::store::verify::Verify;
@@ -147,9 +146,12 @@ impl Store {
             state.end(&run, &damaged, &faults, self.now(), result.as_ref().err());
         }
         let written = if read_only { Ok(()) } else { state.write(self) };
-        result?;
-        written?;
-        Ok(Verified { counts, damaged, faults, resumed, part: part.map(|(part, of)| (part + 1, of)), stopped })
+        let part = part.map(|(part, of)| (part + 1, of));
+        let verified = Verified { counts, damaged, faults, resumed, part, stopped };
+        match result.and(written) {
+            Ok(()) => Ok(verified),
+            Err(source) => Err(Error::VerificationEnded { source: source.into(), found: verified.into() }),
+        }
     }
 }
 
@@ -202,7 +204,8 @@ struct Verifier<'a> {
 impl Verifier<'_> {
     fn verify(&mut self) -> Result<()> {
         if !self.run.walked {
-            let after = self.run.after.as_deref().map(Key::unescape).transpose()?;
+            // What can't be understood is as if it had not begun.
+            let after = self.run.after.as_deref().and_then(|after| Key::unescape(after).ok());
             let mut walk = Walk::new(self.store, &self.how.dir, after);
             while let Some(key) = walk.next()? {
                 if self.must_stop() {
