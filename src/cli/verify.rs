@@ -11,6 +11,7 @@ use super::output::{JsonKey, Output, Style, count, json_time};
 use super::progress::Progress;
 use super::target::StoreArg;
 use super::{ExitCode, Failure, output};
+use crate::backend::KeepAccessTimes;
 use crate::store::verify::{Counts, Damage, Damaged, Fault, Intact, Level, Mended, Parts, Verified, Verify};
 use crate::store::{Error, Store};
 use crate::types::Timestamp;
@@ -100,6 +101,8 @@ pub fn run(args: &VerifyArgs, store: &StoreArg) -> Result<(), Failure> {
             super::target::Target { key: crate::types::Key::root(), ..root }
         }
     };
+    // That Sepia looks at it is no access of anybody's.
+    target.store.backend().keep_access_times(KeepAccessTimes { files: true, directories: true });
     let level = match args.level {
         LevelArg::References => Level::References,
         LevelArg::Existence => Level::Existence,
