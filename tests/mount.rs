@@ -3,6 +3,7 @@
 mod common;
 
 use std::fs;
+use std::os::unix::fs::FileExt;
 use std::process::Command;
 
 use common::{
@@ -231,4 +232,94 @@ fn as_root_a_read_only_mount_can_be_made_writable() {
          grep -q 'no Sepia store is mounted there' said",
     ));
     assert_eq!(store.generations("file"), [1]);
+}
+
+/// Changes a bit of a file's first byte, and leaves its times, as a disk does that loses what it was given.
+fn flip(path: &std::path::Path) {
+    let file = fs::File::options().read(true).write(true).open(path).unwrap();
+    let modified = file.metadata().unwrap().modified().unwrap();
+    let mut byte = [0];
+    file.read_exact_at(&mut byte, 0).unwrap();
+    file.write_all_at(&[byte[0] ^ 1], 0).unwrap();
+    file.set_times(fs::FileTimes::new().set_modified(modified)).unwrap();
+}
+
+#[test]
+fn checksums_come_by_themselves_and_damage_is_served_until_it_is_repaired() {
+    let store = Store::new();
+    let mount = store.mount();
+    for text in ["one", "two"] {
+        fs::write(mount.join("note"), text).unwrap();
+    }
+    let lines = || {
+        let records = fs::read_dir(store.path().join(".sepia/checksums")).into_iter().flatten();
+        let texts = records
+            .map(|entry| entry.unwrap().path())
+            .filter(|path| path.extension().is_some_and(|end| end == "jsonl"));
+        texts.map(|path| fs::read_to_string(path).unwrap().lines().count()).sum::<usize>()
+    };
+    wait_for("the checksums of both generations", || (lines() == 2).then_some(()));
+    flip(&store.path().join("note"));
+    // The mount refuses nothing.
+    wait_for("the byte as it is on the disk", || (fs::read(mount.join("note")).unwrap() == b"uwo").then_some(()));
+    let stats =
+        || -> serde_json::Value { serde_json::from_slice(&fs::read(mount.join(".sepia/stats")).unwrap()).unwrap() };
+    assert!(stats()["verification"]["last"].is_null());
+    let verify = |argument: &str| {
+        let said =
+            run_within(Command::new(sepia_binary()).arg("verify").arg(mount.path()).args([argument]), common::LIMIT);
+        (said.status.code(), said.text())
+    };
+    let (code, text) = verify("--level=content");
+    assert_eq!(code, Some(7), "{text}");
+    assert!(text.contains("the newest intact generation is 1 of"), "{text}");
+    assert_eq!(stats()["verification"]["damaged"], 1);
+    assert_eq!(fs::read(mount.join("note")).unwrap(), b"uwo");
+    // Somebody has it open meanwhile.
+    let open = fs::File::open(mount.join("note")).unwrap();
+    let (code, text) = verify("--bring-back");
+    assert_eq!(code, Some(0), "{text}");
+    wait_for("the intact bytes", || (fs::read(mount.join("note")).unwrap() == b"one").then_some(()));
+    open.read_exact_at(&mut [0; 3], 0).unwrap();
+    drop(open);
+    assert_eq!(fs::read(mount.join(".sepia/generations/note/2")).unwrap(), b"uwo");
+    assert_eq!(stats()["verification"]["damaged"], 0);
+    mount.unmount();
+}
+
+#[test]
+fn as_root_a_store_that_can_only_be_read_is_verified_all_the_same() {
+    need_root();
+    let store = Store::new();
+    store.sepia(&["verify"]);
+    fs::create_dir(store.scratch().path().join("read-only")).unwrap();
+    let text = sh(
+        store.scratch().path(),
+        "echo one | sepia put note --store store
+         sepia verify --store store
+         echo two | sepia put note --store store
+         rm -f store/.sepia/lock/verify store/.sepia/lock/collector
+         unshare --mount bash -e -c '
+             mount --bind store read-only
+             mount -o remount,ro,bind read-only
+             sepia status read-only
+             sepia verify --store read-only
+         '",
+    );
+    assert!(text.contains("verified:   1 object, 2"), "{text}");
+    assert!(text.contains("1 generation has no checksum, and gets none"), "{text}");
+    flip(&store.path().join(".sepia/generations/note").join(first_name(&store.path().join(".sepia/generations/note"))));
+    let text = sh(
+        store.scratch().path(),
+        "unshare --mount bash -e -c '
+             mount --bind store read-only
+             mount -o remount,ro,bind read-only
+             sepia verify --store read-only && exit 1 || test $? = 7
+         '",
+    );
+    assert!(text.contains("generation 1 of"), "{text}");
+}
+
+fn first_name(dir: &std::path::Path) -> std::ffi::OsString {
+    fs::read_dir(dir).unwrap().next().unwrap().unwrap().file_name()
 }

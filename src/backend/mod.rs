@@ -110,6 +110,20 @@ pub struct Torn {
     pub remains: Option<Staged>,
 }
 
+/// What contradicts the medium's own record of a file, although nobody can have meant it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Flaw {
+    /// There is a record, and it can't be understood.
+    Unreadable,
+    /// The modification time is the recorded one, so nobody has written to the file; but its size is another.
+    Size {
+        /// The bytes that it had.
+        recorded: u64,
+        /// The bytes that it has.
+        found: u64,
+    },
+}
+
 /// Something changed on the medium, perhaps by this process. `token` is what [`Watch::add`] was given.
 #[derive(Debug, Clone)]
 pub enum Change {
@@ -355,6 +369,24 @@ pub trait Backend: Send + Sync + 'static {
     /// # Errors
     /// [`Error::NoGeneration`].
     fn open_generation(&self, key: &Key, generation: Generation) -> Result<Opened>;
+
+    /// As [`Backend::open_generation`], of what [`Backend::generations`] has just told, without another look at the whole
+    /// history.
+    ///
+    /// # Errors
+    /// [`Error::NoGeneration`], also when it has gone since.
+    fn open_kept(&self, key: &Key, info: &GenerationInfo) -> Result<Opened> {
+        self.open_generation(key, info.generation)
+    }
+
+    /// Whether what the medium has recorded of the regular file at `key` is in order. Changes nothing. A file that was
+    /// changed from outside is in order: the next [`Backend::open`] records it.
+    ///
+    /// # Errors
+    /// As [`Backend::stat`].
+    fn check_record(&self, key: &Key) -> Result<Option<Flaw>> {
+        self.stat(key).map(|_| None)
+    }
 
     /// The names in `dir` at or below which there may be a history, whether or not something is there now: a level of
     /// [`Backend::histories`], for those who go through them all a few at a time.

@@ -24,6 +24,8 @@ pub enum ExitCode {
     Locked = 5,
     /// There is no store there, or not one that this version can use.
     StoreUnusable = 6,
+    /// A verification has found damage that it didn't repair.
+    Damaged = 7,
 }
 
 impl ExitCode {
@@ -36,14 +38,15 @@ Exit codes:
   3  no such object, generation, conflict or snapshot
   4  conflict: it exists already, or somebody else changed it meanwhile
   5  locked by another process for too long
-  6  no store there, or not one that this version can use";
+  6  no store there, or not one that this version can use
+  7  something in the store is damaged";
 }
 
 impl ExitCode {
     /// The code with this number.
     pub fn from_number(number: i32) -> Option<Self> {
         use ExitCode as C;
-        let all = [C::Done, C::Error, C::Usage, C::NotFound, C::Conflict, C::Locked, C::StoreUnusable];
+        let all = [C::Done, C::Error, C::Usage, C::NotFound, C::Conflict, C::Locked, C::StoreUnusable, C::Damaged];
         all.into_iter().find(|code| *code as i32 == number)
     }
 }
@@ -160,9 +163,10 @@ impl From<Error> for Failure {
     fn from(error: Error) -> Self {
         let code = match error {
             Error::Backend(error) => return error.into(),
+            Error::VerificationEnded { source, .. } => return (*source).into(),
             Error::Conflict { .. } => ExitCode::Conflict,
             Error::NoConflict(_) | Error::NotInTrash(_) => ExitCode::NotFound,
-            Error::Collecting => ExitCode::Locked,
+            Error::Collecting | Error::Verifying => ExitCode::Locked,
             Error::NoSnapshot(_) => ExitCode::NotFound,
             Error::NotInSnapshot { .. } | Error::SnapshotBytesLost { .. } => ExitCode::NotFound,
             Error::SnapshotExists(_) => ExitCode::Conflict,

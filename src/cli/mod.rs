@@ -39,6 +39,7 @@ mod status;
 mod target;
 mod trash;
 pub mod umount;
+mod verify;
 
 use std::ffi::{OsStr, OsString};
 use std::path::Path;
@@ -80,6 +81,7 @@ enum Command {
     Trash(trash::TrashArgs),
     Pin(pin::PinArgs),
     Gc(gc::GcArgs),
+    Verify(verify::VerifyArgs),
     Completions(completions::CompletionsArgs),
     Man(man::ManArgs),
 }
@@ -144,6 +146,7 @@ fn run(Args { store, command }: Args) -> Result<(), Failure> {
         Command::Trash(args) => trash::run(&args, &store),
         Command::Pin(args) => pin::run(&args, &store),
         Command::Gc(args) => gc::run(&args, &store),
+        Command::Verify(args) => verify::run(&args, &store),
         Command::Completions(args) => completions::run(&args),
         Command::Man(args) => man::run(&args),
         Command::Mount(args) => mount::run(args),

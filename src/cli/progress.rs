@@ -29,14 +29,31 @@ impl Progress {
     /// So many bytes more were transferred.
     pub fn add(&mut self, bytes: u64) {
         self.done += bytes;
+        if let Some(elapsed) = self.is_due() {
+            self.show(&self.text(elapsed));
+        }
+    }
+
+    /// Says `text`, if it is time to say something.
+    pub fn say(&mut self, text: impl FnOnce() -> String) {
+        if self.is_due().is_some() {
+            self.show(&text());
+        }
+    }
+
+    fn is_due(&mut self) -> Option<Duration> {
         let now = Instant::now();
         if !self.enabled || now < self.next {
-            return;
+            return None;
         }
         self.next = now + INTERVAL;
         self.visible = true;
+        Some(now - self.started)
+    }
+
+    fn show(&self, text: &str) {
         // A progress line that can't be shown is no reason to fail.
-        let _ = write!(io::stderr(), "\r\x1b[K{}", self.text(now - self.started));
+        let _ = write!(io::stderr(), "\r\x1b[K{text}");
     }
 
     fn text(&self, elapsed: Duration) -> String {

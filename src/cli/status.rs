@@ -28,6 +28,7 @@ struct JsonStatus {
     users: Vec<Owner>,
     conflicts: usize,
     collector: crate::store::collect::Status,
+    verification: crate::store::verify::Status,
     size: u64,
     free: u64,
     available: u64,
@@ -45,6 +46,7 @@ pub fn run(args: &StatusArgs, store: &StoreArg) -> Result<(), Failure> {
         users: store.users()?,
         conflicts: store.conflicts()?.len(),
         collector: store.collector_status()?,
+        verification: store.verification_status()?,
         size: bytes(space.blocks),
         free: bytes(space.blocks_free),
         available: bytes(space.blocks_available),
@@ -70,6 +72,8 @@ pub fn run(args: &StatusArgs, store: &StoreArg) -> Result<(), Failure> {
     }
     let (collector, style) = super::gc::status_text(&store)?;
     field("history:", collector, style);
+    let (verified, style) = super::verify::status_text(&store)?;
+    field("verified:", verified, style);
     if status.users.is_empty() {
         field("used by:", "nobody".to_owned(), Style::Plain);
     }

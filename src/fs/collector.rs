@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
-use parking_lot::Mutex;
+use parking_lot::{Mutex, MutexGuard};
 
 use super::Fs;
 use crate::store::{Collected, Error, Store};
@@ -12,11 +12,11 @@ use crate::store::{Collected, Error, Store};
 /// When there was nothing that could go though space is short, so long nobody looks again.
 const IN_VAIN: Duration = Duration::from_secs(600);
 /// Sleeps are cut into pieces of this length, so that the thread ends soon after the mount.
-const NAP: Duration = Duration::from_millis(500);
+pub(super) const NAP: Duration = Duration::from_millis(500);
 /// How long the end of a mount waits for a run to stop: it does between two batches.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// What the mount and its collector know of each other.
+/// What the mount and one of its threads in the background know of each other.
 #[derive(Debug, Default)]
 pub struct Background {
     ended: AtomicBool,
@@ -25,15 +25,22 @@ pub struct Background {
 }
 
 impl Background {
-    /// The mount ends: a run that is under way stops, and none begins.
-    pub fn end(&self) {
+    /// The mount ends: a run that is under way stops, and none begins. `who` it is, is said if it doesn't stop soon.
+    pub fn end(&self, who: &str) {
         self.ended.store(true, Ordering::Relaxed);
         if self.busy.try_lock_for(PATIENCE).is_none() {
-            log::warn!("the collector is still busy; what it has begun, the next one goes on with");
+            log::warn!("{who} is still busy; what it has begun, the next one goes on with");
         }
     }
 
-    fn has_ended(&self) -> bool {
+    /// Begins a run, which lasts as long as the result; `None` when the mount has ended.
+    pub fn begin(&self) -> Option<MutexGuard<'_, ()>> {
+        let busy = self.busy.lock();
+        (!self.has_ended()).then_some(busy)
+    }
+
+    /// Whether the mount has ended.
+    pub fn has_ended(&self) -> bool {
         self.ended.load(Ordering::Relaxed)
     }
 }
@@ -41,7 +48,7 @@ impl Background {
 impl Fs {
     /// Starts to look now and then whether something is to be collected.
     pub(super) fn start_collector(self: &Arc<Self>) {
-        let (fs, background, every) = (Arc::downgrade(self), self.background.clone(), self.options.collect_every);
+        let (fs, background, every) = (Arc::downgrade(self), self.collecting.clone(), self.options.collect_every);
         let collector = move || {
             let mut in_vain: Option<Instant> = None;
             loop {
@@ -49,10 +56,7 @@ impl Fs {
                 while Instant::now() < until && !background.has_ended() {
                     std::thread::sleep(NAP.min(every));
                 }
-                let _busy = background.busy.lock();
-                if background.has_ended() {
-                    return;
-                }
+                let Some(_busy) = background.begin() else { return };
                 let Some(store) = Weak::upgrade(&fs).map(|fs| fs.store.clone()) else { return };
                 let stop = || background.has_ended();
                 if in_vain.is_none_or(|since| since.elapsed() > IN_VAIN) {

@@ -14,7 +14,8 @@ pub fn errno(error: store::Error) -> Errno {
             Errno::STALE
         }
         store::Error::NoConflict(_) | store::Error::AmbiguousConflict(_) | store::Error::NotInTrash(_) => Errno::NOENT,
-        store::Error::Collecting | store::Error::Paused(_) => Errno::AGAIN,
+        store::Error::VerificationEnded { .. } => Errno::IO,
+        store::Error::Collecting | store::Error::Verifying | store::Error::Paused(_) => Errno::AGAIN,
         store::Error::DeletionDisabled(_) => Errno::PERM,
         store::Error::Url { .. } | store::Error::LongEvent { .. } => Errno::INVAL,
         store::Error::NoEvents => Errno::OPNOTSUPP,

@@ -8,6 +8,7 @@
 //! one inode's `open_node::OpenNode`, then `nodes` or `handles`, which are never held over a call to the store.
 
 mod attr;
+mod checksums;
 mod collector;
 mod dirs;
 mod errno;
@@ -63,7 +64,8 @@ pub struct Fs {
     peers: Peers,
     views: views::Views,
     watching: watch::Watching,
-    background: Arc<collector::Background>,
+    collecting: Arc<collector::Background>,
+    summing: Arc<collector::Background>,
     /// Others can change objects without Sepia.
     changes_from_outside: bool,
 }
@@ -85,7 +87,8 @@ impl Fs {
             peers: Peers::default(),
             views: views::Views::default(),
             watching: watch::Watching::default(),
-            background: Arc::default(),
+            collecting: Arc::default(),
+            summing: Arc::default(),
         };
         fs.meet_peers();
         fs
@@ -93,7 +96,8 @@ impl Fs {
 
     /// Publishes what open sessions have written, or sets it aside: the mount ends.
     pub fn shutdown(&self) {
-        self.background.end();
+        self.collecting.end("the collector");
+        self.summing.end("the thread that computes checksums");
         self.watching.stop();
         let handles: Vec<_> = self.handles.lock().values().cloned().collect();
         for handle in handles {

@@ -107,6 +107,10 @@ pub struct FsOptions {
     pub ttl: Duration,
     /// How often to look whether history is to be collected.
     pub collect_every: Duration,
+    /// How often to compute the checksums of what was saved.
+    pub checksums_every: Duration,
+    /// How long after the save that is.
+    pub checksums_after: Duration,
     /// The same where it would be noticed at once, and the kernel be told. Bounds what escapes notice all the same, like
     /// stores to a mapped file.
     pub watched_ttl: Duration,
@@ -119,6 +123,8 @@ impl Default for FsOptions {
             ttl: Duration::from_secs(1),
             watched_ttl: Duration::from_secs(60),
             collect_every: Duration::from_secs(60),
+            checksums_every: Duration::from_secs(5),
+            checksums_after: Duration::from_secs(10),
         }
     }
 }

@@ -91,6 +91,7 @@ impl Fs {
             Err(error) => log::warn!("changes from outside are seen up to a second late: {error}"),
         }
         self.start_collector();
+        self.start_checksums();
         if self.store.backend().capabilities().persistent {
             let fs = Arc::downgrade(self);
             let watcher = move || {

@@ -139,6 +139,9 @@ impl By<'_> {
             }
         };
         self.store.note(self.actor, EventKind::Renamed, from, fill);
+        if stat.generation.is_some() {
+            self.store.checksums.add(to);
+        }
         if how.exchange
             && let Ok(other) = self.store.backend.stat(from)
         {

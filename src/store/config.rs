@@ -12,7 +12,7 @@ use parking_lot::Mutex;
 use serde::Deserialize;
 
 use super::policy::{Gc, Retention};
-use super::{Error, Result, Store, events};
+use super::{Error, Result, Store, checksums, events};
 use crate::types::Key;
 
 /// How long a change of the file may go unnoticed by those who have read it.
@@ -43,6 +43,10 @@ pub const TEMPLATE: &str = r##"# The policy of this store. What is not said here
 #
 # [events]
 # keep = "90d"
+#
+# [checksums]
+# background = true
+# rate = 16777216
 "##;
 
 /// What the store's owner has decided. See the [module](self).
@@ -55,6 +59,8 @@ pub struct Config {
     pub gc: Gc,
     /// What is written down of what happens.
     pub events: events::Policy,
+    /// How checksums are computed.
+    pub checksums: checksums::Policy,
 }
 
 /// What was read last, shared by the clones of a store.
@@ -142,6 +148,7 @@ mod tests {
         assert_eq!(config.retention.ephemeral, Config::default().retention.ephemeral);
         assert_eq!(config.retention.conflicts_keep, Config::default().retention.conflicts_keep);
         assert_eq!(config.gc, Config::default().gc);
+        assert_eq!(config.checksums, Config::default().checksums);
         assert_eq!(toml::from_str::<Config>(TEMPLATE).unwrap(), Config::default());
     }
 }

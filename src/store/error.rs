@@ -100,6 +100,18 @@ pub enum Error {
     /// Another process or thread is collecting the history of this store. Try again later.
     #[error("another process is collecting the history of this store")]
     Collecting,
+    /// Another process or thread is verifying this store. Try again later.
+    #[error("another process is verifying this store")]
+    Verifying,
+    /// A verification couldn't go on: it isn't known whether what it had not come to is damaged. Nothing of what it had
+    /// found is forgotten, and the next one goes on from there.
+    #[error("{source}; what comes after it was not verified")]
+    VerificationEnded {
+        /// Why not.
+        source: Box<Error>,
+        /// What it had found until then.
+        found: Box<super::verify::Verified>,
+    },
     /// All deletion of history is switched off; nothing was deleted. Switch it on with `sepia gc --enable`.
     #[error("the deletion of history is switched off{0}")]
     DeletionDisabled(String),

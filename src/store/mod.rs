@@ -18,6 +18,7 @@
 //! ```
 
 mod acting;
+pub mod checksums;
 pub mod collect;
 pub mod config;
 pub mod conflicts;
@@ -34,6 +35,8 @@ mod session;
 pub mod snapshots;
 pub mod trash;
 mod url;
+pub mod verify;
+mod walk;
 
 use std::sync::Arc;
 
@@ -66,6 +69,7 @@ pub struct Store {
     events: Arc<events::Log>,
     /// What is known of the generations that snapshots refer to.
     held: Arc<Mutex<snapshots::locate::Held>>,
+    checksums: Arc<checksums::Pending>,
 }
 
 impl std::fmt::Debug for Store {
@@ -133,8 +137,8 @@ impl Store {
 
     /// A store over a backend of one's own, such as one that injects faults.
     pub fn with_backend(backend: Arc<dyn Backend>, location: Location) -> Self {
-        let (mended, config, vain, events, held) = Default::default();
-        Store { backend, location, mended, config, vain, events, held }
+        let (mended, config, vain, events, held, checksums) = Default::default();
+        Store { backend, location, mended, config, vain, events, held, checksums }
     }
 
     /// Where the store is.

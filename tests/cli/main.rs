@@ -8,3 +8,4 @@ mod sandbox;
 mod snapshots;
 mod surface;
 mod trouble;
+mod verify;

@@ -21,7 +21,14 @@ pub fn generations_are_listed_in_order(b: &dyn Backend) {
         let text = info.generation.to_string();
         assert_eq!((info.size, info.deleted), (text.len() as u64, false));
         assert_eq!(read_generation(b, "f", info.generation.get()), text);
+        let opened = good(b.open_kept(&key("f"), info));
+        assert_eq!((opened.stat.generation, opened.stat.committed), (Some(info.generation), Some(info.committed)));
+        assert_eq!((opened.stat.size, opened.stat.id), (info.size, good(b.stat(&key("f"))).id));
     }
+    assert_eq!(good(b.check_record(&key("f"))), None);
+    good(b.drop_generation(&key("f"), generation(3)));
+    assert!(matches!(b.open_kept(&key("f"), &infos[2]), Err(Error::NoGeneration(..))));
+    assert!(matches!(b.check_record(&key("none")), Err(Error::NotFound(_))));
 }
 
 pub fn deleted_generations_stay(b: &dyn Backend) {

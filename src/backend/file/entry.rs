@@ -182,6 +182,29 @@ impl FileBackend {
         Ok(Found { stat: convert(&statx, record.as_ref()), record })
     }
 
+    /// What is wrong with the record of the file at `key`, under the key's lock, for a commit changes file and record in
+    /// several steps.
+    pub(super) fn find_flaw(&self, key: &Key) -> Result<Option<Flaw>> {
+        let found = self.find(key, &self.place(key)?)?;
+        if found.stat.kind != FileKind::File || found.stat.recorded {
+            return Ok(None);
+        }
+        let _quiet = self.locks.key(key)?;
+        let place = self.place(key)?;
+        let Found { stat, record } = self.find(key, &place)?;
+        Ok(match record {
+            _ if stat.kind != FileKind::File || stat.recorded => None,
+            Some(Record { size, mtime, inode, .. }) => {
+                let untouched = inode == stat.incarnation && mtime == stat.mtime && size != stat.size;
+                untouched.then_some(Flaw::Size { recorded: size, found: stat.size })
+            }
+            None => match xattr::get(&place, record::NAME, &mut [0u8; 0][..]) {
+                Ok(_) => Some(Flaw::Unreadable),
+                Err(_) => None,
+            },
+        })
+    }
+
     /// As [`FileBackend::find`], with `None` for nothing.
     pub(super) fn find_optional(&self, key: &Key, place: &Place) -> Result<Option<Found>> {
         match self.find(key, place) {

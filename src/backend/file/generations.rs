@@ -380,6 +380,20 @@ impl FileBackend {
         Ok(opened)
     }
 
+    /// A generation that was listed just now.
+    pub(super) fn open_listed(&self, key: &Key, info: &GenerationInfo) -> Result<Opened> {
+        if info.kept != Kept::Whole || info.superseded.is_none() {
+            return self.open_kept(key, info.generation);
+        }
+        let mut opened = match self.open_whole(key, info) {
+            Err(Error::NotFound(_)) => return Err(Error::NoGeneration(key.clone(), info.generation)),
+            other => other?,
+        };
+        opened.stat.generation = Some(info.generation);
+        opened.stat.committed = Some(info.committed);
+        Ok(opened)
+    }
+
     pub(super) fn open_whole(&self, key: &Key, info: &GenerationInfo) -> Result<Opened> {
         let dir = self.history_dir(key)?.ok_or_else(|| Error::NoGeneration(key.clone(), info.generation))?;
         open_place(key, &Place { dir, name: name_of(info).into() })

@@ -48,7 +48,7 @@ use moved::Departed;
 use power::Power;
 
 use super::{
-    Abandoned, Backend, Capabilities, Change, ChangeSink, Commit, Creator, DirEntry, Error, Exclusive, FileKind,
+    Abandoned, Backend, Capabilities, Change, ChangeSink, Commit, Creator, DirEntry, Error, Exclusive, FileKind, Flaw,
     FsStat, GenerationInfo, KeepAccessTimes, Opened, Rename, Result, SetAttr, Staged, StagingArea, Stat, Still, Torn,
     Watch,
 };
@@ -222,6 +222,14 @@ impl Backend for FileBackend {
 
     fn open_generation(&self, key: &Key, generation: Generation) -> Result<Opened> {
         self.open_kept(key, generation)
+    }
+
+    fn open_kept(&self, key: &Key, info: &GenerationInfo) -> Result<Opened> {
+        self.open_listed(key, info)
+    }
+
+    fn check_record(&self, key: &Key) -> Result<Option<Flaw>> {
+        self.find_flaw(key)
     }
 
     fn history_members(&self, dir: &Key) -> Result<Vec<OsString>> {

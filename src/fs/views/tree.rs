@@ -355,6 +355,7 @@ impl Tree<'_> {
             "conflicts": self.store.conflicts().map_err(errno)?.len(),
             "events_missing": self.store.events_missing(),
             "collector": self.store.collector_status().map_err(errno)?,
+            "verification": self.store.verification_status().map_err(errno)?,
         });
         Ok(format!("{stats:#}\n").into_bytes())
     }

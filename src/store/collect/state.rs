@@ -124,8 +124,13 @@ impl Store {
     /// What the medium says.
     pub fn collector_status(&self) -> Result<Status> {
         let state = State::read(self)?;
+        let running = match self.backend.try_exclusive(super::LOCK) {
+            // Nobody has collected before, on a medium that can only be read.
+            Err(error) if error.is_not_found() => false,
+            other => other?.is_none(),
+        };
         Ok(Status {
-            running: self.backend.try_exclusive(super::LOCK)?.is_none(),
+            running,
             phase: state.phase,
             marked: state.marked,
             marked_bytes: state.marked_bytes,

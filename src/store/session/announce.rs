@@ -47,6 +47,7 @@ impl Session {
 
     /// A generation has become current.
     pub(super) fn announce(&mut self, key: &Key, stat: &Stat) {
+        self.store.checksums.add(key);
         if self.announced.last.is_some() && self.announced.last == stat.generation {
             return;
         }
