@@ -24,6 +24,8 @@ pub enum ExitCode {
     Locked = 5,
     /// There is no store there, or not one that this version can use.
     StoreUnusable = 6,
+    /// A rule of the class has something against it.
+    Rejected = 7,
 }
 
 impl ExitCode {
@@ -36,14 +38,15 @@ Exit codes:
   3  no such object, generation, conflict or snapshot
   4  conflict: it exists already, or somebody else changed it meanwhile
   5  locked by another process for too long
-  6  no store there, or not one that this version can use";
+  6  no store there, or not one that this version can use
+  7  refused by a rule of the class";
 }
 
 impl ExitCode {
     /// The code with this number.
     pub fn from_number(number: i32) -> Option<Self> {
         use ExitCode as C;
-        let all = [C::Done, C::Error, C::Usage, C::NotFound, C::Conflict, C::Locked, C::StoreUnusable];
+        let all = [C::Done, C::Error, C::Usage, C::NotFound, C::Conflict, C::Locked, C::StoreUnusable, C::Rejected];
         all.into_iter().find(|code| *code as i32 == number)
     }
 }
@@ -161,6 +164,7 @@ impl From<Error> for Failure {
         let code = match error {
             Error::Backend(error) => return error.into(),
             Error::Conflict { .. } => ExitCode::Conflict,
+            Error::Rejected { .. } => ExitCode::Rejected,
             Error::NoConflict(_) | Error::NotInTrash(_) => ExitCode::NotFound,
             Error::Collecting => ExitCode::Locked,
             Error::NoSnapshot(_) => ExitCode::NotFound,
@@ -173,6 +177,10 @@ impl From<Error> for Failure {
         let failure = Failure::new(code, error.to_string());
         match &error {
             Error::Conflict { kept, .. } => failure.hint(format!("compare with: sepia conflicts diff {kept}")),
+            Error::Rejected { kept: Some(kept), .. } => failure.hint(format!(
+                "show them with: sepia conflicts show {kept} --bytes, or mend the rule in .sepia/config.toml"
+            )),
+            Error::Rejected { kept: None, .. } => failure.hint("nothing was changed; the rules are in .sepia/config.toml"),
             Error::NoConflict(_) | Error::AmbiguousConflict(_) => failure.hint("list them with: sepia conflicts"),
             Error::DeletionDisabled(_) => failure.hint("switch it on with: sepia gc --enable"),
             Error::Paused(_) => failure.hint("go on now with: sepia gc --resume"),

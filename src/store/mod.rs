@@ -30,6 +30,7 @@ pub mod pins;
 pub mod policy;
 pub mod recovery;
 pub mod retention;
+pub mod rules;
 mod session;
 pub mod snapshots;
 pub mod trash;
@@ -47,6 +48,7 @@ pub use error::{Error, Result};
 pub use events::{Actor, Event, EventKind, Who};
 pub use past::Past;
 pub use recovery::{Outcome, Recovered};
+pub use rules::{Breach, Limit};
 pub use session::{Session, SessionOptions};
 pub use snapshots::{Snapshot, SnapshotEntry, SnapshotInfo};
 pub use url::Location;
@@ -64,6 +66,7 @@ pub struct Store {
     config: Arc<config::Cached>,
     vain: Arc<collect::Vain>,
     events: Arc<events::Log>,
+    rules: Arc<rules::State>,
     /// What is known of the generations that snapshots refer to.
     held: Arc<Mutex<snapshots::locate::Held>>,
 }
@@ -133,8 +136,8 @@ impl Store {
 
     /// A store over a backend of one's own, such as one that injects faults.
     pub fn with_backend(backend: Arc<dyn Backend>, location: Location) -> Self {
-        let (mended, config, vain, events, held) = Default::default();
-        Store { backend, location, mended, config, vain, events, held }
+        let (mended, config, vain, events, rules, held) = Default::default();
+        Store { backend, location, mended, config, vain, events, rules, held }
     }
 
     /// Where the store is.

@@ -60,7 +60,7 @@ impl Store {
     ///
     /// # Errors
     /// [`Error::NotInTrash`]; [`backend::Error::NoGeneration`]; [`backend::Error::Exists`] when something is at the
-    /// new name.
+    /// new name; [`Error::Rejected`] when a rule has something against it.
     pub fn untrash(&self, key: &Key, generation: Option<Generation>, to: &Key) -> Result<Stat> {
         let generations = self.backend.generations(key)?;
         let trashed = self.trashed(key, &generations)?.ok_or_else(|| Error::NotInTrash(key.clone()))?;
@@ -72,11 +72,11 @@ impl Store {
         }
         // With its mode before it has any bytes, so that nobody reads them who couldn't before.
         let creator = Creator { uid: old.stat.uid, gid: old.stat.gid, umask: 0 };
-        let stat = self.backend.reserve(to, old.stat.mode, &creator)?;
+        let stat = self.make_name(to, || self.backend.reserve(to, old.stat.mode, &creator))?;
         let restored = self.refill(to, &stat, &old, &attributes, creator);
         if restored.is_err() {
             // Nothing was committed to it, so nothing is lost with it.
-            let _ = self.backend.remove(to, &Precondition::Reserved(stat.id));
+            let _ = self.take_name(to, || self.backend.remove(to, &Precondition::Reserved(stat.id)));
         }
         restored
     }

@@ -91,7 +91,7 @@ pub fn run(make: &dyn Fn() -> Arc<dyn Backend>) {
 
 /// A commit without anything special.
 const fn when(expect: Precondition) -> Commit {
-    Commit { expect, durable: false, amend: false, merge: None, sum: None, keep: true }
+    Commit { expect, durable: false, amend: false, merge: None, sum: None, keep: true, max_size: None }
 }
 
 const ANY: Precondition = Precondition::Any;

@@ -247,6 +247,7 @@ impl Store {
     /// Writes down which changes from outside the backend has come across.
     pub(super) fn note_adopted(&self) {
         for (key, stat) in self.backend.take_adopted() {
+            self.adopted(&key);
             if self.events_policy().enabled {
                 self.write_or_count(&Event::new(EventKind::Adopted, &key).of(&stat));
             }
