@@ -338,9 +338,13 @@ impl Store {
                 if stat.nlink > 1 {
                     self.check_link(from, to)?;
                 }
-                let added = rules.without(&old);
-                // Where nothing was saved yet there is nothing to check.
-                if !added.is_about_bytes() || stat.generation.is_none() {
+                let added = match stat.generation {
+                    // Nothing was saved to it, by whatever rule: it may have a name, but not a good object's.
+                    None if !self.is_taken(to)? => return Ok(None),
+                    None => rules,
+                    Some(_) => rules.without(&old),
+                };
+                if !added.is_about_bytes() {
                     return Ok(None);
                 }
                 let opened = self.backend.open(from)?;

@@ -393,7 +393,9 @@ impl Session {
     /// # Errors
     /// As [`Session::write_at`].
     pub fn allocate(&mut self, mode: FallocateFlags, offset: u64, length: u64) -> Result<()> {
-        self.check_overrun(offset.saturating_add(length))?;
+        if !mode.contains(FallocateFlags::KEEP_SIZE) {
+            self.check_overrun(offset.saturating_add(length))?;
+        }
         self.append_only = false;
         let shifts = mode.intersects(FallocateFlags::COLLAPSE_RANGE | FallocateFlags::INSERT_RANGE);
         self.stage_from(offset)?;
