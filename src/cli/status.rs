@@ -28,6 +28,8 @@ struct JsonStatus {
     users: Vec<Owner>,
     conflicts: usize,
     collector: crate::store::collect::Status,
+    /// What is wrong with `.sepia/config.toml` or a schema that it names.
+    policy_fault: Option<String>,
     size: u64,
     free: u64,
     available: u64,
@@ -45,6 +47,7 @@ pub fn run(args: &StatusArgs, store: &StoreArg) -> Result<(), Failure> {
         users: store.users()?,
         conflicts: store.conflicts()?.len(),
         collector: store.collector_status()?,
+        policy_fault: store.check_rules().err().map(|error| error.to_string()),
         size: bytes(space.blocks),
         free: bytes(space.blocks_free),
         available: bytes(space.blocks_available),
@@ -67,6 +70,9 @@ pub fn run(args: &StatusArgs, store: &StoreArg) -> Result<(), Failure> {
     match status.conflicts {
         0 => field("conflicts:", "none".to_owned(), Style::Plain),
         n => field("conflicts:", format!("{n}, list them with: sepia conflicts"), Style::Red),
+    }
+    if let Some(fault) = &status.policy_fault {
+        field("policy:", output::name(fault.as_bytes()), Style::Red);
     }
     let (collector, style) = super::gc::status_text(&store)?;
     field("history:", collector, style);

@@ -486,7 +486,7 @@ impl Fs {
 
     /// The kernel knows the bytes that were just saved: it passed them on. What else it may know is put right.
     pub(super) fn note_saved(&self, ino: Ino, saved: Result<Saved>) -> Result<()> {
-        let saved = match saved {
+        let mut saved = match saved {
             Ok(saved) => saved,
             Err(error) => {
                 // It may have been told of what is not to be, and have the bytes.
@@ -500,6 +500,8 @@ impl Fs {
         if let Some(stat) = &saved.stat {
             let mut nodes = self.nodes.lock();
             if let Some(node) = nodes.get_mut(ino) {
+                // Others have read what was current before a save that a rule had refused at first.
+                saved.merged |= node.is_split();
                 node.cached = if saved.merged { None } else { Some(stat.version()) };
                 node.seen = Some(stat.into());
             }

@@ -52,6 +52,7 @@ impl Place {
     /// Saves by a session, as a program does: truncated, or appended to.
     pub fn write(&self, path: &str, bytes: impl AsRef<[u8]>, append: bool) -> sepia::Result<()> {
         let key = key(path);
+        self.store.create_dirs(&key.parent().unwrap())?;
         let options = SessionOptions { truncate: !append, ..SessionOptions::default() };
         let mut session = self.store.open_session(&key, &options)?;
         let written = if append { session.append(bytes.as_ref()).map(drop) } else { session.write_at(bytes.as_ref(), 0) };

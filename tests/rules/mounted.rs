@@ -1,7 +1,7 @@
 //! Rules as programs meet them on a mount.
 
 use std::fs::{self, OpenOptions};
-use std::io::{ErrorKind, Read, Seek, SeekFrom, Write};
+use std::io::{ErrorKind, Write};
 use std::os::unix::fs::{FileExt, symlink};
 use std::path::Path;
 use std::thread;
@@ -75,13 +75,14 @@ fn programs_are_told_and_the_old_bytes_stay() {
         ("tee Json/a < /etc/passwd > /dev/null; sync Json/a", "Json/a", ""),
     ] {
         let before = store.conflicts().len();
+        let kept = usize::from(!script.starts_with("truncate"));
         let said = if what.is_empty() {
             mount.sh(&format!("({script}) || true"))
         } else {
             sh_fails(mount.path(), script)
         };
         assert!(said.contains(what), "{script}: {said}");
-        let last = rejected(&store, before + 1).pop().unwrap();
+        let last = rejected(&store, before + kept).pop().unwrap();
         assert_eq!((last["reason"].as_str(), last["key"].as_str()), (Some("rejected"), Some(key)), "{script}");
         // And that is what the next program has.
         assert_eq!(mount.sh("cat Note/a; cat Json/a"), "old\n{}\n", "{script}");
@@ -102,12 +103,8 @@ fn fsync_and_close_say_it_and_the_handle_can_be_mended() {
     let mut file = OpenOptions::new().read(true).write(true).open(&path).unwrap();
     file.write_all(b"{\"a\":").unwrap();
     assert_eq!(errno(&file.sync_all().unwrap_err()), Some(Errno::INVAL));
-    // Others have what is current, the writer what it wrote.
+    // Others have what is current.
     assert_eq!(fs::read(&path).unwrap(), b"{}\n");
-    file.seek(SeekFrom::Start(0)).unwrap();
-    let mut own = String::new();
-    file.read_to_string(&mut own).unwrap();
-    assert_eq!(own, "{\"a\":");
     file.write_all(b"1}").unwrap();
     file.sync_all().unwrap();
     close(file).unwrap();
@@ -123,12 +120,12 @@ fn fsync_and_close_say_it_and_the_handle_can_be_mended() {
     assert_eq!(fs::read(&path).unwrap(), b"{\"a\":1}");
 }
 
-/// Each process that has written saves by its close, though the others are not done.
+/// Each process that has written saves by its close, and may be told that this is not good yet; what counts is the end.
 #[test]
 fn several_programs_write_one_file() {
     let store = store(POLICY);
     let mount = store.mount();
-    mount.sh("{ printf '{'; head -c 0 /dev/zero; /bin/echo '\"a\":'; /bin/echo '[1,2]'; printf '}'; } > Json/a");
+    mount.sh("{ printf '{'; /bin/echo '\"a\":' || true; /bin/echo '[1,2]' || true; printf '}'; } > Json/a");
     assert_eq!(mount.sh("cat Json/a"), "{\"a\":\n[1,2]\n}");
     assert!(store.conflicts().is_empty(), "{:?}", store.conflicts());
 }

@@ -89,11 +89,11 @@ fn a_class_has_only_so_many_objects() {
             place.put(name, "not counted").unwrap();
         }
         let full = |place: &Place| {
-            assert_eq!(refused(place.put("Note/4", "x"), Limit::MaxObjects), "Note has 3 objects, and may have 3");
-            refused(place.store.open_session(&key("Note/4"), &SessionOptions::default()), Limit::MaxObjects);
-            refused(make_dir(&place.store, "Note/4"), Limit::MaxObjects);
-            refused(rename(place, "Inbox/b", "Note/4"), Limit::MaxObjects);
-            refused(rename(place, "Note/README", "Note/4"), Limit::MaxObjects);
+            assert_eq!(refused(place.put("Note/new", "x"), Limit::MaxObjects), "Note has 3 objects, and may have 3");
+            refused(place.store.open_session(&key("Note/new"), &SessionOptions::default()), Limit::MaxObjects);
+            refused(make_dir(&place.store, "Note/new"), Limit::MaxObjects);
+            refused(rename(place, "Inbox/b", "Note/new"), Limit::MaxObjects);
+            refused(rename(place, "Note/README", "Note/new"), Limit::MaxObjects);
         };
         full(place);
         // What is there can be saved, replaced, and given another name.

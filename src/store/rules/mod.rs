@@ -36,7 +36,7 @@ use crate::types::Key;
 
 /// How far beyond the largest size a save may go and still be kept whole. What would go further is refused at the
 /// write, so that a size limit also limits what is written to the medium.
-const KEPT_BEYOND: u64 = 64 << 20;
+pub(super) const KEPT_BEYOND: u64 = 64 << 20;
 
 /// What a rule limits, by its name in the policy file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -145,11 +145,6 @@ impl Applying {
     /// The largest object, in bytes.
     pub(super) fn max_size(&self) -> Option<u64> {
         self.iter().filter_map(|rule| rule.size_limit()).map(|size| size.bytes()).min()
-    }
-
-    /// Where a write must not go: beyond it the bytes would not be kept, either.
-    pub(super) fn write_limit(&self) -> Option<u64> {
-        self.max_size().map(|size| size.saturating_add(KEPT_BEYOND))
     }
 
     /// Whether others' appends may come in between without being looked at together.

@@ -106,8 +106,8 @@ pub struct Session {
     rejected: Option<Breach>,
     /// What went too far beyond the largest size was not written. As `failed`, until that is.
     overrun: Option<Breach>,
-    /// Where writes end, in bytes.
-    write_limit: Option<u64>,
+    /// The largest object where it was opened, in bytes.
+    max_size: Option<u64>,
     /// What can't be saved by a rule is kept elsewhere, or the caller has it.
     drops_rejected: bool,
     /// The session lost to a newer generation.
@@ -202,7 +202,7 @@ impl Session {
             failed: None,
             rejected: None,
             overrun: None,
-            write_limit: store.rules_for(key).write_limit(),
+            max_size: store.rules_for(key).max_size(),
             drops_rejected: true,
             lost: None,
             key: key.clone(),
@@ -359,14 +359,16 @@ impl Session {
     /// Cuts the bytes off at `size`, or fills up with zeros to it. Returns whether that changed anything.
     ///
     /// # Errors
-    /// As [`Session::write_at`].
+    /// As [`Session::write_at`]; [`Error::Rejected`] when it would be larger than a rule allows.
     pub fn truncate(&mut self, size: u64) -> Result<bool> {
         self.check_lost()?;
         let old = self.size().map_err(|e| self.io("find the end", e))?;
         if size == old {
             return Ok(false);
         }
-        self.check_overrun(size)?;
+        if size > old {
+            self.check_extent(size)?;
+        }
         self.append_only = false;
         if size == 0 {
             // Nothing of the base is needed any more, unless that fails.
@@ -391,10 +393,10 @@ impl Session {
     /// fallocate(2) with any of its modes.
     ///
     /// # Errors
-    /// As [`Session::write_at`].
+    /// As [`Session::truncate`].
     pub fn allocate(&mut self, mode: FallocateFlags, offset: u64, length: u64) -> Result<()> {
         if !mode.contains(FallocateFlags::KEEP_SIZE) {
-            self.check_overrun(offset.saturating_add(length))?;
+            self.check_extent(offset.saturating_add(length))?;
         }
         self.append_only = false;
         let shifts = mode.intersects(FallocateFlags::COLLAPSE_RANGE | FallocateFlags::INSERT_RANGE);

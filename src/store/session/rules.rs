@@ -2,7 +2,7 @@
 
 use std::io;
 
-use super::super::rules::{Applying, Bytes};
+use super::super::rules::{Applying, Bytes, KEPT_BEYOND};
 use super::super::{Breach, Error, Result};
 use super::Session;
 use crate::backend;
@@ -34,10 +34,19 @@ impl Session {
         }
     }
 
+    /// Refuses to make it larger than it may be, where no bytes are lost by that.
+    pub(super) fn check_extent(&self, end: u64) -> Result<()> {
+        match self.max_size {
+            Some(most) if end > most => {
+                Err(Breach::too_large(&self.key, most, &format!("it would have {end} bytes")).at(&self.key))
+            }
+            _ => Ok(()),
+        }
+    }
+
     /// Refuses what goes so far beyond the largest size that it would not even be kept.
     pub(super) fn check_overrun(&mut self, end: u64) -> Result<()> {
-        let Some(limit) = self.write_limit.filter(|limit| end > *limit) else { return Ok(()) };
-        let most = self.store.rules_for(&self.key).max_size().unwrap_or(limit);
+        let Some(most) = self.max_size.filter(|most| end > most.saturating_add(KEPT_BEYOND)) else { return Ok(()) };
         let breach = Breach::too_large(&self.key, most, "it went on behind what is kept of it");
         self.overrun = Some(breach.clone());
         Err(breach.at(&self.key))
@@ -73,7 +82,7 @@ impl Session {
         }
     }
 
-    /// Commits what the session has in one go, and makes the name if there is nothing.
+    /// Whether it makes the object if there is none.
     pub(super) fn may_make(&self) -> bool {
         matches!(self.expect, Precondition::Any | Precondition::Absent)
     }

@@ -1,0 +1,64 @@
+//! What the commands say where a rule of a class has something against it.
+
+use serde_json::Value;
+
+use crate::sandbox::{Sandbox, get};
+
+fn sandbox(policy: &str) -> Sandbox {
+    let sandbox = Sandbox::new();
+    std::fs::write(sandbox.store.join(".sepia/config.toml"), policy).unwrap();
+    sandbox
+}
+
+#[test]
+fn commands_say_which_rule_and_where_the_bytes_are() {
+    let sandbox = sandbox("[[rule]]\nclass = 'Note'\nmax_size = 4\nid = '[a-z]+'\n");
+    let run = |args: &[&str], input: &[u8]| sandbox.run_in(&sandbox.store, args, input);
+    sandbox.put("Note/a", b"good");
+    run(&["put", "Note/a"], b"too much").fails(7, "in Note an object has at most 4 bytes (max_size); the bytes are kept");
+    run(&["put", "Note/A1"], b"x").fails(7, "\"A1\" is no ID of this class: they match [a-z]+ (id)");
+    sandbox.put("Free/b", b"too much");
+    run(&["mv", "Free/b", "Note/b"], b"").fails(7, "(max_size); nothing was changed");
+    assert_eq!(run(&["cat", "Note/a"], b"").ok().text(), "good");
+
+    let list = run(&["conflicts"], b"").ok();
+    let line = list.text().lines().next().unwrap();
+    assert!(line.contains("refused by a rule") && line.contains("Note/a: it has 8 bytes, and in Note"), "{line}");
+    let json = run(&["conflicts", "--json"], b"").json();
+    assert_eq!((get(&json, "/0/reason"), get(&json, "/0/rule")), (&"rejected".into(), &"max_size".into()));
+    assert_eq!((get(&json, "/1/key"), get(&json, "/1/rule")), (&"Note/A1".into(), &"id".into()));
+    let id = get(&json, "/0/id").as_str().unwrap();
+    let shown = run(&["conflicts", "show", id], b"").ok();
+    assert!(shown.text().contains("rule:") && shown.text().contains("at most 4 bytes"), "{shown:?}");
+    assert_eq!(run(&["conflicts", "show", id, "--bytes"], b"").ok().text(), "too much");
+    assert!(run(&["conflicts", "diff", id], b"").ok().text().contains("too much"));
+    let log = run(&["log", "Note/a", "--json"], b"").ok();
+    assert!(log.text().contains("\"rule\":\"max_size\""), "{log:?}");
+
+    run(&["conflicts", "resolve", id, "--take"], b"").fails(7, "at most 4 bytes (max_size)");
+    run(&["conflicts", "resolve", id, "--as", "Free/c"], b"").ok();
+    assert_eq!(run(&["cat", "Free/c"], b"").ok().text(), "too much");
+    let other = get(&json, "/1/id").as_str().unwrap();
+    run(&["conflicts", "resolve", other, "--keep"], b"").ok();
+    assert_eq!(run(&["conflicts", "--json"], b"").json(), Value::Array(Vec::new()));
+}
+
+#[test]
+fn status_says_what_is_wrong_with_the_policy() {
+    let sandbox = sandbox("[[rule]]\nclass = 'Note'\nid = '['\n");
+    let status = sandbox.run(&["status", "store"]);
+    assert!(status.text().contains("policy:") && status.text().contains("line 3"), "{status:?}");
+    let json = sandbox.run(&["status", "store", "--json"]);
+    let json: Value = serde_json::from_slice(&json.out).unwrap();
+    assert!(get(&json, "/policy_fault").as_str().unwrap().contains("unclosed character class"));
+    for (policy, why) in [
+        ("[[rule]]\nclass = 'Note'\nmax_size = 0\n", "[[rule]] 1 (class \"Note\") has a limit of 0"),
+        ("[[rule]]\nclass = 'Note'\nschema = 'schemas/x.json'\n", "the schema .sepia/schemas/x.json"),
+    ] {
+        std::fs::write(sandbox.store.join(".sepia/config.toml"), policy).unwrap();
+        let status = sandbox.run(&["status", "store"]);
+        assert!(status.text().contains(why), "{status:?}");
+    }
+    std::fs::write(sandbox.store.join(".sepia/config.toml"), "").unwrap();
+    assert_eq!(get(&sandbox.run(&["status", "store", "--json"]).json(), "/policy_fault"), &Value::Null);
+}
