@@ -76,6 +76,10 @@ struct Known {
     read: std::result::Result<Arc<Config>, String>,
     /// What could be understood last; the defaults if nothing ever could.
     good: Arc<Config>,
+    /// Something could.
+    had_one: bool,
+    /// The log has what is wrong with it.
+    told: bool,
     /// Inode number, size and modification time of the file; `None` when there was none.
     file: Option<(u64, u64, i64, i64)>,
     at: Instant,
@@ -108,7 +112,17 @@ impl Store {
         if let Err(error) = self.look_at_config(&mut cached) {
             log::error!("{error}; the policy that was read last goes on to hold");
         }
-        cached.as_ref().map(|known| known.good.clone()).unwrap_or_default()
+        let Some(known) = cached.as_mut() else { return Arc::default() };
+        if let Err(why) = &known.read
+            && !std::mem::replace(&mut known.told, true)
+        {
+            let until = match known.had_one {
+                true => "the rules that were read before go on to hold",
+                false => "no rule is checked until it is mended",
+            };
+            log::error!(".sepia/{FILE} can't be understood: {why}; {until}");
+        }
+        known.good.clone()
     }
 
     fn look_at_config(&self, cached: &mut Option<Known>) -> Result<()> {
@@ -137,12 +151,10 @@ impl Store {
             file.read_to_end(&mut bytes).map_err(failed)?;
         }
         let read = understand(&bytes).map(Arc::new);
-        let before = cached.take().map(|known| known.good).unwrap_or_default();
-        if let Err(why) = &read {
-            log::error!(".sepia/{FILE} can't be understood: {why}; the rules that were read last go on to hold");
-        }
-        let good = read.as_ref().map_or(before, Arc::clone);
-        *cached = Some(Known { read, good, file, at });
+        let before = cached.take().filter(|known| known.had_one || known.read.is_ok()).map(|known| known.good);
+        let had_one = before.is_some();
+        let good = read.as_ref().map_or(before.unwrap_or_default(), Arc::clone);
+        *cached = Some(Known { read, good, had_one, told: false, file, at });
         Ok(())
     }
 }

@@ -32,7 +32,7 @@ fn commands_say_which_rule_and_where_the_bytes_are() {
     assert!(shown.text().contains("rule:") && shown.text().contains("at most 4 bytes"), "{shown:?}");
     assert_eq!(run(&["conflicts", "show", id, "--bytes"], b"").ok().text(), "too much");
     assert!(run(&["conflicts", "diff", id], b"").ok().text().contains("too much"));
-    let log = run(&["log", "Note/a", "--json"], b"").ok();
+    let log = run(&["events", "Note/a", "--json"], b"").ok();
     assert!(log.text().contains("\"rule\":\"max_size\""), "{log:?}");
 
     run(&["conflicts", "resolve", id, "--take"], b"").fails(7, "at most 4 bytes (max_size)");

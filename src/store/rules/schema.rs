@@ -60,6 +60,8 @@ struct Known {
     read: Result<Arc<Validator>, String>,
     /// What could be understood last.
     good: Option<Arc<Validator>>,
+    /// The log has what is wrong with it.
+    told: bool,
     at: Instant,
 }
 
@@ -67,10 +69,17 @@ impl Store {
     /// The schema that holds. One that can't be read or understood is replaced by what it was when this process last
     /// understood it; if there is none, by nothing, and the log says so.
     pub(super) fn schema_in_force(&self, path: &SchemaPath) -> Option<Arc<Validator>> {
-        match self.schema(path) {
-            (Ok(schema), _) => Some(schema),
-            (Err(_), good) => good,
+        let (read, good) = self.schema(path);
+        if let Err(why) = &read
+            && self.rules.schemas.known.lock().get_mut(path).is_some_and(|known| !std::mem::replace(&mut known.told, true))
+        {
+            let until = match good {
+                Some(_) => "what it was before holds until it is mended",
+                None => "objects are not checked by it until it is mended",
+            };
+            log::error!("the schema {path} can't be used: {why}; {until}");
         }
+        read.ok().or(good)
     }
 
     /// Whether a schema can be understood.
@@ -96,15 +105,8 @@ impl Store {
         }
         let read = opened.and_then(compile).map(Arc::new);
         let before = schemas.remove(path).and_then(|known| known.good);
-        if let Err(why) = &read {
-            let until = match before {
-                Some(_) => "what it was before holds until it is mended",
-                None => "objects are not checked by it until it is mended",
-            };
-            log::error!("the schema {path} can't be used: {why}; {until}");
-        }
         let good = read.as_ref().ok().cloned().or(before);
-        schemas.insert(path.clone(), Known { file, read: read.clone(), good: good.clone(), at });
+        schemas.insert(path.clone(), Known { file, read: read.clone(), good: good.clone(), told: false, at });
         (read, good)
     }
 
