@@ -93,9 +93,7 @@ impl Commit {
     /// [`Error::Io`] (EFBIG).
     fn check_size(&self, key: &Key, size: u64, by: u64) -> Result<()> {
         match self.max_size {
-            Some(most) if size.saturating_add(by) > most => {
-                Err(Error::from_io(key, "append", rustix::io::Errno::FBIG))
-            }
+            Some(most) if size.saturating_add(by) > most => Err(Error::from_io(key, "append", rustix::io::Errno::FBIG)),
             _ => Ok(()),
         }
     }

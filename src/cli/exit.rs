@@ -180,7 +180,9 @@ impl From<Error> for Failure {
             Error::Rejected { kept: Some(kept), .. } => failure.hint(format!(
                 "show them with: sepia conflicts show {kept} --bytes, or mend the rule in .sepia/config.toml"
             )),
-            Error::Rejected { kept: None, .. } => failure.hint("nothing was changed; the rules are in .sepia/config.toml"),
+            Error::Rejected { kept: None, .. } => {
+                failure.hint("nothing was changed; the rules are in .sepia/config.toml")
+            }
             Error::NoConflict(_) | Error::AmbiguousConflict(_) => failure.hint("list them with: sepia conflicts"),
             Error::DeletionDisabled(_) => failure.hint("switch it on with: sepia gc --enable"),
             Error::Paused(_) => failure.hint("go on now with: sepia gc --resume"),

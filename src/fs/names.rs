@@ -151,12 +151,7 @@ impl Fs {
         self.make(parent, name, |key| self.store.by(caller.actor()).create_symlink(key, target, &caller.creator()))
     }
 
-    fn make(
-        &self,
-        parent: Ino,
-        name: &OsStr,
-        make: impl FnOnce(&Key) -> store::Result<Stat>,
-    ) -> Result<Entry> {
+    fn make(&self, parent: Ino, name: &OsStr, make: impl FnOnce(&Key) -> store::Result<Stat>) -> Result<Entry> {
         self.check_writable()?;
         self.check_no_view(parent)?;
         let _names = self.namespace.read();

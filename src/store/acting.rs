@@ -41,14 +41,7 @@ impl By<'_> {
     ///
     /// # Errors
     /// As [`backend::Backend::create_special`].
-    pub fn create_special(
-        &self,
-        key: &Key,
-        kind: FileKind,
-        mode: u32,
-        rdev: u64,
-        creator: &Creator,
-    ) -> Result<Stat> {
+    pub fn create_special(&self, key: &Key, kind: FileKind, mode: u32, rdev: u64, creator: &Creator) -> Result<Stat> {
         self.made(key, |backend| backend.create_special(key, kind, mode, rdev, creator))
     }
 

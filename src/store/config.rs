@@ -111,6 +111,15 @@ impl Store {
         let mut cached = self.config.0.lock();
         if let Err(error) = self.look_at_config(&mut cached) {
             log::error!("{error}; the policy that was read last goes on to hold");
+            // Not at each save anew.
+            let at = Instant::now();
+            match cached.as_mut() {
+                Some(known) => known.at = at,
+                None => {
+                    let (read, good, no_file) = (Err(error.to_string()), Arc::default(), Some((0, 0, 0, 0)));
+                    *cached = Some(Known { read, good, had_one: false, told: true, file: no_file, at });
+                }
+            }
         }
         let Some(known) = cached.as_mut() else { return Arc::default() };
         if let Err(why) = &known.read

@@ -230,7 +230,8 @@ impl Store {
         }
         let size = staged.file().metadata().ok().map(|meta| meta.len());
         self.backend.keep_staged(&bytes_path, staged)?;
-        let mut event = Event::new(EventKind::Conflict, key).with("conflict", id.as_str()).with("reason", reason.name());
+        let mut event =
+            Event::new(EventKind::Conflict, key).with("conflict", id.as_str()).with("reason", reason.name());
         match &record.breach {
             Some(breach) => {
                 log::warn!("{key}: a save was set aside as conflict {id}: {breach}");

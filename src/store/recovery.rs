@@ -158,7 +158,8 @@ impl Store {
         {
             expect = stat.precondition();
         }
-        let commit = Commit { expect, durable: true, amend: false, merge: intent.base, sum: None, keep: true, max_size: None };
+        let commit =
+            Commit { expect, durable: true, amend: false, merge: intent.base, sum: None, keep: true, max_size: None };
         let whole = match intent.sum {
             Some(sum) if !intent.acknowledged => {
                 let (from, file) = (intent.append_from.unwrap_or(0), staged.file());

@@ -15,7 +15,8 @@ fn commands_say_which_rule_and_where_the_bytes_are() {
     let sandbox = sandbox("[[rule]]\nclass = 'Note'\nmax_size = 4\nid = '[a-z]+'\n");
     let run = |args: &[&str], input: &[u8]| sandbox.run_in(&sandbox.store, args, input);
     sandbox.put("Note/a", b"good");
-    run(&["put", "Note/a"], b"too much").fails(7, "in Note an object has at most 4 bytes (max_size); the bytes are kept");
+    run(&["put", "Note/a"], b"too much")
+        .fails(7, "in Note an object has at most 4 bytes (max_size); the bytes are kept");
     run(&["put", "Note/A1"], b"x").fails(7, "\"A1\" is no ID of this class: they match [a-z]+ (id)");
     sandbox.put("Free/b", b"too much");
     run(&["mv", "Free/b", "Note/b"], b"").fails(7, "(max_size); nothing was changed");

@@ -1,6 +1,8 @@
 //! The rules of classes: whatever way bytes and names arrive in, what a rule has something against is not saved, what
 //! was there stays, and the bytes that were refused are listed.
 
+#![allow(missing_docs, reason = "a test")]
+
 #[path = "../common/mod.rs"]
 mod common;
 
@@ -55,7 +57,8 @@ impl Place {
         self.store.create_dirs(&key.parent().unwrap())?;
         let options = SessionOptions { truncate: !append, ..SessionOptions::default() };
         let mut session = self.store.open_session(&key, &options)?;
-        let written = if append { session.append(bytes.as_ref()).map(drop) } else { session.write_at(bytes.as_ref(), 0) };
+        let written =
+            if append { session.append(bytes.as_ref()).map(drop) } else { session.write_at(bytes.as_ref(), 0) };
         let saved = written.and_then(|()| session.publish(&key, false).map(drop));
         session.close(&key);
         saved

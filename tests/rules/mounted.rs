@@ -76,11 +76,8 @@ fn programs_are_told_and_the_old_bytes_stay() {
     ] {
         let before = store.conflicts().len();
         let kept = usize::from(!script.starts_with("truncate"));
-        let said = if what.is_empty() {
-            mount.sh(&format!("({script}) || true"))
-        } else {
-            sh_fails(mount.path(), script)
-        };
+        let said =
+            if what.is_empty() { mount.sh(&format!("({script}) || true")) } else { sh_fails(mount.path(), script) };
         assert!(said.contains(what), "{script}: {said}");
         let last = rejected(&store, before + kept).pop().unwrap();
         assert_eq!((last["reason"].as_str(), last["key"].as_str()), (Some("rejected"), Some(key)), "{script}");
@@ -271,11 +268,9 @@ fn what_another_program_changes_is_adopted_and_logged() {
 fn a_database_in_another_class_is_none_of_their_business() {
     let store = store(POLICY);
     let mount = store.mount();
-    mount.sh(
-        "sqlite3 Other/db 'create table t(a); insert into t values (1)'
+    mount.sh("sqlite3 Other/db 'create table t(a); insert into t values (1)'
          sqlite3 Other/db 'insert into t values (2)'
-         test \"$(sqlite3 Other/db 'select count(*) from t')\" = 2",
-    );
+         test \"$(sqlite3 Other/db 'select count(*) from t')\" = 2");
     assert!(store.conflicts().is_empty());
 }
 

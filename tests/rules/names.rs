@@ -41,10 +41,13 @@ fn ids_are_checked_where_names_are_made() {
         make_dir(&place.store, "Note/note-3").unwrap();
         place.put("Note/note-3/data.json", "{}").unwrap();
         place.put("Note/.note-1.swp", "\0").unwrap();
-        refused(place.store.untrash(&key("Note/note-1"), None, &key("Note/note-1")).map(drop).or_else(|_| {
-            place.store.remove(&key("Note/note-1"), Precondition::Any).unwrap();
-            place.store.untrash(&key("Note/note-1"), None, &key("Note/back")).map(drop)
-        }), Limit::Id);
+        refused(
+            place.store.untrash(&key("Note/note-1"), None, &key("Note/note-1")).map(drop).or_else(|_| {
+                place.store.remove(&key("Note/note-1"), Precondition::Any).unwrap();
+                place.store.untrash(&key("Note/note-1"), None, &key("Note/back")).map(drop)
+            }),
+            Limit::Id,
+        );
         place.store.untrash(&key("Note/note-1"), None, &key("Note/note-1")).unwrap();
         // All that a directory brings along.
         place.put("Work/note-7", "x").unwrap();

@@ -2,7 +2,7 @@
 
 use proptest::prelude::*;
 use sepia::backend::{self, FileKind};
-use sepia::store::{Actor, SessionOptions};
+use sepia::store::Actor;
 use sepia::{Error, Precondition, Store};
 
 use crate::{Place, key, read, read_conflict};
@@ -11,8 +11,7 @@ const POLICY: &str = "[[rule]]\nclass = 'J'\njson = true\nmax_size = 6\n\
                       [[rule]]\nclass = 'J'\nid = '[ab]|x[.]tmp'\nmax_objects = 2\n\
                       [[rule]]\nclass = 'S'\nmax_size = 4\nmax_objects = 3\n";
 
-const NAMES: [&str; 11] =
-    ["J/a", "J/b", "J/c", "J/x.tmp", "S/a", "S/b", "S/c", "S/d", "Free/a", "Free/b", "Free/d/e"];
+const NAMES: [&str; 11] = ["J/a", "J/b", "J/c", "J/x.tmp", "S/a", "S/b", "S/c", "S/d", "Free/a", "Free/b", "Free/d/e"];
 const BYTES: [&str; 6] = ["", "1", "[1]", "[", "\"long\"", "\"longer\""];
 
 #[derive(Debug, Clone)]
@@ -58,13 +57,12 @@ fn take(place: &Place, step: &Step) -> Option<String> {
         _ => None,
     };
     match *step {
-        Step::Put(at, what) => match place.put(NAMES[at], BYTES[what]) {
-            Err(Error::Rejected { kept, .. }) => {
+        Step::Put(at, what) => {
+            if let Err(Error::Rejected { kept, .. }) = place.put(NAMES[at], BYTES[what]) {
                 assert!(kept.is_some(), "{step:?}");
                 return Some(BYTES[what].to_owned());
             }
-            _ => {}
-        },
+        }
         Step::Write(at, what) => {
             let result = place.write(NAMES[at], BYTES[what], false);
             // A file that is empty already is not written to by no bytes.

@@ -24,8 +24,8 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 
-pub use content::MediaType;
 pub(super) use content::Bytes;
+pub use content::MediaType;
 pub(super) use policy::fault;
 pub use policy::{IdPattern, Rule, SCHEMA_SIZE};
 pub use schema::SchemaPath;
@@ -320,8 +320,7 @@ impl Store {
                 let classes = [from.class(), to.class()];
                 let is_of = |rule: &Rule| classes.iter().flatten().any(|class| class.as_os_str() == &*rule.class);
                 // Within a class only rules for some of its paths make a difference.
-                let differs =
-                    |rule: &Rule| classes[0] != classes[1] || rule.path.is_some() || !rule.except.is_empty();
+                let differs = |rule: &Rule| classes[0] != classes[1] || rule.path.is_some() || !rule.except.is_empty();
                 if self.config_in_force().rule.iter().any(|rule| is_of(rule) && differs(rule)) {
                     for entry in self.backend.list(from)? {
                         self.check_move(&from.child(&entry.name)?, &to.child(&entry.name)?)?;
@@ -382,7 +381,8 @@ impl Store {
             ];
             for (limit, number, most, what, unit) in limits {
                 if let Some(most) = most.filter(|most| number > *most) {
-                    let text = format!("{}: {what} {number} {unit}, at most {most} are allowed", name.to_string_lossy());
+                    let text =
+                        format!("{}: {what} {number} {unit}, at most {most} are allowed", name.to_string_lossy());
                     return Err(Breach::new(limit, text).at(key));
                 }
             }

@@ -71,7 +71,13 @@ impl Store {
     pub(super) fn schema_in_force(&self, path: &SchemaPath) -> Option<Arc<Validator>> {
         let (read, good) = self.schema(path);
         if let Err(why) = &read
-            && self.rules.schemas.known.lock().get_mut(path).is_some_and(|known| !std::mem::replace(&mut known.told, true))
+            && self
+                .rules
+                .schemas
+                .known
+                .lock()
+                .get_mut(path)
+                .is_some_and(|known| !std::mem::replace(&mut known.told, true))
         {
             let until = match good {
                 Some(_) => "what it was before holds until it is mended",

@@ -290,8 +290,7 @@ impl Session {
                 error
             })
         };
-        let committed =
-            if self.may_make() { self.store.make_name(key, commit) } else { commit().map_err(Error::from) };
+        let committed = if self.may_make() { self.store.make_name(key, commit) } else { commit().map_err(Error::from) };
         self.staged = staged;
         let stat = committed?;
         self.announce(key, &stat);

@@ -97,4 +97,3 @@ impl Bytes for Session {
         Session::read_at(self, buffer, offset)
     }
 }
-
