@@ -32,6 +32,7 @@ mod recover;
 mod remount;
 mod restore;
 mod rm;
+mod rules;
 mod snapshot;
 mod stat;
 mod state;
@@ -80,6 +81,7 @@ enum Command {
     Trash(trash::TrashArgs),
     Pin(pin::PinArgs),
     Gc(gc::GcArgs),
+    Rules(rules::RulesArgs),
     Completions(completions::CompletionsArgs),
     Man(man::ManArgs),
 }
@@ -144,6 +146,7 @@ fn run(Args { store, command }: Args) -> Result<(), Failure> {
         Command::Trash(args) => trash::run(&args, &store),
         Command::Pin(args) => pin::run(&args, &store),
         Command::Gc(args) => gc::run(&args, &store),
+        Command::Rules(args) => rules::run(&args, &store),
         Command::Completions(args) => completions::run(&args),
         Command::Man(args) => man::run(&args),
         Command::Mount(args) => mount::run(args),

@@ -45,6 +45,38 @@ fn commands_say_which_rule_and_where_the_bytes_are() {
 }
 
 #[test]
+fn what_breaks_a_rule_all_the_same_is_found() {
+    let sandbox = sandbox("");
+    sandbox.put("Note/a", b"words");
+    sandbox.put("Note/B", b"{}");
+    sandbox.put("Free/a", b"words");
+    assert!(sandbox.run(&["rules", "store"]).ok().text().contains("nothing that a rule is for"));
+    let policy = "[[rule]]\nclass = 'Note'\njson = true\nid = '[a-z]'\nmax_objects = 1\nmax_xattrs = 1\n";
+    std::fs::write(sandbox.store.join(".sepia/config.toml"), policy).unwrap();
+    for name in ["user.a", "user.b"] {
+        let flags = rustix::fs::XattrFlags::empty();
+        rustix::fs::setxattr(sandbox.store.join("Note/B"), name, b"x", flags).unwrap();
+    }
+    let found = sandbox.run(&["rules", "store"]);
+    assert_eq!((found.code, found.err.as_str()), (7, ""));
+    for line in [
+        "Note: Note has 2 objects, and may have 1 (max_objects)\n",
+        "Note/B: \"B\" is no ID of this class: they match [a-z] (id)\n",
+        "in all 2 attributes, at most 1 are allowed (max_xattrs)\n",
+        "Note/a: it is no JSON: expected value at line 1 column 1 (json)\n",
+        "2 objects looked at, rules are broken 4 times\n",
+    ] {
+        assert!(found.text().contains(line), "{line}: {found:?}");
+    }
+    let found = sandbox.run_in(&sandbox.store, &["rules", "Note/a", "--json"], b"");
+    let found: Value = serde_json::from_slice(&found.out).unwrap();
+    assert_eq!((get(&found, "/0/key"), get(&found, "/0/rule")), (&"Note/a".into(), &"json".into()));
+    assert!(sandbox.run_in(&sandbox.store, &["rules", "Free"], b"").ok().text().contains("nothing"));
+    std::fs::write(sandbox.store.join(".sepia/config.toml"), "[[rule]]\nclass = 'Note'\n").unwrap();
+    sandbox.run(&["rules", "store"]).fails(1, "[[rule]] 1 (class \"Note\") says nothing");
+}
+
+#[test]
 fn status_says_what_is_wrong_with_the_policy() {
     let sandbox = sandbox("[[rule]]\nclass = 'Note'\nid = '['\n");
     let status = sandbox.run(&["status", "store"]);

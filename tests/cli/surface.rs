@@ -108,7 +108,7 @@ fn a_reader_that_has_seen_enough_is_no_error() {
 fn completions_and_manual_pages_know_every_command() {
     let sandbox = Sandbox::new();
     let help = sandbox.run(&["--help"]).ok();
-    for code in 0..=6 {
+    for code in 0..=7 {
         assert!(help.text().contains(&format!("\n  {code}  ")), "the help lists the exit code {code}");
     }
     for shell in ["bash", "zsh", "fish"] {
@@ -151,6 +151,8 @@ fn every_exit_code_comes_when_the_help_says_so() {
     assert_eq!(code(&["cat", "Note/none"]), 3);
     assert_eq!(code(&["put", "Note/n", "--if-absent"]), 4);
     assert_eq!(code(&["status", "--store", "nowhere"]), 6);
+    std::fs::write(sandbox.store.join(".sepia/config.toml"), "[[rule]]\nclass = 'Class'\nid = 'x'\n").unwrap();
+    assert_eq!(code(&["put", "Class/y"]), 7);
     // A process that holds the lock and never goes on, such as one that was stopped. This takes half a minute.
     let lock = std::fs::File::open(sandbox.store.join(".sepia/lock/tree")).unwrap();
     rustix::fs::flock(&lock, rustix::fs::FlockOperation::LockExclusive).unwrap();

@@ -230,6 +230,14 @@ impl Store {
         Ok(count)
     }
 
+    /// What the rules have against the number of objects in a class, counted now.
+    pub(super) fn overfull(&self, class: &Key) -> Result<Option<Breach>> {
+        let config = self.config_in_force();
+        let Some(limited) = limited(&config, class).filter(|_| is_class(class)) else { return Ok(None) };
+        let (count, most) = (self.count_in(&limited, class)?, limited.rule.max_objects.unwrap_or(u64::MAX));
+        Ok((count > most).then(|| full(&limited.class, most, count)))
+    }
+
     /// How many objects there would be if `dir` were the class.
     fn count_in(&self, limited: &Limited<'_>, dir: &Key) -> Result<u64> {
         let entries = match self.backend.list(dir) {

@@ -6,9 +6,10 @@
 //! already is left alone, and what another program does in the store's directory can't be refused: it is adopted, and
 //! the log says which rule it breaks.
 //!
-//! `policy` has the rules as they are written, `content` looks at bytes, `schema` keeps the JSON Schemas, and `count`
-//! knows how many objects a class has.
+//! `policy` has the rules as they are written, `content` looks at bytes, `schema` keeps the JSON Schemas, `count` knows
+//! how many objects a class has, and `audit` finds what breaks a rule all the same.
 
+mod audit;
 mod content;
 mod count;
 mod policy;
@@ -24,6 +25,7 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 
+pub use audit::Audited;
 pub(super) use content::Bytes;
 pub use content::MediaType;
 pub(super) use policy::fault;
@@ -32,7 +34,7 @@ pub use schema::SchemaPath;
 
 use super::{Config, Error, Result, Store};
 use crate::backend::{self, FileKind, Opened, Stat};
-use crate::types::Key;
+use crate::types::{Key, Size};
 
 /// How far beyond the largest size a save may go and still be kept whole. What would go further is refused at the
 /// write, so that a size limit also limits what is written to the medium.
@@ -359,35 +361,49 @@ impl Store {
     pub fn set_xattr(&self, key: &Key, name: &OsStr, value: &[u8], flags: i32) -> Result<()> {
         let set = || Ok(self.backend.set_xattr(key, name, value, flags)?);
         let rules = self.rules_for(key);
-        let limited =
-            |rule: &Rule| rule.max_xattrs.is_some() || rule.max_xattr_size.is_some() || rule.max_xattrs_size.is_some();
-        if !rules.iter().any(limited) || !name.as_bytes().starts_with(b"user.") {
+        if !rules.iter().any(Rule::is_about_attributes) || !name.as_bytes().starts_with(b"user.") {
             return set();
         }
         let _alone = self.names_alone()?;
-        let (mut count, mut total) = (1, (name.len() + value.len()) as u64);
-        for other in self.backend.list_xattrs(key)? {
-            if other != name && other.as_bytes().starts_with(b"user.") {
-                count += 1;
-                total += (other.len() + self.backend.get_xattr(key, &other)?.len()) as u64;
+        match self.wrong_attributes(key, &rules, Some((name, value.len())))? {
+            Some(breach) => Err(breach.at(key)),
+            None => set(),
+        }
+    }
+
+    /// What the rules have against the attributes of an object, with the one that is to be set.
+    fn wrong_attributes(&self, key: &Key, rules: &Applying, new: Option<(&OsStr, usize)>) -> Result<Option<Breach>> {
+        let mut sizes = Vec::new();
+        for name in self.backend.list_xattrs(key)? {
+            if new.is_none_or(|(new, _)| new != name) && name.as_bytes().starts_with(b"user.") {
+                let size = self.backend.get_xattr(key, &name)?.len();
+                sizes.push((name, size));
             }
         }
-        let size = value.len() as u64;
+        let there = sizes.iter().map(|(name, size)| (name.as_os_str(), *size));
+        // What was there before is not this one's fault.
+        let largest = new.or_else(|| there.clone().max_by_key(|(_, size)| *size));
+        let all = there.chain(new);
+        let (count, total) = (all.clone().count(), all.map(|(name, size)| name.len() + size).sum::<usize>());
         for rule in rules.iter() {
+            let bytes = |size: Option<Size>| size.map(Size::bytes);
+            let largest_size = largest.map_or(0, |(_, size)| size);
             let limits = [
-                (Limit::MaxXattrSize, size, rule.max_xattr_size.map(|size| size.bytes()), "a value of", "bytes"),
-                (Limit::MaxXattrs, count, rule.max_xattrs, "it would have", "attributes"),
-                (Limit::MaxXattrsSize, total, rule.max_xattrs_size.map(|size| size.bytes()), "in all", "bytes"),
+                (Limit::MaxXattrSize, largest_size, bytes(rule.max_xattr_size), "a value of", "bytes"),
+                (Limit::MaxXattrs, count, rule.max_xattrs, "in all", "attributes"),
+                (Limit::MaxXattrsSize, total, bytes(rule.max_xattrs_size), "in all", "bytes"),
             ];
             for (limit, number, most, what, unit) in limits {
-                if let Some(most) = most.filter(|most| number > *most) {
-                    let text =
-                        format!("{}: {what} {number} {unit}, at most {most} are allowed", name.to_string_lossy());
-                    return Err(Breach::new(limit, text).at(key));
+                if let Some(most) = most.filter(|most| number as u64 > *most) {
+                    let name = largest.map_or_else(String::new, |(name, _)| name.to_string_lossy().into_owned());
+                    return Ok(Some(Breach::new(
+                        limit,
+                        format!("{name}: {what} {number} {unit}, at most {most} are allowed"),
+                    )));
                 }
             }
         }
-        set()
+        Ok(None)
     }
 
     /// What was adopted will be looked at when there is time for it ([`Store::judge_adopted`]).

@@ -120,6 +120,11 @@ impl Rule {
         self.json || self.schema.is_some() || !self.content_type.is_empty()
     }
 
+    /// Whether it says something of attributes.
+    pub fn is_about_attributes(&self) -> bool {
+        self.max_xattrs.is_some() || self.max_xattr_size.is_some() || self.max_xattrs_size.is_some()
+    }
+
     /// What is wrong with it, if anything.
     fn fault(&self) -> Option<String> {
         if self.class.is_empty() || self.class.contains('/') || self.class == ".sepia" {
@@ -134,9 +139,7 @@ impl Rule {
             return Some("has 'max_objects', which is for a whole class, and 'path'".to_owned());
         }
         let limits_names = self.max_objects.is_some() || self.id.is_some();
-        let limits_attributes =
-            self.max_xattrs.is_some() || self.max_xattr_size.is_some() || self.max_xattrs_size.is_some();
-        (!limits_names && !limits_attributes && !self.is_about_bytes()).then(|| "says nothing".to_owned())
+        (!limits_names && !self.is_about_attributes() && !self.is_about_bytes()).then(|| "says nothing".to_owned())
     }
 }
 
