@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use sepia::store::{Limit, Reason, Resolution, SessionOptions};
-use sepia::{Error, Generation, Precondition, Size};
+use sepia::{Error, Generation, Key, Precondition, Size};
 
 use crate::{Place, everywhere, key, read, read_conflict, refused};
 
@@ -217,6 +217,31 @@ fn an_older_generation_comes_back_only_if_it_is_good() {
         assert!(place.store.conflicts().unwrap().is_empty(), "their bytes are in the history");
         place.store.untrash(&key("Note/gone"), None, &key("Draft/gone")).unwrap();
         assert_eq!(place.read("Draft/gone"), b"words");
+    });
+}
+
+#[test]
+fn a_snapshot_brings_back_only_what_is_good() {
+    everywhere("", |place| {
+        for name in ["Note/a", "Note/b", "Free/a"] {
+            place.put(name, "words").unwrap();
+        }
+        place.store.create_snapshot(Some("then")).unwrap();
+        place.put("Note/a", "{}").unwrap();
+        place.put("Free/a", "others").unwrap();
+        place.store.remove(&key("Note/b"), Precondition::Any).unwrap();
+        place.store.backend().put_record(&key("config.toml"), JSON.as_bytes()).unwrap();
+        std::thread::sleep(Duration::from_millis(2100));
+        let snapshot = place.store.snapshot("then").unwrap();
+        let plan = place.store.plan_restoration(&snapshot, &Key::root(), false).unwrap();
+        let restored = plan.apply(&place.store, &mut |_| {});
+        let failed: Vec<_> = restored.failed.iter().map(|(key, _)| key.to_string()).collect();
+        assert_eq!(failed, ["Note/a", "Note/b"]);
+        for (_, error) in restored.failed {
+            refused::<()>(Err(error), Limit::Json);
+        }
+        assert_eq!((place.read("Note/a"), place.read("Free/a")), (b"{}".to_vec(), b"words".to_vec()));
+        assert!(place.store.stat(&key("Note/b")).is_err() && place.store.conflicts().unwrap().is_empty());
     });
 }
 
