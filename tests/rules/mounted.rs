@@ -91,6 +91,18 @@ fn programs_are_told_and_the_old_bytes_stay() {
     assert_eq!(store.generations("Note/a"), [1, 2]);
 }
 
+/// Which cp asks the kernel for, with as many bytes as it may be.
+#[test]
+fn what_is_copied_within_the_mount_is_judged_by_its_own_size() {
+    let store = store(POLICY);
+    let mount = store.mount();
+    mount.sh("head -c 1024 /dev/zero > Other/good; head -c 1025 /dev/zero > Other/bad");
+    mount.sh("cp Other/good Note/a; cmp Other/good Note/a; cp --reflink=never Note/a Note/b");
+    assert!(sh_fails(mount.path(), "cp Other/bad Note/a").contains("File too large"));
+    assert_eq!(rejected(&store, 1).len(), 1);
+    mount.sh("cmp Other/good Note/a; cp -a Other/good Note/c; install Other/good Note/d");
+}
+
 #[test]
 fn fsync_and_close_say_it_and_the_handle_can_be_mended() {
     let store = store(POLICY);

@@ -136,6 +136,12 @@ pub(super) struct Applying {
 }
 
 impl Applying {
+    fn of(config: &Arc<Config>, key: &Key) -> Self {
+        let is_for = |rule: &Rule| rule.is_for(key, &config.retention);
+        let rules = config.rule.iter().enumerate().filter(|(_, rule)| is_for(rule)).map(|(at, _)| at).collect();
+        Applying { config: config.clone(), rules }
+    }
+
     pub(super) fn is_empty(&self) -> bool {
         self.rules.is_empty()
     }
@@ -154,7 +160,7 @@ impl Applying {
         !self.iter().any(Rule::is_about_the_whole)
     }
 
-    /// Only those that don't hold for another key, too.
+    /// Only those that don't hold for another key, too, by the same policy.
     fn without(mut self, other: &Applying) -> Self {
         self.rules.retain(|at| !other.rules.contains(at));
         self
@@ -168,10 +174,7 @@ impl Applying {
 impl Store {
     /// The rules for a key. Where there are none this costs a look at the policy that is known.
     pub(super) fn rules_for(&self, key: &Key) -> Applying {
-        let config = self.config_in_force();
-        let is_for = |rule: &Rule| rule.is_for(key, &config.retention);
-        let rules = config.rule.iter().enumerate().filter(|(_, rule)| is_for(rule)).map(|(at, _)| at).collect();
-        Applying { config, rules }
+        Applying::of(&self.config_in_force(), key)
     }
 
     /// Whether the rules can be understood, with the schemas that they name.
@@ -258,19 +261,8 @@ impl Store {
     /// # Errors
     /// [`Error::Rejected`], and those of `link`.
     pub(super) fn link_name<T>(&self, from: &Key, to: &Key, link: impl FnOnce() -> backend::Result<T>) -> Result<T> {
-        self.check_link(from, to)?;
+        check_link(&self.config_in_force(), from, to)?;
         self.make_name(to, link)
-    }
-
-    /// One object must not have a name for which it is good, and another for which it isn't.
-    fn check_link(&self, from: &Key, to: &Key) -> Result<()> {
-        let (old, new) = (self.rules_for(from), self.rules_for(to));
-        let differ = old.clone().without(&new).is_about_bytes() || new.without(&old).is_about_bytes();
-        if !differ {
-            return Ok(());
-        }
-        let why = format!("other rules hold for {from}, and one file can't have both names");
-        Err(Breach::new(Limit::Links, why).at(to))
     }
 
     /// Renames, if the rules have nothing against what comes to each name. What is checked may not change meanwhile:
@@ -285,7 +277,8 @@ impl Store {
         exchange: bool,
         rename: impl FnOnce(Option<&Stat>) -> backend::Result<T>,
     ) -> Result<T> {
-        if self.config_in_force().rule.is_empty() {
+        let config = self.config_in_force();
+        if config.rule.is_empty() {
             return Ok(rename(None)?);
         }
         let ids = [from, to].map(|key| self.backend.stat(key).ok().map(|stat| stat.id));
@@ -293,9 +286,9 @@ impl Store {
             // Two names of one file: rename(2) leaves both.
             return Ok(rename(None)?);
         }
-        let checked = self.check_move(from, to)?;
+        let checked = self.check_move(&config, from, to)?;
         if exchange {
-            self.check_move(to, from)?;
+            self.check_move(&config, to, from)?;
             return self.exchange_counted(from, to, || rename(checked.as_ref()));
         }
         self.counted(Some(to), Some(from), || rename(checked.as_ref()))
@@ -303,8 +296,8 @@ impl Store {
 
     /// Checks what is at `from`, and below it, by the rules that hold at `to` and not where it is. Returns the state of
     /// the file that was checked.
-    fn check_move(&self, from: &Key, to: &Key) -> Result<Option<Stat>> {
-        let (old, rules) = (self.rules_for(from), self.rules_for(to));
+    fn check_move(&self, config: &Arc<Config>, from: &Key, to: &Key) -> Result<Option<Stat>> {
+        let (old, rules) = (Applying::of(config, from), Applying::of(config, to));
         let depth = |key: &Key| key.components().count();
         if depth(to) == 2
             && (depth(from) != 2 || from.class() != to.class() || from.name() != to.name())
@@ -323,16 +316,16 @@ impl Store {
                 let is_of = |rule: &Rule| classes.iter().flatten().any(|class| class.as_os_str() == &*rule.class);
                 // Within a class only rules for some of its paths make a difference.
                 let differs = |rule: &Rule| classes[0] != classes[1] || rule.path.is_some() || !rule.except.is_empty();
-                if self.config_in_force().rule.iter().any(|rule| is_of(rule) && differs(rule)) {
+                if config.rule.iter().any(|rule| is_of(rule) && differs(rule)) {
                     for entry in self.backend.list(from)? {
-                        self.check_move(&from.child(&entry.name)?, &to.child(&entry.name)?)?;
+                        self.check_move(config, &from.child(&entry.name)?, &to.child(&entry.name)?)?;
                     }
                 }
                 Ok(None)
             }
             FileKind::File => {
                 if stat.nlink > 1 {
-                    self.check_link(from, to)?;
+                    check_link(config, from, to)?;
                 }
                 let added = match stat.generation {
                     // Nothing was saved to it, by whatever rule: it may have a name, but not a good object's.
@@ -424,6 +417,17 @@ impl Store {
             }
         }
     }
+}
+
+/// One object must not have a name for which it is good, and another for which it isn't.
+fn check_link(config: &Arc<Config>, from: &Key, to: &Key) -> Result<()> {
+    let (old, new) = (Applying::of(config, from), Applying::of(config, to));
+    let differ = old.clone().without(&new).is_about_bytes() || new.without(&old).is_about_bytes();
+    if !differ {
+        return Ok(());
+    }
+    let why = format!("other rules hold for {from}, and one file can't have both names");
+    Err(Breach::new(Limit::Links, why).at(to))
 }
 
 /// What the rules have against the ID in a key; members of a container have none of their own.

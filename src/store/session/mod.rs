@@ -331,10 +331,11 @@ impl Session {
             return Ok(());
         }
         let (start, end) = (offset, offset.saturating_add(data.len() as u64));
-        let result = self.check_overrun(end).and_then(|()| self.stage_with_room(data, offset));
-        if result.is_ok() || self.overrun.is_none() {
+        let result = self.check_overrun(end).and_then(|()| {
+            let staged = self.stage_with_room(data, offset);
             self.sum.written(offset, data);
-        }
+            staged
+        });
         match (&result, &mut self.failed) {
             (Err(error), failed) => {
                 let errno = match error {
@@ -416,7 +417,11 @@ impl Session {
     /// # Errors
     /// As [`Session::write_at`].
     pub fn copy_from(&mut self, from: &File, mut at: u64, mut offset: u64, length: usize) -> Result<usize> {
-        self.check_overrun(offset.saturating_add(length as u64))?;
+        if self.max_size.is_some() {
+            // Programs ask for as much as there is.
+            let there = from.metadata().map_err(|e| self.io("copy", e))?.len().saturating_sub(at);
+            self.check_overrun(offset.saturating_add(there.min(length as u64)))?;
+        }
         self.append_only = false;
         self.stage_from(offset)?;
         self.sum.lose();
