@@ -303,6 +303,20 @@ fn attributes_are_limited() {
     });
 }
 
+/// The whole directory is exempt; what comes out of it is not.
+#[test]
+fn what_leaves_an_ephemeral_directory_is_judged() {
+    let policy = "[retention]\nephemeral = ['Note/tmp/**']\n[[rule]]\nclass = 'Note'\njson = true\n";
+    everywhere(policy, |place| {
+        place.put("Note/tmp/d/x", "words").unwrap();
+        refused(rename(place, "Note/tmp/d", "Note/d"), Limit::Json);
+        refused(rename(place, "Note/tmp/d/x", "Note/x"), Limit::Json);
+        place.put("Note/tmp/d/x", "1").unwrap();
+        rename(place, "Note/tmp/d", "Note/d").unwrap();
+        refused(place.put("Note/d/x", "words"), Limit::Json);
+    });
+}
+
 /// Keys at the root belong to no class.
 #[test]
 fn the_root_has_no_rules() {
