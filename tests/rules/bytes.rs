@@ -136,9 +136,9 @@ fn objects_conform_to_their_schema() {
         let nested = "[1,".repeat(120) + "[1]" + &"]".repeat(120);
         place.put("Note/a", format!("{{\"title\":\"x\",\"parts\":{nested}}}")).unwrap();
         // A value takes far more memory than its text.
-        let large = format!("{{\"title\": \"{}\"}}", "x".repeat(4 << 20));
-        assert!(refused(place.put("Note/a", large), Limit::MaxSize).contains("4194304 bytes"));
-        assert_eq!(Size::new(4 << 20), sepia::store::rules::SCHEMA_SIZE);
+        let large = format!("{{\"title\": \"{}\"}}", "x".repeat(1 << 20));
+        assert!(refused(place.put("Note/a", large), Limit::MaxSize).contains("1048576 bytes"));
+        assert_eq!(Size::new(1 << 20), sepia::store::rules::SCHEMA_SIZE);
     });
 }
 

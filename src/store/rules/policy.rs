@@ -9,8 +9,8 @@ use crate::store::policy::{Pattern, Retention};
 use crate::types::{Key, Size};
 
 /// Bytes up to which objects are checked by a schema where the rule says nothing else: the value is built in memory,
-/// at up to some forty times the size of its text.
-pub const SCHEMA_SIZE: Size = Size::new(4 << 20);
+/// at up to a hundred times the size of its text (measured: `[{"":0},{"":0},…]`).
+pub const SCHEMA_SIZE: Size = Size::new(1 << 20);
 
 /// `[[rule]]`: what must be so of the objects of a class. All rules that are for a key hold.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
