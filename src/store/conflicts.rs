@@ -1,4 +1,4 @@
-//! Bytes that lost: saves that came too late, and sessions that a crash interrupted.
+//! Bytes that lost: saves that came too late or that a rule refused, and sessions that a crash interrupted.
 //!
 //! Each is two records below `conflicts/`: the bytes, whole, and what is known of them. Nothing here is ever removed
 //! but by [`Store::resolve_conflict`].
