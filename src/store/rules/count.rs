@@ -4,7 +4,7 @@
 //! each class that has a limit: when it was counted and what came of that, and behind it a `+` for each name that was
 //! made and a `-` for each that went. All processes that change the names of such a class take the same lock, a `+` is
 //! written before its name is made, and a `-` after its name is gone: whoever dies in between, the number is never too
-//! low. Too high it may be, so nobody is refused before the class was counted anew.
+//! low. Too high it may be, so nobody is refused before the class was counted anew, or just now.
 //!
 //! What knows nothing of the lock is another program in the store's directory, and a loss of power, after which a `+`
 //! may be missing. So the class is also counted anew after a restart of the machine, and after an hour.
@@ -32,8 +32,11 @@ const PATIENCE: Duration = Duration::from_secs(30);
 /// After so many nanoseconds a class is counted anew.
 const COUNTED_FOR: i64 = 3600 * 1_000_000_000;
 
+/// For so many nanoseconds who is refused doesn't have a class counted anew.
+const COUNTED_JUST_NOW: i64 = 1_000_000_000;
+
 /// Bytes from which on a record is written anew.
-const LONG: usize = 16 << 10;
+const LONG: u64 = 16 << 10;
 
 /// The threads of this process that want the lock: only one at a time asks for it.
 #[derive(Debug, Default)]
@@ -56,6 +59,22 @@ struct Counted {
     boot: String,
     /// Which names were counted.
     names: u64,
+}
+
+/// What a record says.
+struct Known {
+    count: u64,
+    /// When the class was counted.
+    time: i64,
+    /// Names were made or went since.
+    changed: bool,
+}
+
+impl Known {
+    /// Whether counting would only say the same again: a class that is full is not listed for each who is refused.
+    fn is_fresh(&self, now: i64) -> bool {
+        !self.changed && (0..COUNTED_JUST_NOW).contains(&now.saturating_sub(self.time))
+    }
 }
 
 /// A class with a limit.
@@ -187,27 +206,24 @@ impl Store {
 
     fn add_one(&self, limited: &Limited<'_>, key: &Key) -> Result<()> {
         let Some(most) = limited.rule.max_objects else { return Ok(()) };
-        let known = self.read_count(limited)?;
-        let mut count = match known {
-            Some(count) if count < most => count,
+        let known = match self.read_count(limited)? {
+            Some(known) if known.count < most || known.is_fresh(self.now().nanos()) => known,
             // Nobody is refused for a name that is long gone.
             _ => self.count_anew(limited)?,
         };
-        if count >= most {
-            return Err(full(&limited.class, most, count).at(key));
+        if known.count >= most {
+            return Err(full(&limited.class, most, known.count).at(key));
         }
-        count += 1;
+        let count = known.count + 1;
         log::debug!("{key}: is object {count} of {most} of its class");
-        let path = record(limited)?;
-        let size = self.backend.append_record(&path, b"+")?;
-        if size > LONG as u64 {
-            self.write_count(limited, count)?;
+        if self.backend.append_record(&record(limited)?, b"+")? > LONG {
+            self.write_count(limited, &Known { count, ..known })?;
         }
         Ok(())
     }
 
     /// The number by the record, if that still holds.
-    fn read_count(&self, limited: &Limited<'_>) -> Result<Option<u64>> {
+    fn read_count(&self, limited: &Limited<'_>) -> Result<Option<Known>> {
         let mut bytes = Vec::new();
         let mut file = match self.backend.open_record(&record(limited)?) {
             Err(error) if error.is_not_found() => return Ok(None),
@@ -221,13 +237,15 @@ impl Store {
             return Ok(None);
         }
         let changes = bytes[end + 1..].iter().map(|byte| i64::from(*byte == b'+') - i64::from(*byte == b'-'));
-        Ok(Some(counted.count.saturating_add_signed(changes.sum())))
+        let count = counted.count.saturating_add_signed(changes.sum());
+        Ok(Some(Known { count, time: counted.time, changed: end + 1 < bytes.len() }))
     }
 
-    fn count_anew(&self, limited: &Limited<'_>) -> Result<u64> {
-        let count = self.count_in(limited, &limited.dir)?;
-        self.write_count(limited, count)?;
-        Ok(count)
+    fn count_anew(&self, limited: &Limited<'_>) -> Result<Known> {
+        let time = self.now().nanos();
+        let known = Known { count: self.count_in(limited, &limited.dir)?, time, changed: false };
+        self.write_count(limited, &known)?;
+        Ok(known)
     }
 
     /// What the rules have against the number of objects in a class, counted now.
@@ -251,8 +269,9 @@ impl Store {
         Ok(count)
     }
 
-    fn write_count(&self, limited: &Limited<'_>, count: u64) -> Result<()> {
-        let counted = Counted { count, time: self.now().nanos(), boot: boot().to_owned(), names: limited.names() };
+    fn write_count(&self, limited: &Limited<'_>, known: &Known) -> Result<()> {
+        let (count, time) = (known.count, known.time);
+        let counted = Counted { count, time, boot: boot().to_owned(), names: limited.names() };
         let mut text = serde_json::to_vec(&counted)
             .map_err(|error| Error::Records { what: "the number of objects", source: error.into() })?;
         text.push(b'\n');
