@@ -9,8 +9,6 @@
 //! What knows nothing of the lock is another program in the store's directory, and a loss of power, after which a `+`
 //! may be missing. So the class is also counted anew after a restart of the machine, and after an hour.
 
-use std::collections::hash_map::DefaultHasher;
-use std::hash::{Hash, Hasher};
 use std::io::Read;
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
@@ -58,7 +56,7 @@ struct Counted {
     /// Since which start of the machine.
     boot: String,
     /// Which names were counted.
-    names: u64,
+    names: u32,
 }
 
 /// What a record says.
@@ -91,11 +89,10 @@ impl Limited<'_> {
     }
 
     /// What tells two sets of counted names apart.
-    fn names(&self) -> u64 {
-        let mut hasher = DefaultHasher::new();
+    fn names(&self) -> u32 {
         let patterns = self.rule.except.iter().chain(&self.config.retention.ephemeral);
-        patterns.for_each(|pattern| pattern.as_str().hash(&mut hasher));
-        hasher.finish()
+        let texts: Vec<_> = patterns.map(|pattern| pattern.as_str()).collect();
+        crc32fast::hash(texts.join("\0").as_bytes())
     }
 }
 
