@@ -13,7 +13,8 @@ mod types;
 
 pub use store::{Error, Result, Store};
 pub use types::{
-    Age, AgeError, Class, Generation, Key, KeyError, NAME_MAX, ObjectId, Precondition, RESERVED_NAME, Timestamp, moment,
+    Age, AgeError, Class, Generation, Key, KeyError, NAME_MAX, ObjectId, Precondition, RESERVED_NAME, Size, SizeError,
+    Timestamp, moment,
 };
 
 /// The example in the README is compiled and run with the other ones.

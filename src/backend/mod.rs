@@ -82,6 +82,21 @@ pub struct Commit {
     pub sum: Option<u32>,
     /// Keep what is replaced. Otherwise it is gone, though the number counts on: for files that make no history.
     pub keep: bool,
+    /// For [`Backend::append`]: the largest that the object may become, in bytes, whoever else has appended to it.
+    pub max_size: Option<u64>,
+}
+
+impl Commit {
+    /// Whether an object of `size` bytes may grow by so many.
+    ///
+    /// # Errors
+    /// [`Error::Io`] (EFBIG).
+    fn check_size(&self, key: &Key, size: u64, by: u64) -> Result<()> {
+        match self.max_size {
+            Some(most) if size.saturating_add(by) > most => Err(Error::from_io(key, "append", rustix::io::Errno::FBIG)),
+            _ => Ok(()),
+        }
+    }
 }
 
 /// How a rename treats what it finds.
@@ -344,7 +359,7 @@ pub trait Backend: Send + Sync + 'static {
     /// the generation that `how.expect` names. `staged` has served its purpose afterwards; the caller discards it.
     ///
     /// # Errors
-    /// As [`Backend::commit`].
+    /// As [`Backend::commit`]; [`Error::Io`] (EFBIG) beyond `how.max_size`.
     fn append(&self, key: &Key, staged: &Staged, from: u64, how: &Commit) -> Result<Stat>;
 
     // History

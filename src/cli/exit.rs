@@ -26,6 +26,8 @@ pub enum ExitCode {
     StoreUnusable = 6,
     /// A verification has found damage that it didn't repair.
     Damaged = 7,
+    /// A rule of the class has something against it.
+    Rejected = 8,
 }
 
 impl ExitCode {
@@ -39,14 +41,25 @@ Exit codes:
   4  conflict: it exists already, or somebody else changed it meanwhile
   5  locked by another process for too long
   6  no store there, or not one that this version can use
-  7  something in the store is damaged";
+  7  something in the store is damaged
+  8  refused by a rule of the class";
 }
 
 impl ExitCode {
     /// The code with this number.
     pub fn from_number(number: i32) -> Option<Self> {
         use ExitCode as C;
-        let all = [C::Done, C::Error, C::Usage, C::NotFound, C::Conflict, C::Locked, C::StoreUnusable, C::Damaged];
+        let all = [
+            C::Done,
+            C::Error,
+            C::Usage,
+            C::NotFound,
+            C::Conflict,
+            C::Locked,
+            C::StoreUnusable,
+            C::Damaged,
+            C::Rejected,
+        ];
         all.into_iter().find(|code| *code as i32 == number)
     }
 }
@@ -165,6 +178,7 @@ impl From<Error> for Failure {
             Error::Backend(error) => return error.into(),
             Error::VerificationEnded { source, .. } => return (*source).into(),
             Error::Conflict { .. } => ExitCode::Conflict,
+            Error::Rejected { .. } => ExitCode::Rejected,
             Error::NoConflict(_) | Error::NotInTrash(_) => ExitCode::NotFound,
             Error::Collecting | Error::Verifying => ExitCode::Locked,
             Error::NoSnapshot(_) => ExitCode::NotFound,
@@ -177,6 +191,12 @@ impl From<Error> for Failure {
         let failure = Failure::new(code, error.to_string());
         match &error {
             Error::Conflict { kept, .. } => failure.hint(format!("compare with: sepia conflicts diff {kept}")),
+            Error::Rejected { kept: Some(kept), .. } => failure.hint(format!(
+                "show them with: sepia conflicts show {kept} --bytes, or mend the rule in .sepia/config.toml"
+            )),
+            Error::Rejected { kept: None, .. } => {
+                failure.hint("nothing was changed; the rules are in .sepia/config.toml")
+            }
             Error::NoConflict(_) | Error::AmbiguousConflict(_) => failure.hint("list them with: sepia conflicts"),
             Error::DeletionDisabled(_) => failure.hint("switch it on with: sepia gc --enable"),
             Error::Paused(_) => failure.hint("go on now with: sepia gc --resume"),

@@ -32,6 +32,7 @@ mod recover;
 mod remount;
 mod restore;
 mod rm;
+mod rules;
 mod snapshot;
 mod stat;
 mod state;
@@ -82,6 +83,7 @@ enum Command {
     Pin(pin::PinArgs),
     Gc(gc::GcArgs),
     Verify(verify::VerifyArgs),
+    Rules(rules::RulesArgs),
     Completions(completions::CompletionsArgs),
     Man(man::ManArgs),
 }
@@ -147,6 +149,7 @@ fn run(Args { store, command }: Args) -> Result<(), Failure> {
         Command::Pin(args) => pin::run(&args, &store),
         Command::Gc(args) => gc::run(&args, &store),
         Command::Verify(args) => verify::run(&args, &store),
+        Command::Rules(args) => rules::run(&args, &store),
         Command::Completions(args) => completions::run(&args),
         Command::Man(args) => man::run(&args),
         Command::Mount(args) => mount::run(args),

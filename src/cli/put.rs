@@ -17,7 +17,8 @@ use crate::types::{Generation, Key, Precondition};
 /// Save bytes as the next generation of an object
 ///
 /// Directories above it are made. What was current stays in its history. When the command ends with 0, the bytes
-/// would survive a power loss; otherwise nothing was changed.
+/// would survive a power loss; otherwise nothing was changed. Bytes that a rule of the class refuses (docs/rules.md) are
+/// kept as a conflict, and the command ends with 7.
 #[derive(Debug, clap::Args)]
 pub struct PutArgs {
     /// The object

@@ -29,6 +29,8 @@ struct JsonStatus {
     conflicts: usize,
     collector: crate::store::collect::Status,
     verification: crate::store::verify::Status,
+    /// What is wrong with `.sepia/config.toml` or a schema that it names.
+    policy_fault: Option<String>,
     size: u64,
     free: u64,
     available: u64,
@@ -47,6 +49,7 @@ pub fn run(args: &StatusArgs, store: &StoreArg) -> Result<(), Failure> {
         conflicts: store.conflicts()?.len(),
         collector: store.collector_status()?,
         verification: store.verification_status()?,
+        policy_fault: store.check_rules().err().map(|error| error.to_string()),
         size: bytes(space.blocks),
         free: bytes(space.blocks_free),
         available: bytes(space.blocks_available),
@@ -69,6 +72,9 @@ pub fn run(args: &StatusArgs, store: &StoreArg) -> Result<(), Failure> {
     match status.conflicts {
         0 => field("conflicts:", "none".to_owned(), Style::Plain),
         n => field("conflicts:", format!("{n}, list them with: sepia conflicts"), Style::Red),
+    }
+    if let Some(fault) = &status.policy_fault {
+        field("policy:", output::name(fault.as_bytes()), Style::Red);
     }
     let (collector, style) = super::gc::status_text(&store)?;
     field("history:", collector, style);

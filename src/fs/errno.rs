@@ -13,6 +13,10 @@ pub fn errno(error: store::Error) -> Errno {
             log::warn!("{error}");
             Errno::STALE
         }
+        store::Error::Rejected { ref breach, .. } => {
+            log::warn!("{error}");
+            from_limit(breach.rule)
+        }
         store::Error::NoConflict(_) | store::Error::AmbiguousConflict(_) | store::Error::NotInTrash(_) => Errno::NOENT,
         store::Error::VerificationEnded { .. } => Errno::IO,
         store::Error::Collecting | store::Error::Verifying | store::Error::Paused(_) => Errno::AGAIN,
@@ -34,6 +38,22 @@ pub fn errno(error: store::Error) -> Errno {
             log::error!("{error}");
             Errno::INVAL
         }
+    }
+}
+
+/// The errno for what a rule of a class limits.
+fn from_limit(limit: store::Limit) -> Errno {
+    use store::Limit;
+    match limit {
+        Limit::MaxSize => Errno::FBIG,
+        // As when the number of a user's files is limited (quotactl(2)).
+        Limit::MaxObjects => Errno::DQUOT,
+        // As setxattr(2) has it.
+        Limit::MaxXattrSize => Errno::TOOBIG,
+        Limit::MaxXattrs | Limit::MaxXattrsSize => Errno::NOSPC,
+        // Programs that link or rename then copy.
+        Limit::Links => Errno::XDEV,
+        Limit::Id | Limit::ContentType | Limit::Json | Limit::Schema | Limit::Unknown => Errno::INVAL,
     }
 }
 

@@ -20,8 +20,8 @@ use super::types::{Caller, Entry, Fh, Ino, OpenReply};
 use super::views::is_view;
 use super::writers::Writers;
 use super::{Fs, Result, errno, from_backend};
-use crate::backend::{Opened, SetAttr, Stat};
-use crate::store::{Session, SessionOptions};
+use crate::backend::{self, Opened, SetAttr, Stat};
+use crate::store::{self, Session, SessionOptions};
 use crate::types::{Generation, Key, Precondition};
 
 /// An open file description.
@@ -164,7 +164,8 @@ impl Fs {
         let truncate = flags.contains(OFlags::TRUNC) && write;
         // A session that was published and not written to since makes way for a new one: what follows is another
         // save, though the last close of the one before may still be on its way to us.
-        let joined = state.session.as_ref().filter(|s| s.is_dirty() && !s.is_lost());
+        // Nor does one join what a rule has something against: its writer may go on, everybody else has what is current.
+        let joined = state.session.as_ref().filter(|s| s.is_dirty() && !s.is_lost() && !s.is_rejected());
         let mut keep = true;
         if let Some(session) = joined {
             // Who wrote before asked for nothing, and must not lose by it.
@@ -183,8 +184,9 @@ impl Fs {
                 opened = reads.ok_or(Errno::STALE)?;
             }
             let same = state.current.as_ref().is_some_and(|current| current.stat.same_bytes(&opened.stat));
-            let own = |session: &Session| session.is_based_on(&opened.stat);
-            if !same && state.handles > 0 && !state.session.as_ref().is_some_and(own) {
+            let own = |session: &Session| session.is_based_on(&opened.stat) && !session.is_rejected();
+            let rejected = state.session.as_ref().is_some_and(Session::is_rejected);
+            if (!same || rejected) && state.handles > 0 && !state.session.as_ref().is_some_and(own) {
                 return Ok(Joined::Newer);
             }
             keep = !replaced && self.note_opened(ino, &opened.stat);
@@ -267,9 +269,9 @@ impl Fs {
         let open_flags = OFlags::from_bits_retain(flags as u32);
         let names = self.namespace.read();
         let key = self.child(parent, name)?;
-        let stat = match self.store.backend().reserve(&key, mode, &caller.creator()) {
+        let stat = match self.store.reserve(&key, mode, &caller.creator()) {
             Ok(stat) => stat,
-            Err(crate::backend::Error::Exists(_)) if !open_flags.contains(OFlags::EXCL) => {
+            Err(store::Error::Backend(backend::Error::Exists(_))) if !open_flags.contains(OFlags::EXCL) => {
                 drop(names);
                 let entry = self.lookup(parent, name)?;
                 return match self.open(caller, entry.attr.ino, flags) {
@@ -280,7 +282,7 @@ impl Fs {
                     }
                 };
             }
-            Err(error) => return Err(from_backend(error)),
+            Err(error) => return Err(errno(error)),
         };
         let ino = stat.id.get();
         // What was expected here is no more: that is told when the session is saved, as for a file that is there.
@@ -484,10 +486,13 @@ impl Fs {
 
     /// The kernel knows the bytes that were just saved: it passed them on. What else it may know is put right.
     pub(super) fn note_saved(&self, ino: Ino, saved: Result<Saved>) -> Result<()> {
-        let saved = match saved {
+        let mut saved = match saved {
             Ok(saved) => saved,
             Err(error) => {
-                // It may have been told of what is not to be.
+                // It may have been told of what is not to be, and have the bytes.
+                if let Some(node) = self.nodes.lock().get_mut(ino) {
+                    node.cached = None;
+                }
                 self.watching.invalidate_attributes(ino);
                 return Err(error);
             }
@@ -495,6 +500,8 @@ impl Fs {
         if let Some(stat) = &saved.stat {
             let mut nodes = self.nodes.lock();
             if let Some(node) = nodes.get_mut(ino) {
+                // Others have read what was current before a save that a rule had refused at first.
+                saved.merged |= node.is_split();
                 node.cached = if saved.merged { None } else { Some(stat.version()) };
                 node.seen = Some(stat.into());
             }

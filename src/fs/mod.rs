@@ -91,6 +91,10 @@ impl Fs {
             summing: Arc::default(),
         };
         fs.meet_peers();
+        // What is wrong with the rules is in the log from the beginning, and not only when one is first needed.
+        if let Err(error) = fs.store.check_rules() {
+            log::error!("{error}");
+        }
         fs
     }
 

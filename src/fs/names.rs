@@ -13,6 +13,7 @@ use super::types::{Caller, Entry, Ino};
 use super::views::is_view;
 use super::{Fs, Result, errno, from_backend};
 use crate::backend::{self, FileKind, Rename, Stat};
+use crate::store;
 use crate::types::{Key, Precondition, RESERVED_NAME};
 
 /// How often a change is tried again that was based on what somebody else has changed meanwhile.
@@ -150,17 +151,12 @@ impl Fs {
         self.make(parent, name, |key| self.store.by(caller.actor()).create_symlink(key, target, &caller.creator()))
     }
 
-    fn make(
-        &self,
-        parent: Ino,
-        name: &OsStr,
-        make: impl FnOnce(&Key) -> crate::backend::Result<Stat>,
-    ) -> Result<Entry> {
+    fn make(&self, parent: Ino, name: &OsStr, make: impl FnOnce(&Key) -> store::Result<Stat>) -> Result<Entry> {
         self.check_writable()?;
         self.check_no_view(parent)?;
         let _names = self.namespace.read();
         let key = self.child(parent, name)?;
-        let stat = make(&key).map_err(from_backend)?;
+        let stat = make(&key).map_err(errno)?;
         Ok(self.introduce(&key, parent, name, stat))
     }
 
@@ -181,8 +177,8 @@ impl Fs {
                 return Err(Errno::STALE);
             }
             Ok(match self.store.by(caller.actor()).link(&from, &to, &as_seen(&before)) {
-                Err(backend::Error::Stale { key, .. }) => Err(key),
-                other => Ok((before, other.map_err(from_backend)?)),
+                Err(store::Error::Backend(backend::Error::Stale { key, .. })) => Err(key),
+                other => Ok((before, other.map_err(errno)?)),
             })
         })?;
         self.nodes.lock().add_name(ino, parent, name);
@@ -203,7 +199,7 @@ impl Fs {
         let ino = stat.id.get();
         let expect = self.expected(&key, Some(&stat))?;
         let hold = self.hold_if_open(&key, &stat);
-        self.store.by(caller.actor()).remove(&key, &expect, Some(&stat)).map_err(from_backend)?;
+        self.store.by(caller.actor()).remove(&key, &expect, Some(&stat)).map_err(errno)?;
         self.expects.end(&key);
         self.nodes.lock().remove_name(ino, parent, name, hold);
         Ok(())
@@ -224,7 +220,7 @@ impl Fs {
         let key = self.child(parent, name)?;
         let stat = self.store.backend().stat(&key).map_err(from_backend)?;
         let hold = self.hold(&key, &stat);
-        self.store.by(caller.actor()).remove_dir(&key, Some(&stat)).map_err(from_backend)?;
+        self.store.by(caller.actor()).remove_dir(&key, Some(&stat)).map_err(errno)?;
         self.nodes.lock().remove_name(stat.id.get(), parent, name, hold);
         Ok(())
     }
@@ -283,8 +279,8 @@ impl Fs {
             let ends = self.ends(&from, &to, flags)?;
             let renamed = self.store.by(caller.actor()).rename(&from, &to, &ends.how, ends.replaced.as_ref());
             Ok(match renamed {
-                Err(backend::Error::Stale { key, .. }) if key == from || exchange => Err(key),
-                other => Ok((ends, other.map_err(from_backend)?)),
+                Err(store::Error::Backend(backend::Error::Stale { key, .. })) if key == from || exchange => Err(key),
+                other => Ok((ends, other.map_err(errno)?)),
             })
         })?;
 

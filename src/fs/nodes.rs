@@ -122,9 +122,14 @@ impl Node {
         self.rare().split = true;
     }
 
+    /// Whether handles of different generations may be open, whose bytes the kernel has in one cache.
+    pub fn is_split(&self) -> bool {
+        self.rare.as_ref().is_some_and(|rare| rare.split)
+    }
+
     /// Whether a handle is open, or may be.
     pub fn may_be_open(&self) -> bool {
-        self.open.is_some() || self.rare.as_ref().is_some_and(|rare| rare.split)
+        self.open.is_some() || self.is_split()
     }
 
     pub fn is_watched(&self) -> bool {

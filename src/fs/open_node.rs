@@ -197,7 +197,8 @@ impl OpenNode {
     pub(super) fn end_session(&self, state: &mut State, key: Option<&Key>) -> Saved {
         let mut saved = Saved::default();
         if let Some(key) = key {
-            let unfinished = state.session.as_ref().is_some_and(|s| !s.is_lost() && s.is_dirty());
+            // What a rule had something against, and nobody has changed since, is no better now.
+            let unfinished = state.session.as_ref().is_some_and(|s| !s.is_lost() && s.is_dirty() && !s.is_rejected());
             if unfinished {
                 saved = self.publish(state, key, false).unwrap_or_else(|error| {
                     log::warn!("{key}: what was written could not be saved when it was closed: {error}");

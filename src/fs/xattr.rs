@@ -12,7 +12,7 @@ use rustix::io::Errno;
 use super::nodes::ROOT;
 use super::types::{Caller, Ino};
 use super::views::is_view;
-use super::{Fs, Result, from_backend, groups};
+use super::{Fs, Result, errno, from_backend, groups};
 use crate::backend::{FileKind, SetAttr, Stat};
 use crate::types::{Generation, Key};
 
@@ -99,7 +99,7 @@ impl Fs {
     /// Sets an attribute on behalf of a process that the kernel has found entitled to it. `flags` as in setxattr(2).
     ///
     /// # Errors
-    /// EEXIST, ENODATA (flags), EINVAL (no generation, or nothing that has one), ENOSPC, EROFS.
+    /// EEXIST, ENODATA (flags), EINVAL (no generation, or nothing that has one), ENOSPC, E2BIG (a rule), EROFS.
     pub fn setxattr(&self, caller: &Caller, ino: Ino, name: &OsStr, value: &[u8], flags: i32) -> Result<()> {
         self.check_no_view(ino)?;
         self.check_writable()?;
@@ -114,7 +114,7 @@ impl Fs {
             return if create { Err(Errno::EXIST) } else { Ok(()) };
         }
         let (key, backend) = (self.sure_key(ino)?, self.store.backend());
-        backend.set_xattr(&key, name, value, flags).map_err(from_backend)?;
+        self.store.set_xattr(&key, name, value, flags).map_err(errno)?;
         if name == ACCESS_ACL {
             // The mode changes with it, and as with chmod(2) sgid is not for others to grant (`posix_acl_update_mode`).
             let stat = backend.stat(&key).map_err(from_backend)?;

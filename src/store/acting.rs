@@ -2,11 +2,11 @@
 
 use super::events::{Actor, Event, EventKind};
 use super::{Result, Store};
-use crate::backend::{self, Creator, FileKind, Rename, Stat};
+use crate::backend::{self, Backend, Creator, FileKind, Rename, Stat};
 use crate::types::{Key, Precondition};
 
-/// A store as somebody changes it. Its methods are those of the [`backend::Backend`], with their errors; what they did is
-/// in the events.
+/// A store as somebody changes it. Its methods are those of the [`backend::Backend`], with their errors and
+/// [`Error::Rejected`](super::Error::Rejected), where a rule has something against it; what they did is in the events.
 #[derive(Debug, Clone, Copy)]
 pub struct By<'a> {
     pub(super) store: &'a Store,
@@ -25,54 +25,46 @@ impl By<'_> {
     ///
     /// # Errors
     /// As [`backend::Backend::create_dir`].
-    pub fn create_dir(&self, key: &Key, mode: u32, creator: &Creator) -> backend::Result<Stat> {
-        self.made(key, self.store.backend.create_dir(key, mode, creator))
+    pub fn create_dir(&self, key: &Key, mode: u32, creator: &Creator) -> Result<Stat> {
+        self.made(key, |backend| backend.create_dir(key, mode, creator))
     }
 
     /// Makes a symbolic link.
     ///
     /// # Errors
     /// As [`backend::Backend::create_symlink`].
-    pub fn create_symlink(&self, key: &Key, target: &[u8], creator: &Creator) -> backend::Result<Stat> {
-        self.made(key, self.store.backend.create_symlink(key, target, creator))
+    pub fn create_symlink(&self, key: &Key, target: &[u8], creator: &Creator) -> Result<Stat> {
+        self.made(key, |backend| backend.create_symlink(key, target, creator))
     }
 
     /// Makes a FIFO, socket or device node.
     ///
     /// # Errors
     /// As [`backend::Backend::create_special`].
-    pub fn create_special(
-        &self,
-        key: &Key,
-        kind: FileKind,
-        mode: u32,
-        rdev: u64,
-        creator: &Creator,
-    ) -> backend::Result<Stat> {
-        self.made(key, self.store.backend.create_special(key, kind, mode, rdev, creator))
+    pub fn create_special(&self, key: &Key, kind: FileKind, mode: u32, rdev: u64, creator: &Creator) -> Result<Stat> {
+        self.made(key, |backend| backend.create_special(key, kind, mode, rdev, creator))
     }
 
     /// Makes an empty file that is not about to be written to. (One that is gets its event from its session.)
     ///
     /// # Errors
     /// As [`backend::Backend::reserve`].
-    pub fn create_empty(&self, key: &Key, mode: u32, creator: &Creator) -> backend::Result<Stat> {
-        self.made(key, self.store.backend.reserve(key, mode, creator))
+    pub fn create_empty(&self, key: &Key, mode: u32, creator: &Creator) -> Result<Stat> {
+        self.made(key, |backend| backend.reserve(key, mode, creator))
     }
 
-    fn made(&self, key: &Key, made: backend::Result<Stat>) -> backend::Result<Stat> {
-        if let Ok(stat) = &made {
-            self.store.note(self.actor, EventKind::Created, key, |event| event.of(stat));
-        }
-        made
+    fn made(&self, key: &Key, make: impl FnOnce(&dyn Backend) -> backend::Result<Stat>) -> Result<Stat> {
+        let stat = self.store.make_name(key, || make(&*self.store.backend))?;
+        self.store.note(self.actor, EventKind::Created, key, |event| event.of(&stat));
+        Ok(stat)
     }
 
     /// Gives an object a further name.
     ///
     /// # Errors
     /// As [`backend::Backend::link`].
-    pub fn link(&self, from: &Key, to: &Key, expect: &Precondition) -> backend::Result<Stat> {
-        let stat = self.store.backend.link(from, to, expect)?;
+    pub fn link(&self, from: &Key, to: &Key, expect: &Precondition) -> Result<Stat> {
+        let stat = self.store.link_name(from, to, || self.store.backend.link(from, to, expect))?;
         let fill = |event: Event| Event { from: Some(from.clone()), ..event.of(&stat) };
         self.store.note(self.actor, EventKind::Created, to, fill);
         Ok(stat)
@@ -82,11 +74,12 @@ impl By<'_> {
     ///
     /// # Errors
     /// As [`backend::Backend::remove`].
-    pub fn remove(&self, key: &Key, expect: &Precondition, was: Option<&Stat>) -> backend::Result<()> {
+    pub fn remove(&self, key: &Key, expect: &Precondition, was: Option<&Stat>) -> Result<()> {
+        let backend = &self.store.backend;
         if self.store.is_ephemeral(key) {
-            self.store.backend.remove_unkept(key, expect)?;
+            self.store.take_name(key, || backend.remove_unkept(key, expect))?;
         } else {
-            self.store.backend.remove(key, expect)?;
+            self.store.take_name(key, || backend.remove(key, expect))?;
         }
         self.removed(key, was);
         Ok(())
@@ -96,8 +89,8 @@ impl By<'_> {
     ///
     /// # Errors
     /// As [`backend::Backend::remove`].
-    pub fn remove_to_trash(&self, key: &Key, expect: &Precondition, was: Option<&Stat>) -> backend::Result<()> {
-        self.store.backend.remove(key, expect)?;
+    pub fn remove_to_trash(&self, key: &Key, expect: &Precondition, was: Option<&Stat>) -> Result<()> {
+        self.store.take_name(key, || self.store.backend.remove(key, expect))?;
         self.removed(key, was);
         Ok(())
     }
@@ -106,8 +99,8 @@ impl By<'_> {
     ///
     /// # Errors
     /// As [`backend::Backend::remove_dir`].
-    pub fn remove_dir(&self, key: &Key, was: Option<&Stat>) -> backend::Result<()> {
-        self.store.backend.remove_dir(key)?;
+    pub fn remove_dir(&self, key: &Key, was: Option<&Stat>) -> Result<()> {
+        self.store.take_name(key, || self.store.backend.remove_dir(key))?;
         self.removed(key, was);
         Ok(())
     }
@@ -124,8 +117,15 @@ impl By<'_> {
     ///
     /// # Errors
     /// As [`backend::Backend::rename`].
-    pub fn rename(&self, from: &Key, to: &Key, how: &Rename, replaced: Option<&Stat>) -> backend::Result<Stat> {
-        let stat = self.store.backend.rename(from, to, how)?;
+    pub fn rename(&self, from: &Key, to: &Key, how: &Rename, replaced: Option<&Stat>) -> Result<Stat> {
+        let stat = self.store.move_name(from, to, how.exchange, |checked| {
+            let expect_from = match (how.expect_from, checked) {
+                // What a rule has nothing against is this, and not what somebody puts there meanwhile.
+                (Precondition::Any, Some(checked)) => checked.precondition(),
+                (expect, _) => expect,
+            };
+            self.store.backend.rename(from, to, &Rename { expect_from, ..*how })
+        })?;
         if from == to || replaced.is_some_and(|other| other.id == stat.id) {
             // Two names of one file: rename(2) leaves both.
             return Ok(stat);
@@ -166,7 +166,7 @@ impl Store {
     /// [`backend::Error::NotFound`], [`backend::Error::Stale`], [`backend::Error::IsDirectory`].
     pub fn remove(&self, key: &Key, expect: Precondition) -> Result<()> {
         let was = self.backend.stat(key).ok();
-        Ok(self.by(Actor::current()).remove(key, &expect, was.as_ref())?)
+        self.by(Actor::current()).remove(key, &expect, was.as_ref())
     }
 
     /// Removes an empty directory; the histories below it stay.
@@ -175,7 +175,7 @@ impl Store {
     /// [`backend::Error::NotFound`], [`backend::Error::NotDirectory`], [`backend::Error::NotEmpty`].
     pub fn remove_dir(&self, key: &Key) -> Result<()> {
         let was = self.backend.stat(key).ok();
-        Ok(self.by(Actor::current()).remove_dir(key, was.as_ref())?)
+        self.by(Actor::current()).remove_dir(key, was.as_ref())
     }
 
     /// Renames an object or a directory. What it replaces stays in the target's history.
@@ -185,6 +185,6 @@ impl Store {
     pub fn rename(&self, from: &Key, to: &Key, expect_to: Precondition) -> Result<Stat> {
         let replaced = self.backend.stat(to).ok();
         let how = Rename { expect_from: Precondition::Any, expect_to, exchange: false };
-        Ok(self.by(Actor::current()).rename(from, to, &how, replaced.as_ref())?)
+        self.by(Actor::current()).rename(from, to, &how, replaced.as_ref())
     }
 }

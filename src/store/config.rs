@@ -12,11 +12,11 @@ use parking_lot::Mutex;
 use serde::Deserialize;
 
 use super::policy::{Gc, Retention};
-use super::{Error, Result, Store, checksums, events};
+use super::{Error, Result, Store, checksums, events, rules};
 use crate::types::Key;
 
 /// How long a change of the file may go unnoticed by those who have read it.
-const NOTICED_WITHIN: Duration = Duration::from_secs(2);
+pub(super) const NOTICED_WITHIN: Duration = Duration::from_secs(2);
 
 /// The file, as a record of the store.
 pub const FILE: &str = "config.toml";
@@ -47,6 +47,13 @@ pub const TEMPLATE: &str = r##"# The policy of this store. What is not said here
 # [checksums]
 # background = true
 # rate = 16777216
+
+## What must be so of the objects of a class; nothing, unless a rule is given. docs/rules.md explains it.
+##
+## [[rule]]
+## class = "Note"
+## max_size = "1 MiB"
+## content_type = "text/*"
 "##;
 
 /// What the store's owner has decided. See the [module](self).
@@ -61,6 +68,8 @@ pub struct Config {
     pub events: events::Policy,
     /// How checksums are computed.
     pub checksums: checksums::Policy,
+    /// What must be so of the objects of a class.
+    pub rule: Vec<rules::Rule>,
 }
 
 /// What was read last, shared by the clones of a store.
@@ -69,7 +78,14 @@ pub(super) struct Cached(Mutex<Option<Known>>);
 
 #[derive(Debug)]
 struct Known {
-    config: Arc<Config>,
+    /// What the file says, or what is wrong with it.
+    read: std::result::Result<Arc<Config>, String>,
+    /// What could be understood last; the defaults if nothing ever could.
+    good: Arc<Config>,
+    /// Something could.
+    had_one: bool,
+    /// The log has what is wrong with it.
+    told: bool,
     /// Inode number, size and modification time of the file; `None` when there was none.
     file: Option<(u64, u64, i64, i64)>,
     at: Instant,
@@ -87,8 +103,46 @@ impl Store {
     /// [`Error::Config`] when the file can't be understood; what the medium says when it can't be read.
     pub fn config(&self) -> Result<Arc<Config>> {
         let mut cached = self.config.0.lock();
-        if let Some(read) = cached.as_ref().filter(|read| read.at.elapsed() < NOTICED_WITHIN) {
-            return Ok(read.config.clone());
+        self.look_at_config(&mut cached)?;
+        match cached.as_ref().map(|known| &known.read) {
+            Some(Ok(config)) => Ok(config.clone()),
+            Some(Err(why)) => Err(Error::Config(why.clone())),
+            None => Ok(Arc::default()),
+        }
+    }
+
+    /// The policy by which saves are judged: one that can't be read or understood must hold up nobody's work, so the
+    /// one that this process understood last goes on to hold. If there is none, that is one without rules.
+    pub(super) fn config_in_force(&self) -> Arc<Config> {
+        let mut cached = self.config.0.lock();
+        if let Err(error) = self.look_at_config(&mut cached) {
+            log::error!("{error}; the policy that was read last goes on to hold");
+            // Not at each save anew.
+            let at = Instant::now();
+            match cached.as_mut() {
+                Some(known) => known.at = at,
+                None => {
+                    let (read, good, no_file) = (Err(error.to_string()), Arc::default(), Some((0, 0, 0, 0)));
+                    *cached = Some(Known { read, good, had_one: false, told: true, file: no_file, at });
+                }
+            }
+        }
+        let Some(known) = cached.as_mut() else { return Arc::default() };
+        if let Err(why) = &known.read
+            && !std::mem::replace(&mut known.told, true)
+        {
+            let until = match known.had_one {
+                true => "the rules that were read before go on to hold",
+                false => "no rule is checked until it is mended",
+            };
+            log::error!(".sepia/{FILE} can't be understood: {why}; {until}");
+        }
+        known.good.clone()
+    }
+
+    fn look_at_config(&self, cached: &mut Option<Known>) -> Result<()> {
+        if cached.as_ref().is_some_and(|read| read.at.elapsed() < NOTICED_WITHIN) {
+            return Ok(());
         }
         let opened = match self.backend.open_record(&Key::parse(FILE)?) {
             Err(error) if error.is_not_found() => None,
@@ -105,19 +159,27 @@ impl Store {
         let at = Instant::now();
         if let Some(read) = cached.as_mut().filter(|read| read.file == file) {
             read.at = at;
-            return Ok(read.config.clone());
+            return Ok(());
         }
-        let mut text = String::new();
+        let mut bytes = Vec::new();
         if let Some(mut file) = opened {
-            file.read_to_string(&mut text).map_err(failed)?;
+            file.read_to_end(&mut bytes).map_err(failed)?;
         }
-        let config: Config = toml::from_str(&text).map_err(|error| Error::Config(error.to_string()))?;
-        if let Some(fault) = config.retention.fault() {
-            return Err(Error::Config(fault));
-        }
-        let config = Arc::new(config);
-        *cached = Some(Known { config: config.clone(), file, at });
-        Ok(config)
+        let read = understand(&bytes).map(Arc::new);
+        let before = cached.take().filter(|known| known.had_one || known.read.is_ok()).map(|known| known.good);
+        let had_one = before.is_some();
+        let good = read.as_ref().map_or(before.unwrap_or_default(), Arc::clone);
+        *cached = Some(Known { read, good, had_one, told: false, file, at });
+        Ok(())
+    }
+}
+
+fn understand(bytes: &[u8]) -> std::result::Result<Config, String> {
+    let text = std::str::from_utf8(bytes).map_err(|error| error.to_string())?;
+    let config: Config = toml::from_str(text).map_err(|error| error.to_string())?;
+    match config.retention.fault().or_else(|| rules::fault(&config.rule)) {
+        Some(fault) => Err(fault),
+        None => Ok(config),
     }
 }
 

@@ -1,4 +1,4 @@
-//! Bytes that lost: saves that came too late, and sessions that a crash interrupted.
+//! Bytes that lost: saves that came too late or that a rule refused, and sessions that a crash interrupted.
 //!
 //! Each is two records below `conflicts/`: the bytes, whole, and what is known of them. Nothing here is ever removed
 //! but by [`Store::resolve_conflict`].
@@ -9,7 +9,7 @@ use std::io::Read;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Actor, Error, Event, EventKind, Result, Store, Who};
+use super::{Actor, Breach, Error, Event, EventKind, Result, Store, Who};
 use crate::backend::{self, Staged, Stat};
 use crate::types::{Generation, Key, ObjectId, Precondition, Timestamp};
 
@@ -36,6 +36,8 @@ pub enum Reason {
     Failed,
     /// It had been saved, but not synced, when the power failed: parts are missing, or zeros.
     Torn,
+    /// A rule of the class had something against it.
+    Rejected,
     /// What was known of it can't be read any more; the bytes are there, and the key is given as the root.
     Damaged,
 }
@@ -48,6 +50,7 @@ impl Reason {
             Reason::Interrupted => "interrupted",
             Reason::Failed => "failed",
             Reason::Torn => "torn",
+            Reason::Rejected => "rejected",
             Reason::Damaged => "damaged",
         }
     }
@@ -62,6 +65,8 @@ pub struct Conflict {
     pub key: Key,
     /// Why they did not.
     pub reason: Reason,
+    /// What a rule had against them, if that was why.
+    pub breach: Option<Breach>,
     /// The generation that they were based on; `None` for a new object.
     pub base: Option<Generation>,
     /// The generation that was current when they were set aside.
@@ -87,6 +92,8 @@ pub enum Resolution {
 struct Record {
     key: String,
     reason: Reason,
+    #[serde(flatten)]
+    breach: Option<Breach>,
     base: Option<Generation>,
     current: Option<Generation>,
     time: i64,
@@ -150,12 +157,13 @@ impl Store {
         let Some((record, key)) = record.and_then(|record| Key::unescape(&record.key).ok().map(|key| (record, key)))
         else {
             let (key, reason, time) = (Key::root(), Reason::Damaged, Timestamp::from_nanos(0));
-            return Ok(Conflict { id, key, reason, base: None, current: None, time, size });
+            return Ok(Conflict { id, key, reason, breach: None, base: None, current: None, time, size });
         };
         Ok(Conflict {
             id,
             key,
             reason: record.reason,
+            breach: record.breach,
             base: record.base,
             current: record.current,
             time: Timestamp::from_nanos(record.time),
@@ -177,13 +185,14 @@ impl Store {
     /// Ends a conflict. Returns the state of the object that was saved, if one was.
     ///
     /// # Errors
-    /// [`backend::Error::Exists`] when the new name is taken; the conflict then stays.
+    /// [`backend::Error::Exists`] when the new name is taken, [`Error::Rejected`] when a rule has something against the
+    /// bytes or the name; the conflict then stays.
     pub fn resolve_conflict(&self, id: &ConflictId, how: &Resolution) -> Result<Option<Stat>> {
         let conflict = self.read_conflict(&id.0)?;
         let saved = match how {
             Resolution::Keep => None,
-            Resolution::Take => Some(self.put(&conflict.key, &mut self.open_conflict(id)?, Precondition::Any)?),
-            Resolution::As(key) => Some(self.put(key, &mut self.open_conflict(id)?, Precondition::Absent)?),
+            Resolution::Take => Some(self.put_again(&conflict.key, &mut self.open_conflict(id)?, Precondition::Any)?),
+            Resolution::As(key) => Some(self.put_again(key, &mut self.open_conflict(id)?, Precondition::Absent)?),
         };
         // The record last: without it the bytes could no longer be found.
         let (record, bytes) = paths(&id.0)?;
@@ -192,19 +201,21 @@ impl Store {
         Ok(saved)
     }
 
-    /// Keeps staged bytes that could not be saved.
+    /// Keeps staged bytes that could not be saved; `breach` is what a rule had against them.
     pub(super) fn set_aside(
         &self,
         staged: Staged,
         key: &Key,
         reason: Reason,
+        breach: Option<&Breach>,
         base: Option<Generation>,
         actor: Option<Actor>,
     ) -> std::result::Result<ConflictId, (backend::Error, Staged)> {
         let time = self.now();
         let id = format!("{time}-{:08x}", ObjectId::random().get() as u32);
         let current = self.backend.stat(key).ok().and_then(|stat| stat.generation);
-        let record = Record { key: key.escaped(), reason, base, current, time: time.nanos() };
+        let breach = breach.cloned();
+        let record = Record { key: key.escaped(), reason, breach, base, current, time: time.nanos() };
         // Key::parse refuses none of these names.
         let (record_path, bytes_path) = match paths(&id) {
             Ok(paths) => paths,
@@ -219,8 +230,15 @@ impl Store {
         }
         let size = staged.file().metadata().ok().map(|meta| meta.len());
         self.backend.keep_staged(&bytes_path, staged)?;
-        log::warn!("{key}: a save was set aside as conflict {id}");
-        let event = Event::new(EventKind::Conflict, key).with("conflict", id.as_str()).with("reason", reason.name());
+        let mut event =
+            Event::new(EventKind::Conflict, key).with("conflict", id.as_str()).with("reason", reason.name());
+        match &record.breach {
+            Some(breach) => {
+                log::warn!("{key}: a save was set aside as conflict {id}: {breach}");
+                event = event.with("rule", breach.rule.name()).with("message", breach.message.as_str());
+            }
+            None => log::warn!("{key}: a save was set aside as conflict {id}"),
+        }
         let who = actor.map_or_else(Who::default, |actor| self.who(actor));
         self.record_event(&Event { generation: base, size, who, ..event });
         Ok(ConflictId(id))

@@ -5,7 +5,7 @@ use std::io;
 use crate::backend;
 use crate::types::{Generation, Key, KeyError, Timestamp};
 
-use super::ConflictId;
+use super::{Breach, ConflictId};
 
 /// The result of an operation on a store.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
@@ -30,6 +30,21 @@ pub enum Error {
         current: Option<Generation>,
         /// Where the bytes are.
         kept: ConflictId,
+    },
+    /// A rule of the class has something against it. Nothing was changed; of a save that was not the caller's to keep, the
+    /// bytes are kept whole as a conflict, which `sepia conflicts` lists. Change what is wrong, or the rule.
+    #[error("{key}: refused by a rule: {breach}{}", match kept {
+        Some(kept) => format!("; the bytes are kept as conflict {kept}"),
+        None => String::new(),
+    })]
+    Rejected {
+        /// The object.
+        key: Key,
+        /// What is wrong.
+        breach: Breach,
+        /// Where the bytes are, if they are set aside already. Those of a [`Session`](super::Session) are when it is
+        /// closed.
+        kept: Option<ConflictId>,
     },
     /// There is no such conflict (any more).
     #[error("there is no conflict {0}")]

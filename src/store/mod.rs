@@ -31,6 +31,7 @@ pub mod pins;
 pub mod policy;
 pub mod recovery;
 pub mod retention;
+pub mod rules;
 mod session;
 pub mod snapshots;
 pub mod trash;
@@ -50,6 +51,7 @@ pub use error::{Error, Result};
 pub use events::{Actor, Event, EventKind, Who};
 pub use past::Past;
 pub use recovery::{Outcome, Recovered};
+pub use rules::{Breach, Limit};
 pub use session::{Session, SessionOptions};
 pub use snapshots::{Snapshot, SnapshotEntry, SnapshotInfo};
 pub use url::Location;
@@ -67,6 +69,7 @@ pub struct Store {
     config: Arc<config::Cached>,
     vain: Arc<collect::Vain>,
     events: Arc<events::Log>,
+    rules: Arc<rules::State>,
     /// What is known of the generations that snapshots refer to.
     held: Arc<Mutex<snapshots::locate::Held>>,
     checksums: Arc<checksums::Pending>,
@@ -137,8 +140,8 @@ impl Store {
 
     /// A store over a backend of one's own, such as one that injects faults.
     pub fn with_backend(backend: Arc<dyn Backend>, location: Location) -> Self {
-        let (mended, config, vain, events, held, checksums) = Default::default();
-        Store { backend, location, mended, config, vain, events, held, checksums }
+        let (mended, config, vain, events, rules, held, checksums) = Default::default();
+        Store { backend, location, mended, config, vain, events, rules, held, checksums }
     }
 
     /// Where the store is.

@@ -33,6 +33,7 @@ impl Store {
     pub fn get(&self, key: &Key) -> Result<Opened> {
         let opened = self.backend.open(key)?;
         self.note_adopted();
+        self.judge_adopted();
         Ok(opened)
     }
 
@@ -67,8 +68,15 @@ impl Store {
     ///
     /// # Errors
     /// [`backend::Error::Stale`] or [`backend::Error::Exists`] when the precondition doesn't hold (the caller still
-    /// has the bytes); [`Error::Source`] when `bytes` fails.
+    /// has the bytes); [`Error::Rejected`] when a rule has something against them: they are kept as a conflict;
+    /// [`Error::Source`] when `bytes` fails.
     pub fn put(&self, key: &Key, bytes: &mut dyn Read, expect: Precondition) -> Result<Stat> {
+        self.replace(key, bytes, Session::replace(self, key, expect)?.keeping_what_is_rejected())
+    }
+
+    /// As [`Store::put`], of bytes that are kept elsewhere: no second copy of them is, when a rule has something against
+    /// them.
+    pub(super) fn put_again(&self, key: &Key, bytes: &mut dyn Read, expect: Precondition) -> Result<Stat> {
         self.replace(key, bytes, Session::replace(self, key, expect)?)
     }
 
@@ -79,10 +87,7 @@ impl Store {
         });
         match filled {
             Ok(()) => session.save(key, true),
-            Err(error) => {
-                session.discard();
-                Err(error)
-            }
+            Err(error) => Err(session.give_up(error)),
         }
     }
 
@@ -101,8 +106,8 @@ impl Store {
             self.create_dirs(&parent)?;
         }
         match self.by(Actor::current()).create_dir(dir, 0o777, &Creator::current()) {
-            Ok(_) | Err(backend::Error::Exists(_)) => Ok(()),
-            Err(error) => Err(error.into()),
+            Ok(_) | Err(Error::Backend(backend::Error::Exists(_))) => Ok(()),
+            Err(error) => Err(error),
         }
     }
 
@@ -146,7 +151,8 @@ impl Store {
     /// Saves an older generation's bytes as a new generation, which becomes current.
     ///
     /// # Errors
-    /// [`backend::Error::NoGeneration`]; [`backend::Error::Stale`] when the precondition doesn't hold.
+    /// [`backend::Error::NoGeneration`]; [`backend::Error::Stale`] when the precondition doesn't hold;
+    /// [`Error::Rejected`] when a rule that came later has something against it.
     pub fn restore(&self, key: &Key, generation: Generation, expect: Precondition) -> Result<Stat> {
         let old = self.backend.open_generation(key, generation)?;
         let size = old.stat.size;
@@ -161,6 +167,14 @@ impl Store {
     /// [`backend::Error::NotFound`], [`backend::Error::Exists`] (exclusive creation), [`backend::Error::Invalid`].
     pub fn open_session(&self, key: &Key, options: &SessionOptions) -> Result<Session> {
         Session::open(self, key, options)
+    }
+
+    /// Makes an empty file for a session to write to ([`Session::reserved`]), as [`backend::Backend::reserve`] does.
+    ///
+    /// # Errors
+    /// [`backend::Error::Exists`]; [`Error::Rejected`].
+    pub fn reserve(&self, key: &Key, mode: u32, creator: &Creator) -> Result<Stat> {
+        self.make_name(key, || self.backend.reserve(key, mode, creator))
     }
 
     /// The time by which generations are stamped.

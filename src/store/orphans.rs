@@ -253,12 +253,12 @@ impl Store {
         let by = self.by(Actor::current());
         if stat.kind != FileKind::Directory {
             // Whatever its name: not even an ephemeral file goes for good by this.
-            return Ok(by.remove_to_trash(key, expect, Some(&stat))?);
+            return by.remove_to_trash(key, expect, Some(&stat));
         }
         for entry in self.backend.list(key)? {
             self.remove_tree(&key.child(&entry.name)?, &Precondition::Any)?;
         }
-        Ok(by.remove_dir(key, Some(&stat))?)
+        by.remove_dir(key, Some(&stat))
     }
 
     /// Brings back all that was removed at or below `dir`: files from the trash, and what was listed of containers.
@@ -298,16 +298,16 @@ impl Store {
         let (creator, by) = (Creator::current(), self.by(Actor::current()));
         let made = match (&part.link, part.mode) {
             (Some(target), _) => by.create_symlink(key, &unescape(target), &creator),
-            (None, Some(mode)) => self
-                .backend
-                .create_dir(key, mode, &Creator { umask: 0, ..creator })
-                .and_then(|_| self.backend.set_attr(key, &SetAttr { mode: Some(mode), ..SetAttr::default() })),
+            (None, Some(mode)) => self.make_name(key, || {
+                self.backend.create_dir(key, mode, &Creator { umask: 0, ..creator })?;
+                self.backend.set_attr(key, &SetAttr { mode: Some(mode), ..SetAttr::default() })
+            }),
             (None, None) => return Ok(false),
         };
         match made {
             Ok(_) => Ok(true),
-            Err(backend::Error::Exists(_)) => Ok(false),
-            Err(error) => Err(error.into()),
+            Err(Error::Backend(backend::Error::Exists(_))) => Ok(false),
+            Err(error) => Err(error),
         }
     }
 }

@@ -185,6 +185,11 @@ impl Pattern {
         Ok(Pattern { text: text.to_owned(), matcher })
     }
 
+    /// What was written.
+    pub fn as_str(&self) -> &str {
+        &self.text
+    }
+
     /// Whether it means this key.
     pub fn matches(&self, key: &Key) -> bool {
         match key.name() {

@@ -2,8 +2,8 @@
 
 use std::fmt;
 
-use super::{Actor, ConflictId, Error, Event, EventKind, Reason, Result, Store};
-use crate::backend::{self, Abandoned, Commit, Creator, Staged, Torn, copy_range, sum_of};
+use super::{Actor, Breach, ConflictId, Error, Event, EventKind, Reason, Result, Store};
+use crate::backend::{self, Abandoned, Commit, Creator, Intent, Staged, Torn, copy_range, sum_of};
 use crate::types::{Generation, Key, Precondition};
 
 /// What became of a session whose process died.
@@ -112,7 +112,7 @@ impl Store {
             let size = remains.as_ref().and_then(|staged| staged.file().metadata().ok()).map_or(0, |meta| meta.len());
             let kept = match remains {
                 Some(staged) => {
-                    let kept = self.set_aside(staged, &key, Reason::Torn, restored, None);
+                    let kept = self.set_aside(staged, &key, Reason::Torn, None, restored, None);
                     Some(kept.map_err(|(error, _waits_for_the_next_recovery)| error)?)
                 }
                 None => None,
@@ -158,7 +158,8 @@ impl Store {
         {
             expect = stat.precondition();
         }
-        let commit = Commit { expect, durable: true, amend: false, merge: intent.base, sum: None, keep: true };
+        let commit =
+            Commit { expect, durable: true, amend: false, merge: intent.base, sum: None, keep: true, max_size: None };
         let whole = match intent.sum {
             Some(sum) if !intent.acknowledged => {
                 let (from, file) = (intent.append_from.unwrap_or(0), staged.file());
@@ -168,9 +169,11 @@ impl Store {
             _ => true,
         };
         let (error, staged) = if !whole {
-            return self.put_aside(staged, &intent.key, intent.append_from, intent.expect, Reason::Torn);
+            return self.put_aside(staged, &intent, Reason::Torn, None);
         } else if !(intent.acknowledged || intent.in_place) {
-            return self.put_aside(staged, &intent.key, intent.append_from, intent.expect, Reason::Interrupted);
+            return self.put_aside(staged, &intent, Reason::Interrupted, None);
+        } else if let Some(breach) = self.breach_of_abandoned(&intent, &staged)? {
+            return self.put_aside(staged, &intent, Reason::Rejected, Some(&breach));
         } else if let Some(from) = intent.append_from {
             match self.backend.append(&intent.key, &staged, from, &commit) {
                 Ok(stat) => {
@@ -187,32 +190,47 @@ impl Store {
         };
         match error {
             backend::Error::Stale { .. } | backend::Error::NotFound(_) | backend::Error::NotDirectory(_) => {
-                self.put_aside(staged, &intent.key, intent.append_from, intent.expect, Reason::Stale)
+                self.put_aside(staged, &intent, Reason::Stale, None)
             }
             error => Err(error.into()),
         }
     }
 
-    fn put_aside(
-        &self,
-        staged: Staged,
-        key: &Key,
-        append_from: Option<u64>,
-        expect: Precondition,
-        reason: Reason,
-    ) -> Result<Outcome> {
-        let base = match expect {
+    /// What was written after the fsync that was acknowledged may break a rule.
+    fn breach_of_abandoned(&self, intent: &Intent, staged: &Staged) -> Result<Option<Breach>> {
+        let rules = self.rules_for(&intent.key);
+        // What is half done in place must be completed.
+        if rules.is_empty() || intent.in_place {
+            return Ok(None);
+        }
+        self.complete(staged, intent)?;
+        let checked = self.check_bytes(&intent.key, &rules, &**staged.file());
+        checked.map_err(|source| Error::Records { what: "an interrupted save", source })
+    }
+
+    /// Copies what an append was based on to before it.
+    fn complete(&self, staged: &Staged, intent: &Intent) -> Result<()> {
+        let Intent { key, append_from: Some(from), expect, .. } = intent else { return Ok(()) };
+        let (Precondition::Version(generation, ..) | Precondition::Generation(generation)) = *expect else {
+            return Ok(());
+        };
+        match self.backend.open_generation(key, generation) {
+            Ok(opened) => copy_range(&opened.file, staged.file(), 0, *from)
+                .map_err(|source| Error::Records { what: "an interrupted save", source }),
+            Err(error) => {
+                log::warn!("{key}: the beginning of an interrupted append is missing: {error}");
+                Ok(())
+            }
+        }
+    }
+
+    fn put_aside(&self, staged: Staged, intent: &Intent, reason: Reason, breach: Option<&Breach>) -> Result<Outcome> {
+        let base = match intent.expect {
             Precondition::Version(generation, ..) | Precondition::Generation(generation) => Some(generation),
             _ => None,
         };
-        if let (Some(from), Some(generation)) = (append_from, base) {
-            match self.backend.open_generation(key, generation) {
-                Ok(opened) => copy_range(&opened.file, staged.file(), 0, from)
-                    .map_err(|source| Error::Records { what: "an interrupted save", source })?,
-                Err(error) => log::warn!("{key}: the beginning of an interrupted append is missing: {error}"),
-            }
-        }
-        match self.set_aside(staged, key, reason, base, None) {
+        self.complete(&staged, intent)?;
+        match self.set_aside(staged, &intent.key, reason, breach, base, None) {
             Ok(id) => Ok(Outcome::SetAside(id)),
             Err((error, _waits_for_the_next_recovery)) => Err(error.into()),
         }

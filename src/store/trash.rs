@@ -82,7 +82,7 @@ impl Store {
     ///
     /// # Errors
     /// [`Error::NotInTrash`]; [`backend::Error::NoGeneration`]; [`backend::Error::Exists`] when something is at the
-    /// new name.
+    /// new name; [`Error::Rejected`] when a rule has something against it.
     pub fn untrash(&self, key: &Key, generation: Option<Generation>, to: &Key) -> Result<Stat> {
         if let Some(parent) = to.parent() {
             self.create_dirs(&parent)?;
@@ -135,14 +135,14 @@ impl By<'_> {
         let attributes = backend.generation_xattrs(key, generation)?;
         // With its mode before it has any bytes, so that nobody reads them who couldn't before.
         let creator = Creator { uid: old.stat.uid, gid: old.stat.gid, umask: 0 };
-        let stat = backend.reserve(to, old.stat.mode, &creator)?;
+        let stat = store.make_name(to, || backend.reserve(to, old.stat.mode, &creator))?;
         let options = SessionOptions { creator, ..SessionOptions::default() };
         let mut session = Session::reserved(store, to, &stat, &options).restoring(generation);
         session.set_actor(self.actor);
         let restored = self.refill(to, session, &old, &attributes);
         if restored.is_err() {
             // Nothing was committed to it, so nothing is lost with it.
-            let _ = backend.remove(to, &Precondition::Reserved(stat.id));
+            let _ = store.take_name(to, || backend.remove(to, &Precondition::Reserved(stat.id)));
         }
         restored
     }
@@ -162,8 +162,8 @@ impl By<'_> {
                 at = at.child(name)?;
                 if names.peek().is_some() {
                     match self.create_dir(&at, 0o755, creator) {
-                        Ok(_) | Err(backend::Error::Exists(_)) => {}
-                        Err(error) => return Err(error.into()),
+                        Ok(_) | Err(Error::Backend(backend::Error::Exists(_))) => {}
+                        Err(error) => return Err(error),
                     }
                 }
             }

@@ -7,6 +7,7 @@ mod generation;
 mod key;
 mod moment;
 mod precondition;
+mod size;
 mod time;
 
 pub use duration::{Age, AgeError};
@@ -15,4 +16,5 @@ pub use key::{Class, Key, KeyError, NAME_MAX, RESERVED_NAME};
 pub(crate) use key::{escape, unescape};
 pub use moment::moment;
 pub use precondition::Precondition;
+pub use size::{Size, SizeError};
 pub use time::Timestamp;

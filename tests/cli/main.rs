@@ -4,6 +4,7 @@ mod events;
 mod mounted;
 mod objects;
 mod retention;
+mod rules;
 mod sandbox;
 mod snapshots;
 mod surface;

@@ -157,6 +157,8 @@ fn every_exit_code_comes_when_the_help_says_so() {
     assert_eq!(code(&["verify"]), 7);
     std::fs::remove_file(sandbox.store.join(".sepia/snapshots/damaged.jsonl")).unwrap();
     assert_eq!(code(&["verify"]), 0);
+    std::fs::write(sandbox.store.join(".sepia/config.toml"), "[[rule]]\nclass = 'Class'\nid = 'x'\n").unwrap();
+    assert_eq!(code(&["put", "Class/y"]), 8);
     // A process that holds the lock and never goes on, such as one that was stopped. This takes half a minute.
     let lock = std::fs::File::open(sandbox.store.join(".sepia/lock/tree")).unwrap();
     rustix::fs::flock(&lock, rustix::fs::FlockOperation::LockExclusive).unwrap();

@@ -50,7 +50,7 @@ fn work(store: &Store, worker: u64) {
             8 => store.put(any, &mut text.as_bytes(), Precondition::Any).map(drop),
             9 => amend(store, any, &text),
             10 => store.remove(any, Precondition::Any),
-            _ => store.by(Actor::current()).link(&first, &second, &Precondition::Any).map(drop).map_err(Into::into),
+            _ => store.by(Actor::current()).link(&first, &second, &Precondition::Any).map(drop),
         };
     }
 }

@@ -59,6 +59,25 @@ pub fn appends_merge(b: &dyn Backend) {
     assert_eq!(read_generation(b, "log", 4), "base a b c");
 }
 
+/// Also with what others have appended.
+pub fn an_append_grows_no_further_than_it_may(b: &dyn Backend) {
+    let base = put(b, "log", "base");
+    let most = |max_size: u64| Commit { max_size: Some(max_size), ..merge(&base) };
+    let too_large = |result: Result<Stat>| {
+        let source = match result {
+            Err(Error::Io { source, .. }) => source,
+            other => panic!("{other:?}"),
+        };
+        assert_eq!(source.kind(), std::io::ErrorKind::FileTooLarge);
+    };
+    too_large(append(b, "log", 4, "12", &most(5)));
+    assert_eq!((read(b, "log"), numbers(b, "log")), ("base".to_owned(), vec![]));
+    good(append(b, "log", 4, "12", &most(6)));
+    too_large(append(b, "log", 4, "34", &most(7)));
+    good(append(b, "log", 4, "34", &most(8)));
+    assert_eq!((read(b, "log"), numbers(b, "log")), ("base1234".to_owned(), vec![1, 2]));
+}
+
 pub fn an_append_does_not_merge_with_a_rewrite(b: &dyn Backend) {
     let base = put(b, "log", "base");
     put(b, "log", "other");

@@ -53,6 +53,7 @@ pub const CASES: &[Case] = cases! {
         an_amendment_is_the_same_generation, durable_commits,
         open_files_keep_their_bytes, removal_under_a_precondition;
     appends: an_append_makes_a_generation, an_append_at_a_stale_base_fails, appends_merge,
+        an_append_grows_no_further_than_it_may,
         an_append_does_not_merge_with_a_rewrite, an_append_does_not_merge_with_an_amendment,
         appends_merge_under_several_names, prefixes_stay_readable, an_amended_append,
         an_amendment_leaves_the_prefix_alone, what_a_prefix_needs_is_not_dropped;
@@ -91,7 +92,7 @@ pub fn run(make: &dyn Fn() -> Arc<dyn Backend>) {
 
 /// A commit without anything special.
 const fn when(expect: Precondition) -> Commit {
-    Commit { expect, durable: false, amend: false, merge: None, sum: None, keep: true }
+    Commit { expect, durable: false, amend: false, merge: None, sum: None, keep: true, max_size: None }
 }
 
 const ANY: Precondition = Precondition::Any;

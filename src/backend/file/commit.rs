@@ -229,6 +229,7 @@ impl FileBackend {
         if how.merge.is_none() && found.stat.size != from {
             return Err(Error::Stale { key: key.clone(), current: Some(old) });
         }
+        how.check_size(key, found.stat.size, end.saturating_sub(from))?;
         let amend = how.amend && !merged && !self.is_in_snapshot(Some(&found))?;
         let generation = if amend { old } else { old.next() };
         let now = self.now();

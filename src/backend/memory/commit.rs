@@ -133,6 +133,7 @@ impl MemoryBackend {
             if !expected && !grown {
                 return Err(Error::Stale { key: key.clone(), current: entry.record.generation });
             }
+            how.check_size(key, entry.size, tail.len() as u64)?;
             let bytes = [&object.bytes, &tail[..]].concat().into();
             let amend = how.amend && expected && !self.still.is_kept_through(entry.record.committed);
             let keep = how.keep || !self.may_vanish(key, &entry);

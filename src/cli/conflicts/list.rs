@@ -27,7 +27,10 @@ pub fn run(path: Option<&OsStr>, json: bool, store: &StoreArg) -> Result<(), Fai
             conflict.id.to_string(),
             reason_text(conflict.reason).to_owned(),
             output::size(conflict.size),
-            conflict.key.to_string(),
+            match &conflict.breach {
+                Some(breach) => format!("{}: {}", conflict.key, output::name(breach.to_string().as_bytes())),
+                None => conflict.key.to_string(),
+            },
         ];
         table.row(Style::Plain, Style::Bold, cells);
     }

@@ -13,10 +13,10 @@ use serde::Serialize;
 use super::Failure;
 use super::output::{JsonKey, json_time};
 use super::target::StoreArg;
-use crate::store::{Conflict, Reason};
+use crate::store::{Breach, Conflict, Reason};
 use crate::types::Generation;
 
-/// List and resolve conflicts: saves that came too late, and bytes that a crash interrupted
+/// List and resolve conflicts: saves that came too late or that a rule refused, and bytes that a crash interrupted
 ///
 /// Nothing of them is ever removed but by: sepia conflicts resolve.
 #[derive(Debug, clap::Args)]
@@ -55,6 +55,8 @@ struct JsonConflict {
     #[serde(flatten)]
     key: JsonKey,
     reason: Reason,
+    #[serde(flatten)]
+    breach: Option<Breach>,
     base: Option<Generation>,
     current: Option<Generation>,
     time: String,
@@ -67,6 +69,7 @@ impl From<&Conflict> for JsonConflict {
             id: conflict.id.to_string(),
             key: (&conflict.key).into(),
             reason: conflict.reason,
+            breach: conflict.breach.clone(),
             base: conflict.base,
             current: conflict.current,
             time: json_time(conflict.time),
@@ -81,6 +84,7 @@ fn reason_text(reason: Reason) -> &'static str {
         Reason::Interrupted => "interrupted by a crash",
         Reason::Failed => "could not be saved",
         Reason::Torn => "torn by a power loss",
+        Reason::Rejected => "refused by a rule",
         Reason::Damaged => "its record is damaged, see --bytes",
     }
 }

@@ -31,6 +31,9 @@ pub fn run(args: &ShowArgs, store: &Store) -> Result<(), Failure> {
     } else {
         let mut table = Table::new(&[Align::Left, Align::Left]);
         let now = store.stat(&conflict.key).ok().and_then(|stat| stat.generation);
+        let breach = conflict.breach.iter().flat_map(|breach| {
+            [("rule:", breach.rule.name().to_owned()), ("what is wrong:", output::name(breach.message.as_bytes()))]
+        });
         for (label, value) in [
             ("id:", conflict.id.to_string()),
             ("key:", conflict.key.to_string()),
@@ -40,7 +43,10 @@ pub fn run(args: &ShowArgs, store: &Store) -> Result<(), Failure> {
             ("based on:", generation_text(conflict.base)),
             ("lost to:", generation_text(conflict.current)),
             ("current now:", generation_text(now)),
-        ] {
+        ]
+        .into_iter()
+        .chain(breach)
+        {
             table.row(Style::Plain, Style::Plain, vec![label.to_owned(), value]);
         }
         out.table(&table)?;

@@ -26,7 +26,7 @@ const README: &str = "\
 This directory is made by Sepia. It isn't listed in the one above, but can be entered.
 
   generations/KEY/N      every kept generation of an object, by its number; \"latest\" is the current one
-  conflicts/KEY/ID       saves that lost to a newer one: sepia conflicts --help
+  conflicts/KEY/ID       saves that lost to a newer one, or that a rule refused: sepia conflicts --help
   events/KEY.jsonl       what has happened to an object: sepia events --help
   snapshots/NAME/KEY     the tree as it was: mkdir snapshots/NAME makes one, rmdir drops it
   at/TIME/KEY            the tree as it was: at/1h, at/yesterday, at/2026-11-23T10-00-00Z

@@ -248,6 +248,7 @@ impl Store {
     pub(super) fn note_adopted(&self) {
         for (key, stat) in self.backend.take_adopted() {
             self.checksums.add(&key);
+            self.adopted(&key);
             if self.events_policy().enabled {
                 self.write_or_count(&Event::new(EventKind::Adopted, &key).of(&stat));
             }

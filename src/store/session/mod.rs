@@ -7,11 +7,15 @@
 //!
 //! Decides what becomes of the bytes when the base is no longer current: appended (if the session only appended),
 //! or set aside as a conflict. Nothing that was written is ever dropped, but by [`Session::discard`].
+//!
+//! What a rule of the class has something against is not published. The session goes on all the same, for its writer
+//! may not be done yet: only what is still so when it is closed is set aside.
 
 mod announce;
 mod fill;
 mod publish;
 mod room;
+mod rules;
 mod same;
 
 use std::fs::File;
@@ -21,7 +25,7 @@ use std::sync::Arc;
 
 use rustix::fs::{FallocateFlags, SeekFrom};
 
-use super::{Actor, ConflictId, Error, Result, Store};
+use super::{Actor, Breach, ConflictId, Error, Result, Store};
 use crate::backend::{
     self, Creator, FileKind, Intent, Opened, RunningSum, SetTime, Staged, Stat, copy_range, timestamps,
 };
@@ -98,6 +102,14 @@ pub struct Session {
     merged: bool,
     /// A write failed and was not repeated: the bytes are not what the writer meant.
     failed: Option<FailedWrite>,
+    /// What a rule had against it when it was to be published; nothing was written since.
+    rejected: Option<Breach>,
+    /// What went too far beyond the largest size was not written. As `failed`, until that is.
+    overrun: Option<Breach>,
+    /// The largest object where it was opened, in bytes.
+    max_size: Option<u64>,
+    /// What can't be saved by a rule is kept elsewhere, or the caller has it.
+    drops_rejected: bool,
     /// The session lost to a newer generation.
     lost: Option<(Option<Generation>, ConflictId)>,
     key: Key,
@@ -131,7 +143,7 @@ impl Session {
     }
 
     fn create(store: &Store, key: &Key, options: &SessionOptions) -> Result<Self> {
-        let stat = store.backend.reserve(key, options.create.unwrap_or(0o666), &options.creator)?;
+        let stat = store.reserve(key, options.create.unwrap_or(0o666), &options.creator)?;
         Ok(Self::reserved(store, key, &stat, options))
     }
 
@@ -188,6 +200,10 @@ impl Session {
             synced: false,
             merged: false,
             failed: None,
+            rejected: None,
+            overrun: None,
+            max_size: store.rules_for(key).max_size(),
+            drops_rejected: true,
             lost: None,
             key: key.clone(),
         }
@@ -292,7 +308,8 @@ impl Session {
     ///
     /// # Errors
     /// ENOSPC and the like: the range is then remembered, and unless it is written again the session is not
-    /// published, for its bytes are not what the writer meant. [`backend::Error::Stale`] in a session that lost.
+    /// published, for its bytes are not what the writer meant. [`Error::Conflict`] in a session that lost;
+    /// [`Error::Rejected`] far beyond the size that a rule allows, which counts as a write that failed.
     pub fn write_at(&mut self, data: &[u8], offset: u64) -> Result<()> {
         self.append_only = false;
         self.write(data, offset)
@@ -313,9 +330,12 @@ impl Session {
         if data.is_empty() {
             return Ok(());
         }
-        let (start, end) = (offset, offset + data.len() as u64);
-        let result = self.stage_with_room(data, offset);
-        self.sum.written(offset, data);
+        let (start, end) = (offset, offset.saturating_add(data.len() as u64));
+        let result = self.check_overrun(end).and_then(|()| {
+            let staged = self.stage_with_room(data, offset);
+            self.sum.written(offset, data);
+            staged
+        });
         match (&result, &mut self.failed) {
             (Err(error), failed) => {
                 let errno = match error {
@@ -330,9 +350,9 @@ impl Session {
             (Ok(()), Some(failed)) if start <= failed.start => failed.start = failed.start.max(end),
             (Ok(()), _) => {}
         }
-        self.failed.take_if(|failed| failed.start >= failed.end);
+        self.settle_failed();
         result?;
-        self.dirty = true;
+        self.changed();
         self.wrote = true;
         Ok(())
     }
@@ -340,12 +360,15 @@ impl Session {
     /// Cuts the bytes off at `size`, or fills up with zeros to it. Returns whether that changed anything.
     ///
     /// # Errors
-    /// As [`Session::write_at`].
+    /// As [`Session::write_at`]; [`Error::Rejected`] when it would be larger than a rule allows.
     pub fn truncate(&mut self, size: u64) -> Result<bool> {
         self.check_lost()?;
         let old = self.size().map_err(|e| self.io("find the end", e))?;
         if size == old {
             return Ok(false);
+        }
+        if size > old {
+            self.check_extent(size)?;
         }
         self.append_only = false;
         if size == 0 {
@@ -363,16 +386,19 @@ impl Session {
         if let Some(failed) = &mut self.failed {
             failed.end = failed.end.min(size);
         }
-        self.failed.take_if(|failed| failed.start >= failed.end);
-        self.dirty = true;
+        self.settle_failed();
+        self.changed();
         Ok(true)
     }
 
     /// fallocate(2) with any of its modes.
     ///
     /// # Errors
-    /// As [`Session::write_at`].
+    /// As [`Session::truncate`].
     pub fn allocate(&mut self, mode: FallocateFlags, offset: u64, length: u64) -> Result<()> {
+        if !mode.contains(FallocateFlags::KEEP_SIZE) {
+            self.check_extent(offset.saturating_add(length))?;
+        }
         self.append_only = false;
         let shifts = mode.intersects(FallocateFlags::COLLAPSE_RANGE | FallocateFlags::INSERT_RANGE);
         self.stage_from(offset)?;
@@ -381,7 +407,7 @@ impl Session {
         }
         self.sum.lose();
         rustix::fs::fallocate(self.staged_file()?, mode, offset, length).map_err(|e| self.io("allocate space", e))?;
-        self.dirty = true;
+        self.changed();
         self.wrote = true;
         Ok(())
     }
@@ -391,13 +417,18 @@ impl Session {
     /// # Errors
     /// As [`Session::write_at`].
     pub fn copy_from(&mut self, from: &File, mut at: u64, mut offset: u64, length: usize) -> Result<usize> {
+        if self.max_size.is_some() {
+            // Programs ask for as much as there is.
+            let there = from.metadata().map_err(|e| self.io("copy", e))?.len().saturating_sub(at);
+            self.check_overrun(offset.saturating_add(there.min(length as u64)))?;
+        }
         self.append_only = false;
         self.stage_from(offset)?;
         self.sum.lose();
         let n = rustix::fs::copy_file_range(from, Some(&mut at), self.staged_file()?, Some(&mut offset), length)
             .map_err(|e| self.io("copy", e))?;
         if n > 0 {
-            self.dirty = true;
+            self.changed();
             self.wrote = true;
         }
         Ok(n)

@@ -4,7 +4,8 @@ use std::fs::File;
 use std::io;
 use std::sync::Arc;
 
-use super::super::{ConflictId, Error, Reason, Result};
+use super::super::rules::Applying;
+use super::super::{Breach, ConflictId, Error, Reason, Result};
 use super::{FailedWrite, Session};
 use crate::backend::{self, Commit, Intent, Opened, Stat};
 use crate::types::{Key, Precondition};
@@ -18,9 +19,13 @@ impl Session {
     ///
     /// # Errors
     /// [`Error::Conflict`] when somebody else's generation is current: the bytes are set aside, and the session is
-    /// lost. Otherwise the session is as before, and publishing can be tried again.
+    /// lost. Otherwise the session is as before, and publishing can be tried again; so also after [`Error::Rejected`],
+    /// when a rule has something against the bytes: they are set aside by [`Session::close`], unless they were changed.
     pub fn publish(&mut self, key: &Key, durable: bool) -> Result<Option<Stat>> {
         self.check_lost()?;
+        if let Some(breach) = &self.overrun {
+            return Err(breach.clone().at(key));
+        }
         if let Some(FailedWrite { start, errno, .. }) = self.failed {
             log::warn!("{key}: not saved, since a write at {start} failed; the generation before it stays");
             return Err(self.io("save after a failed write", io::Error::from_raw_os_error(errno)));
@@ -31,6 +36,8 @@ impl Session {
         // What was synced must not be replaced by what isn't.
         let durable = durable || (self.published && self.synced && self.tail_from.is_none());
         let size = self.size().map_err(|e| self.io("find the end", e))?;
+        let rules = self.store.rules_for(key);
+        self.check_rules(key, &rules)?;
         if let Some(current) = self.same_as_current(key, size)? {
             return self.publish_same(key, current, durable).map(Some);
         }
@@ -38,9 +45,10 @@ impl Session {
             expect: self.expect,
             durable,
             amend: self.published,
-            merge: self.mergeable_base(),
+            merge: self.mergeable_base().filter(|_| rules.merges()),
             sum: self.sum.up_to(size),
             keep: self.keeps(key),
+            max_size: rules.max_size(),
         };
         let stat = match self.tail_from {
             Some(from) => {
@@ -55,7 +63,7 @@ impl Session {
                         self.merged = stat.size != size;
                         stat
                     }
-                    Err(error) => return Err(self.not_committed(key, error)),
+                    Err(error) => return Err(self.not_committed(key, &rules, error)),
                 }
             }
             None => {
@@ -77,9 +85,9 @@ impl Session {
                     }
                     Err((error, staged)) => {
                         self.staged = Some(staged);
-                        match self.append_to_new(key, &error, durable)? {
+                        match self.append_to_new(key, &rules, &error, durable)? {
                             Some(stat) => stat,
-                            None => return Err(self.not_committed(key, error)),
+                            None => return Err(self.not_committed(key, &rules, error)),
                         }
                     }
                 }
@@ -105,9 +113,15 @@ impl Session {
 
     /// Somebody else was the first to commit to an empty file to which this session only appended: then both
     /// appends end up in it.
-    fn append_to_new(&mut self, key: &Key, error: &backend::Error, durable: bool) -> Result<Option<Stat>> {
+    fn append_to_new(
+        &mut self,
+        key: &Key,
+        rules: &Applying,
+        error: &backend::Error,
+        durable: bool,
+    ) -> Result<Option<Stat>> {
         let Precondition::Reserved(id) = self.expect else { return Ok(None) };
-        if !self.append_only || !matches!(error, backend::Error::Stale { current: Some(_), .. }) {
+        if !self.append_only || !rules.merges() || !matches!(error, backend::Error::Stale { current: Some(_), .. }) {
             return Ok(None);
         }
         let opened = self.store.backend.open(key)?;
@@ -120,8 +134,12 @@ impl Session {
             merge,
             sum: None,
             keep: self.keeps(key),
+            max_size: rules.max_size(),
         };
-        let stat = self.store.backend.append(key, staged, 0, &commit)?;
+        let stat = match self.store.backend.append(key, staged, 0, &commit) {
+            Err(error) => return Err(self.grown_too_large(key, rules, error)),
+            Ok(stat) => stat,
+        };
         self.base = Some(opened);
         self.merged = true;
         Ok(Some(stat))
@@ -161,8 +179,10 @@ impl Session {
             return self.publish(key, true);
         }
         self.check_lost()?;
+        let rules = self.store.rules_for(key);
+        self.check_rules(key, &rules)?;
         if let Some(error) = self.stale(key)? {
-            return Err(self.not_committed(key, error));
+            return Err(self.not_committed(key, &rules, error));
         }
         self.stage_whole()?;
         let staged = self.staged.as_ref().ok_or_else(|| self.broken())?;
@@ -218,33 +238,63 @@ impl Session {
     ///
     /// # Errors
     /// When the precondition doesn't hold or the medium fails; the bytes are then dropped, for the caller has them.
+    /// [`Error::Rejected`], with the bytes kept unless they are elsewhere.
     pub(in crate::store) fn save(mut self, key: &Key, durable: bool) -> Result<Stat> {
         self.stage_whole()?;
-        let size = self.size().map_err(|e| self.io("find the end", e))?;
-        match self.save_same(key, size) {
-            Ok(None) => {}
-            Ok(Some(stat)) => {
-                self.discard();
-                return Ok(stat);
-            }
-            Err(error) => {
-                self.discard();
-                return Err(error);
-            }
-        }
-        let commit =
-            Commit { expect: self.expect, durable, amend: false, merge: None, sum: None, keep: self.keeps(key) };
-        let staged = self.staged.take().ok_or_else(|| self.broken())?;
-        match self.store.backend.commit(key, staged, &commit, &self.creator) {
+        match self.save_checked(key, durable) {
             Ok(stat) => {
-                self.announce(key, &stat);
+                if self.staged.is_some() {
+                    self.discard();
+                }
                 Ok(stat)
             }
-            Err((error, staged)) => {
-                staged.discard();
-                Err(error.into())
+            Err(error) => Err(self.give_up(error)),
+        }
+    }
+
+    /// Ends a session that saves in one go and can't. What a rule had something against is kept, unless it is elsewhere.
+    pub(in crate::store) fn give_up(mut self, error: Error) -> Error {
+        match error {
+            Error::Rejected { key, breach, kept: None } if !self.drops_rejected => {
+                match self.keep(&key, Reason::Rejected, Some(&breach)) {
+                    Ok(kept) => Error::Rejected { key, breach, kept: Some(kept) },
+                    Err(error) => error,
+                }
+            }
+            error => {
+                self.discard();
+                error
             }
         }
+    }
+
+    fn save_checked(&mut self, key: &Key, durable: bool) -> Result<Stat> {
+        if let Some(breach) = self.overrun.take() {
+            return Err(breach.at(key));
+        }
+        let size = self.size().map_err(|e| self.io("find the end", e))?;
+        let rules = self.store.rules_for(key);
+        self.check_rules(key, &rules)?;
+        if let Some(stat) = self.save_same(key, size)? {
+            return Ok(stat);
+        }
+        let keep = self.keeps(key);
+        let how = Commit { expect: self.expect, durable, amend: false, merge: None, sum: None, keep, max_size: None };
+        let mut staged = Some(self.staged.take().ok_or_else(|| self.broken())?);
+        let (medium, creator) = (&self.store.backend, &self.creator);
+        let mut commit = || {
+            // It is called once.
+            let Some(bytes) = staged.take() else { return Err(backend::Error::Invalid(key.clone(), "saved twice")) };
+            medium.commit(key, bytes, &how, creator).map_err(|(error, given_back)| {
+                staged = Some(given_back);
+                error
+            })
+        };
+        let committed = if self.may_make() { self.store.make_name(key, commit) } else { commit().map_err(Error::from) };
+        self.staged = staged;
+        let stat = committed?;
+        self.announce(key, &stat);
+        Ok(stat)
     }
 
     /// Ends the session and gives up what was not published.
@@ -271,13 +321,15 @@ impl Session {
     pub fn close(mut self, key: &Key) {
         self.announce_empty(key);
         let Some(staged) = self.staged.take() else { return };
-        if !self.dirty || self.lost.is_some() || self.failed.is_some() {
+        let breach = self.overrun.take().or(self.rejected.take());
+        if !self.dirty || self.lost.is_some() || (self.failed.is_some() && breach.is_none()) {
             // A writer that was told of its failed write was told the truth: the generation before it stays.
             staged.discard();
             return;
         }
         self.staged = Some(staged);
-        if let Err(error) = self.keep(key, Reason::Failed) {
+        let reason = if breach.is_some() { Reason::Rejected } else { Reason::Failed };
+        if let Err(error) = self.keep(key, reason, breach.as_ref()) {
             log::error!("{key}: what was written waits in the staging area for recovery: {error}");
         }
     }
@@ -305,14 +357,14 @@ impl Session {
         Ok((!same).then(|| backend::Error::Stale { key: key.clone(), current }))
     }
 
-    fn not_committed(&mut self, key: &Key, error: backend::Error) -> Error {
+    fn not_committed(&mut self, key: &Key, rules: &Applying, error: backend::Error) -> Error {
         let current = match &error {
             backend::Error::Stale { current, .. } => *current,
             // The object was removed by somebody else.
             backend::Error::NotFound(_) | backend::Error::NotDirectory(_) => None,
-            _ => return error.into(),
+            _ => return self.grown_too_large(key, rules, error),
         };
-        match self.keep(key, Reason::Stale) {
+        match self.keep(key, Reason::Stale, None) {
             Ok(kept) => {
                 self.lost = Some((current, kept.clone()));
                 self.dirty = false;
@@ -322,14 +374,14 @@ impl Session {
         }
     }
 
-    fn keep(&mut self, key: &Key, reason: Reason) -> Result<ConflictId> {
+    fn keep(&mut self, key: &Key, reason: Reason, breach: Option<&Breach>) -> Result<ConflictId> {
         self.stage_whole()?;
         let staged = self.staged.take().ok_or_else(|| self.broken())?;
         let base = match self.expect {
             Precondition::Version(generation, ..) | Precondition::Generation(generation) => Some(generation),
             _ => None,
         };
-        self.store.set_aside(staged, key, reason, base, Some(self.actor)).map_err(|(error, staged)| {
+        self.store.set_aside(staged, key, reason, breach, base, Some(self.actor)).map_err(|(error, staged)| {
             self.staged = Some(staged);
             error.into()
         })

@@ -192,13 +192,13 @@ impl Run<'_> {
             FileKind::File => self.by.remove(key, &found.stat.precondition(), was),
             _ => match self.store.backend.stat(key) {
                 // No precondition speaks of it.
-                Ok(now) if now.id != found.stat.id => Err(backend::Error::Exists(key.clone())),
+                Ok(now) if now.id != found.stat.id => Err(backend::Error::Exists(key.clone()).into()),
                 _ => self.by.remove(key, &Precondition::Any, was),
             },
         };
         match removed {
-            Err(error) if error.is_not_found() => Ok(()),
-            other => Ok(other?),
+            Err(Error::Backend(error)) if error.is_not_found() => Ok(()),
+            other => other,
         }
     }
 
@@ -323,7 +323,7 @@ impl Run<'_> {
         }
         match self.by.link(first, &new.key, &target.precondition()) {
             // A medium that can't: then at least the bytes.
-            Err(backend::Error::Unsupported(..)) => {
+            Err(Error::Backend(backend::Error::Unsupported(..))) => {
                 self.put_bytes_back(None, new)?;
                 self.set_metadata(new, true)
             }
