@@ -129,6 +129,7 @@ impl<H: Hook> Backend for Over<H> {
         fn set_xattr(key, name: &OsStr, value: &[u8], flags: i32) -> ();
         fn remove_xattr(key, name: &OsStr) -> ();
         fn open(key) -> Opened;
+        fn check_record(key) -> Option<Flaw>;
         fn in_stead_of_torn(key, torn: Generation) -> Option<Stat>;
         fn append(key, staged: &Staged, from: u64, how: &Commit) -> Stat;
         fn generations(key) -> Vec<GenerationInfo>;
@@ -222,6 +223,11 @@ impl<H: Hook> Backend for Over<H> {
     fn open_generation(&self, key: &Key, generation: Generation) -> Result<Opened> {
         let opened = self.call("open_generation", key, || self.below.open_generation(key, generation))?;
         Ok(self.hook.opened(key, generation, opened))
+    }
+
+    fn open_kept(&self, key: &Key, info: &GenerationInfo) -> Result<Opened> {
+        let opened = self.call("open_generation", key, || self.below.open_kept(key, info))?;
+        Ok(self.hook.opened(key, info.generation, opened))
     }
 
     fn drop_generations(&self, key: &Key, which: &[GenerationInfo], gone: bool) -> Result<Vec<Result<u64>>> {

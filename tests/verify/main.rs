@@ -3,6 +3,8 @@
 #![allow(missing_docs, reason = "a test")]
 
 mod busy;
+#[path = "../common/mod.rs"]
+mod common;
 mod faulty;
 mod repair;
 mod rig;

@@ -48,7 +48,7 @@ impl Rig {
 
     /// In memory, over a backend that can be made to fail.
     pub fn faulty() -> Self {
-        let faulty = Faulty::over(Arc::new(MemoryBackend::new()));
+        let faulty = crate::faulty::over(Arc::new(MemoryBackend::new()));
         Rig { store: Store::with_backend(faulty.clone(), Location::Memory), faulty: Some(faulty), dir: None }
     }
 
