@@ -192,7 +192,15 @@ impl Verifier<'_> {
         let opened = body.open(self.store, key)?;
         let infos: Vec<&GenerationInfo> = body.generations().collect();
         let identities = body.identities(key, &opened);
-        let known = self.known(&identities, &found.commits)?;
+        let mut known = self.known(&identities, &found.commits)?;
+        if body.is_current() && found.current.as_ref().is_some_and(|stat| stat.nlink > 1) {
+            // The other commit may be kept under another of its names, with other bytes.
+            for one in &mut known {
+                if let Found::Other(entry) = *one {
+                    *one = Found::Perhaps(entry);
+                }
+            }
+        }
         let id = Some(opened.stat.id);
         // The medium may have told another length before than the file has.
         let there = opened.stat.size;
