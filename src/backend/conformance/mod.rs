@@ -68,7 +68,8 @@ pub const CASES: &[Case] = cases! {
         renames_under_preconditions, refused_renames, a_directory_moves_with_its_members,
         histories_of_members_are_joined, histories_of_members_stay_where_a_directory_was, a_rename_to_itself,
         an_exchange, prefixes_survive_a_rename_over, prefixes_survive_where_something_left;
-    races: held_still_nothing_changes, one_reserves, one_commits, increments_add_up, appends_add_up, one_name_one_kind,
+    races: held_still_nothing_changes, one_reserves, one_commits, names_of_one_object_take_turns,
+        increments_add_up, appends_add_up, one_name_one_kind,
         removal_of_a_directory_against_creation;
     records: records_are_stored_and_listed, records_are_appended_to, appends_to_a_record_follow_each_other,
         staged_bytes_become_a_record;

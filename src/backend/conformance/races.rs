@@ -60,6 +60,41 @@ pub fn one_commits(b: &dyn Backend) {
     }
 }
 
+/// Which are one file that is replaced in place.
+pub fn names_of_one_object_take_turns(b: &dyn Backend) {
+    const EACH: usize = 20;
+    put(b, "a", "0");
+    if !b.capabilities().hard_links {
+        refused!(b.link(&key("a"), &key("b"), &Precondition::Any), Error::Unsupported(..));
+        return;
+    }
+    good(b.link(&key("a"), &key("b"), &Precondition::Any));
+    let length = |thread: usize, round: usize| 20_000 + 1000 * thread + round;
+    at_once(&|thread| {
+        let path = key(if thread % 2 == 0 { "a" } else { "b" });
+        for round in 0..EACH {
+            let bytes = vec![b'A' + thread as u8; length(thread, round)];
+            good(commit(b, &path, &bytes, &when(Precondition::Any)));
+        }
+        0
+    });
+    let is_whole = |bytes: &[u8]| {
+        let thread = usize::from(bytes[0].wrapping_sub(b'A'));
+        let rounds = length(thread, 0)..length(thread, EACH);
+        bytes == b"0" || (rounds.contains(&bytes.len()) && bytes.iter().all(|byte| *byte == bytes[0]))
+    };
+    let mut seen = 0;
+    for path in ["a", "b"] {
+        for info in kept(b, path) {
+            let bytes = read_all(&good(b.open_generation(&key(path), info.generation)).file);
+            assert!(is_whole(&bytes[..info.size as usize]), "generation {} of {path} is torn", info.generation);
+            seen += 1;
+        }
+        assert!(is_whole(&read_all(&good(b.open(&key(path))).file)));
+    }
+    assert!(seen >= EACH * THREADS, "{seen} generations: each save is one, under the name that it was saved by");
+}
+
 pub fn increments_add_up(b: &dyn Backend) {
     const EACH: usize = 50;
     put(b, "n", "0");

@@ -69,7 +69,7 @@ impl FileBackend {
     /// Records what is at `key` as a generation, if it isn't the recorded one.
     pub(super) fn adopt(&self, key: &Key) -> Result<()> {
         let _tree = self.locks.share_tree(key)?;
-        let _lock = self.locks.key(key)?;
+        let _lock = self.lock(key)?;
         let place = self.place(key)?;
         let found = self.find(key, &place)?;
         if found.is_changed() {

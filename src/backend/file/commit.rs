@@ -47,7 +47,7 @@ impl FileBackend {
         let size = staged.file().metadata().map_err(|e| Error::from_io(key, "stat", e))?.len();
         let unsettled = if how.durable { Unsettled::nothing(size) } else { summed(key, staged, 0, size, how.sum)? };
         let _tree = self.locks.share_tree(key)?;
-        let _lock = self.locks.key(key)?;
+        let _lock = self.lock(key)?;
         let place = self.place(key)?;
         let found = self.check(key, &place, &how.expect)?;
         if found.as_ref().is_some_and(|found| found.stat.kind != FileKind::File) {
@@ -215,7 +215,7 @@ impl FileBackend {
         let end = staged.file().metadata().map_err(failed)?.len();
         let tail = summed(key, staged, from, end, how.sum)?;
         let _tree = self.locks.share_tree(key)?;
-        let _lock = self.locks.key(key)?;
+        let _lock = self.lock(key)?;
         let place = self.place(key)?;
         let (found, merged) = match self.check(key, &place, &how.expect) {
             Err(Error::Stale { current: Some(_), .. }) if how.merge.is_some() => {

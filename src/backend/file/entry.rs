@@ -9,6 +9,7 @@ use rustix::fs::{AtFlags, Mode, RawDir, Statx, StatxFlags, XattrFlags};
 use rustix::io::Errno;
 
 use super::dirs::open_root;
+use super::lock::KeyLock;
 use super::record::{self, Record};
 use super::*;
 use crate::types::{RESERVED_NAME, Timestamp};
@@ -156,10 +157,32 @@ impl FileBackend {
         if found.stat.kind == FileKind::Directory {
             self.objects.confirm(key, Some(found.stat.incarnation));
         } else if found.record.is_some() && found.is_changed() {
-            let _quiet = self.locks.key(key)?;
+            let _quiet = self.lock(key)?;
             return Ok(self.find(key, &self.place(key)?)?.stat);
         }
         Ok(found.stat)
+    }
+
+    /// Locks a key, and with it the object that is there under whatever names.
+    ///
+    /// # Errors
+    /// [`Error::Locked`] after 30 seconds.
+    pub(super) fn lock(&self, key: &Key) -> Result<KeyLock<'_>> {
+        let lock = self.locks.key(key)?;
+        // An object gets its second name under the lock of its first.
+        if self.has_several_names(key) { self.locks.and_linked(lock, key) } else { Ok(lock) }
+    }
+
+    /// As [`FileBackend::lock`], two of them.
+    pub(super) fn lock_both(&self, a: &Key, b: &Key) -> Result<KeyLock<'_>> {
+        let lock = self.locks.keys(a, b)?;
+        let linked = [a, b].into_iter().any(|key| self.has_several_names(key));
+        if linked { self.locks.and_linked(lock, a) } else { Ok(lock) }
+    }
+
+    fn has_several_names(&self, key: &Key) -> bool {
+        let statx = self.place(key).ok().and_then(|place| statx(&place.dir, &place.name).ok());
+        statx.is_some_and(|statx| statx.stx_nlink > 1 && u32::from(statx.stx_mode) & 0o170_000 == 0o100_000)
     }
 
     /// What is at a place.
@@ -189,7 +212,7 @@ impl FileBackend {
         if found.stat.kind != FileKind::File || found.stat.recorded {
             return Ok(None);
         }
-        let _quiet = self.locks.key(key)?;
+        let _quiet = self.lock(key)?;
         let place = self.place(key)?;
         let Found { stat, record } = self.find(key, &place)?;
         Ok(match record {

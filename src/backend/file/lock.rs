@@ -2,7 +2,8 @@
 //!
 //! A key's lock is one of 64 shards, taken by everything that changes the key's generation. The tree lock is shared
 //! by the same operations and exclusive for renames of directories, which change many keys at once. Order: the tree,
-//! then shards by number. The kernel drops them all when the process dies.
+//! then shards by number, then the one
+//! lock of all objects with several names. The kernel drops them all when the process dies.
 //!
 //! The file of the tree lock is mapped into every process ([`words`](super::words)), so that without a system call the
 //! others learn what concerns all: that directories have other names now, that somebody waits for the exclusive lock,
@@ -22,6 +23,8 @@ use super::words::Words;
 use crate::types::Key;
 
 const SHARDS: usize = 64;
+/// The lock after all of them: of the objects that have several names, each of which may have another shard.
+const LINKED: usize = SHARDS;
 /// Commits take microseconds. Who holds a lock longer than this is stopped, or hangs on a dead medium.
 const PATIENCE: Duration = Duration::from_secs(30);
 /// How long those who share the tree lock let one go first who wants it for itself. Commits by several processes leave
@@ -45,6 +48,7 @@ pub struct Locks {
 pub struct KeyLock<'a> {
     _first: Shard<'a>,
     _second: Option<Shard<'a>>,
+    _linked: Option<Shard<'a>>,
 }
 
 struct Shard<'a>(MutexGuard<'a, OnceLock<OwnedFd>>);
@@ -83,7 +87,7 @@ impl Locks {
         Ok(Locks {
             words: Words::map(&tree_file)?,
             dir,
-            shards: (0..SHARDS).map(|_| Mutex::default()).collect(),
+            shards: (0..=LINKED).map(|_| Mutex::default()).collect(),
             tree: RwLock::new(()),
             tree_file,
             sharers: Mutex::new(0),
@@ -106,7 +110,7 @@ impl Locks {
     /// # Errors
     /// [`Error::Locked`] after 30 seconds.
     pub fn key(&self, key: &Key) -> Result<KeyLock<'_>> {
-        Ok(KeyLock { _first: self.shard(shard_of(key), key)?, _second: None })
+        Ok(KeyLock { _first: self.shard(shard_of(key), key)?, _second: None, _linked: None })
     }
 
     /// Locks two keys.
@@ -117,7 +121,15 @@ impl Locks {
         let (low, high) = (shard_of(a).min(shard_of(b)), shard_of(a).max(shard_of(b)));
         let first = self.shard(low, a)?;
         let second = if high == low { None } else { Some(self.shard(high, b)?) };
-        Ok(KeyLock { _first: first, _second: second })
+        Ok(KeyLock { _first: first, _second: second, _linked: None })
+    }
+
+    /// Locks all objects with several names as well, since what holds these is one file.
+    ///
+    /// # Errors
+    /// As [`Locks::key`].
+    pub fn and_linked<'a>(&'a self, lock: KeyLock<'a>, key: &Key) -> Result<KeyLock<'a>> {
+        Ok(KeyLock { _linked: Some(self.shard(LINKED, key)?), ..lock })
     }
 
     fn shard(&self, number: usize, key: &Key) -> Result<Shard<'_>> {
@@ -125,8 +137,8 @@ impl Locks {
         let file = match slot.get() {
             Some(file) => file,
             None => {
-                let file = open_lock(&self.dir, &format!("{number:02}"))
-                    .map_err(|e| Error::from_io(key, "open its lock", e))?;
+                let name = if number == LINKED { "linked".to_owned() } else { format!("{number:02}") };
+                let file = open_lock(&self.dir, &name).map_err(|e| Error::from_io(key, "open its lock", e))?;
                 slot.get_or_init(|| file)
             }
         };

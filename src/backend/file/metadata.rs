@@ -35,7 +35,7 @@ impl FileBackend {
         let set_mtime = attr.mtime.is_some();
         // The record holds the modification time, so both change together.
         let _tree = if set_mtime { Some(self.locks.share_tree(key)?) } else { None };
-        let _lock = if set_mtime { Some(self.locks.key(key)?) } else { None };
+        let _lock = if set_mtime { Some(self.lock(key)?) } else { None };
         let before = match set_mtime {
             // What was changed from outside is recorded first: another time could make it look like what was recorded.
             true => Some(self.find(key, &place).and_then(|found| self.adopt_locked(key, &place, found))?),

@@ -85,7 +85,7 @@ impl FileBackend {
 
     pub(super) fn make_link(&self, from: &Key, to: &Key, expect: &Precondition) -> Result<Stat> {
         let _tree = self.locks.share_tree(from)?;
-        let _locks = self.locks.keys(from, to)?;
+        let _locks = self.lock_both(from, to)?;
         let (source, target) = (self.place(from)?, self.place(to)?);
         let found = self.check(from, &source, expect)?.ok_or_else(|| Error::NotFound(from.clone()))?;
         // A link that a commit left behind would make two names of what is one object.
@@ -112,7 +112,7 @@ impl FileBackend {
     pub(super) fn remove_entry(&self, key: &Key, expect: &Precondition, keep: bool) -> Result<()> {
         let failed = |error: Errno| Error::from_io(key, "remove", error);
         let _tree = self.locks.share_tree(key)?;
-        let _lock = self.locks.key(key)?;
+        let _lock = self.lock(key)?;
         let place = self.place(key)?;
         let mut found = self.check(key, &place, expect)?.ok_or_else(|| Error::NotFound(key.clone()))?;
         if found.stat.kind == FileKind::Directory {

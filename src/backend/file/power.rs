@@ -231,7 +231,7 @@ impl FileBackend {
 
     fn mend_history(&self, key: &Key, through: Timestamp, torn: &mut Vec<Torn>) -> Result<()> {
         let _tree = self.locks.share_tree(key)?;
-        let _lock = self.locks.key(key)?;
+        let _lock = self.lock(key)?;
         let kept = self.kept(key)?;
         for (at, info) in kept.iter().enumerate() {
             if info.kept != Kept::Whole || info.committed <= through {
@@ -273,7 +273,7 @@ impl FileBackend {
 
     fn mend_object(&self, key: &Key, through: Timestamp) -> Result<Option<Torn>> {
         let _tree = self.locks.share_tree(key)?;
-        let _lock = self.locks.key(key)?;
+        let _lock = self.lock(key)?;
         let place = self.place(key)?;
         let Some(found) = self.find_optional(key, &place)? else { return Ok(None) };
         let Some(record) = found.record else { return Ok(None) };

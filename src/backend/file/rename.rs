@@ -47,7 +47,7 @@ impl FileBackend {
             return result;
         }
         let _tree = self.locks.share_tree(from)?;
-        let _locks = self.locks.keys(from, to)?;
+        let _locks = self.lock_both(from, to)?;
         self.births.left(from);
         self.births.left(to);
         let (source, target) = (self.place(from)?, self.place(to)?);

@@ -13,7 +13,7 @@ impl FileBackend {
         let intent = &abandoned.intent;
         let key = &intent.key;
         let _tree = self.locks.share_tree(key)?;
-        let _lock = self.locks.key(key)?;
+        let _lock = self.lock(key)?;
         let place = match self.place(key) {
             Ok(place) => place,
             Err(Error::NotFound(_) | Error::NotDirectory(_)) => return Ok(false),

@@ -24,7 +24,7 @@ struct TreeStill<'a> {
 impl Still for TreeStill<'_> {
     fn adopt(&self, key: &Key) -> Result<Stat> {
         let backend = self.backend;
-        let _lock = backend.locks.key(key)?;
+        let _lock = backend.lock(key)?;
         let place = backend.place(key)?;
         Ok(backend.adopt_locked(key, &place, backend.find(key, &place)?)?.stat)
     }

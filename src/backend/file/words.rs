@@ -26,12 +26,17 @@ impl Words {
         if writable && rustix::fs::fstat(file)?.st_size < LENGTH as i64 {
             rustix::fs::ftruncate(file, LENGTH as u64)?;
         }
+        // Without write access and never written to: as if it were zeros.
+        let empty = rustix::fs::fstat(file)?.st_size == 0;
         let protection = if writable { ProtFlags::READ | ProtFlags::WRITE } else { ProtFlags::READ };
         // SAFETY: a fresh shared mapping at an address that the kernel chooses (so page-aligned), of a file that is not
         // empty and never shortened, so that its first page is there; the mapping is only taken away by drop below.
         // An AtomicU64 has the layout of a u64. Without write access it is only ever loaded from.
         let words = unsafe {
-            let at = rustix::mm::mmap(std::ptr::null_mut(), LENGTH, protection, MapFlags::SHARED, file, 0)?;
+            let at = match empty {
+                true => rustix::mm::mmap_anonymous(std::ptr::null_mut(), LENGTH, protection, MapFlags::PRIVATE)?,
+                false => rustix::mm::mmap(std::ptr::null_mut(), LENGTH, protection, MapFlags::SHARED, file, 0)?,
+            };
             &*at.cast::<[AtomicU64; 3]>()
         };
         Ok(Words { words, writable })
