@@ -5,35 +5,19 @@ mod rig;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsStr;
-use std::os::unix::fs::FileExt;
 use std::process::Stdio;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
+use common::library::{ANY, key, put, read};
 use common::over::{Hook, Over, refused};
 use rig::Dice;
 use rustix::io::Errno;
 use sepia::backend::file::FileBackend;
-use sepia::backend::{self, Creator, FileKind, Opened, SetAttr};
+use sepia::backend::{self, Creator, FileKind, SetAttr};
 use sepia::store::{Error, Location};
-use sepia::{Key, ObjectId, Precondition, Store};
-
-const ANY: Precondition = Precondition::Any;
-
-fn key(path: &str) -> Key {
-    Key::parse(path).unwrap()
-}
-
-fn read(opened: &Opened) -> String {
-    let mut bytes = vec![0; opened.stat.size as usize];
-    opened.file.read_exact_at(&mut bytes, 0).unwrap();
-    String::from_utf8(bytes).unwrap()
-}
-
-fn put(store: &Store, path: &str, text: &str) {
-    store.put(&key(path), &mut text.as_bytes(), ANY).unwrap();
-}
+use sepia::{Key, ObjectId, Store};
 
 // A backend whose process dies
 

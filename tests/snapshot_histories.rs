@@ -10,35 +10,14 @@ use std::os::unix::fs::FileExt;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, SystemTime};
 
+use common::library::{ANY, key, on_both, put, read};
 use rig::Dice;
-use sepia::backend::{self, Creator, FileKind, Opened, Rename, SetAttr, SetTime};
+use sepia::backend::{self, Creator, FileKind, Rename, SetAttr, SetTime};
 use sepia::store::{Error, SessionOptions, Snapshot};
-use sepia::{Key, Precondition, Store, Timestamp};
-
-const ANY: Precondition = Precondition::Any;
-
-fn key(path: &str) -> Key {
-    Key::parse(path).unwrap()
-}
-
-fn read(opened: &Opened) -> String {
-    let mut bytes = vec![0; opened.stat.size as usize];
-    opened.file.read_exact_at(&mut bytes, 0).unwrap();
-    String::from_utf8(bytes).unwrap()
-}
-
-fn put(store: &Store, path: &str, text: &str) {
-    store.put(&key(path), &mut text.as_bytes(), ANY).unwrap();
-}
+use sepia::{Key, Store, Timestamp};
 
 fn then(store: &Store, snapshot: &Snapshot, path: &str) -> String {
     read(&snapshot.open(store, &key(path)).unwrap())
-}
-
-fn on_both(test: impl Fn(&Store)) {
-    let dir = tempfile::tempdir().unwrap();
-    test(&Store::init(dir.path().to_str().unwrap()).unwrap());
-    test(&Store::open("memory:").unwrap());
 }
 
 /// A rename gives the object another number, and touch(1) another time: nothing is left but the time of its commit.

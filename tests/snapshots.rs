@@ -4,38 +4,15 @@
 mod common;
 
 use std::ffi::OsStr;
-use std::os::unix::fs::FileExt;
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use sepia::backend::{Creator, FileKind, Opened, Rename, SetAttr, SetTime};
+use common::library::{ANY, key, on_both, put, read};
+use sepia::backend::{Creator, FileKind, Rename, SetAttr, SetTime};
 use sepia::store::snapshots::diff::{Aspect, Change};
 use sepia::store::{Error, SessionOptions, Snapshot};
-use sepia::{Generation, Key, Precondition, Store, Timestamp};
-
-const ANY: Precondition = Precondition::Any;
-
-fn key(path: &str) -> Key {
-    Key::parse(path).unwrap()
-}
-
-/// Runs a test on a store in a directory, and on one in memory.
-fn on_both(test: impl Fn(&Store)) {
-    let dir = tempfile::tempdir().unwrap();
-    test(&Store::init(dir.path().to_str().unwrap()).unwrap());
-    test(&Store::open("memory:").unwrap());
-}
-
-fn put(store: &Store, path: &str, text: &str) {
-    store.put(&key(path), &mut text.as_bytes(), ANY).unwrap();
-}
-
-fn read(opened: &Opened) -> String {
-    let mut bytes = vec![0; opened.stat.size as usize];
-    opened.file.read_exact_at(&mut bytes, 0).unwrap();
-    String::from_utf8(bytes).unwrap()
-}
+use sepia::{Generation, Key, Store, Timestamp};
 
 fn now(store: &Store, path: &str) -> String {
     read(&store.get(&key(path)).unwrap())

@@ -8,6 +8,7 @@
 //! one inode's `open_node::OpenNode`, then `nodes` or `handles`, which are never held over a call to the store.
 
 mod attr;
+mod bytes;
 mod checksums;
 mod collector;
 mod dirs;

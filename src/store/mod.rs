@@ -24,6 +24,7 @@ pub mod config;
 pub mod conflicts;
 mod error;
 pub mod events;
+mod locks;
 mod object;
 pub mod orphans;
 mod past;

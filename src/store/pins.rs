@@ -5,7 +5,6 @@
 
 use std::collections::{BTreeSet, HashMap};
 use std::io::Read;
-use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 
@@ -17,8 +16,6 @@ use crate::types::{Generation, Key, Precondition, Timestamp};
 
 /// The lock under which generations are deleted, and under which what holds them is written.
 const LOCK: &str = "history";
-/// Batches of deletions take milliseconds. Who has the lock for longer is stopped, or hangs on a dead medium.
-const PATIENCE: Duration = Duration::from_secs(30);
 
 /// How many renames are followed to where a generation is.
 const MOVES: usize = 8;
@@ -171,16 +168,7 @@ impl Store {
     /// # Errors
     /// [`backend::Error::Locked`] after 30 seconds.
     pub fn hold_history(&self) -> Result<Exclusive> {
-        let started = Instant::now();
-        loop {
-            if let Some(lock) = self.backend.try_exclusive(LOCK)? {
-                return Ok(lock);
-            }
-            if started.elapsed() > PATIENCE {
-                return Err(backend::Error::Locked(Key::root()).into());
-            }
-            std::thread::sleep(Duration::from_millis(1));
-        }
+        self.wait_exclusive(LOCK)
     }
 
     /// Keeps a generation from the collector until [`Store::unpin`]. Pinning twice is no error.

@@ -8,6 +8,7 @@
 #![allow(dead_code, unused_imports, reason = "each test binary uses a part of it")]
 
 mod commands;
+pub mod library;
 mod loop_fs;
 mod mount;
 mod namespaces;

@@ -11,13 +11,12 @@ use std::collections::{HashMap, HashSet};
 use std::ffi::OsStr;
 use std::io::Read;
 use std::os::unix::fs::{FileExt, MetadataExt};
-use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 
 use super::hash::Sum;
 use super::names::place_of;
-use crate::backend::{self, Exclusive};
+use crate::backend::Exclusive;
 use crate::store::{Error, Result, Store};
 use crate::types::{Generation, Key, ObjectId, Timestamp};
 
@@ -27,8 +26,6 @@ const DIR: &str = "checksums";
 const SUFFIX: &str = ".jsonl";
 /// The lock under which they are changed.
 const LOCK: &str = "checksums";
-/// They are changed within milliseconds. Who has the lock for longer is stopped, or hangs on a dead medium.
-const PATIENCE: Duration = Duration::from_secs(30);
 
 /// By what a generation is known.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -317,16 +314,7 @@ fn read_places(store: &Store) -> Result<HashMap<u64, Sum>> {
 impl Store {
     /// Keeps all others from changing the records of checksums.
     pub(super) fn hold_checksums(&self) -> Result<Exclusive> {
-        let started = Instant::now();
-        loop {
-            if let Some(lock) = self.backend.try_exclusive(LOCK)? {
-                return Ok(lock);
-            }
-            if started.elapsed() > PATIENCE {
-                return Err(backend::Error::Locked(Key::root()).into());
-            }
-            std::thread::sleep(Duration::from_millis(1));
-        }
+        self.wait_exclusive(LOCK)
     }
 }
 

@@ -11,21 +11,18 @@
 
 use std::io::Read;
 use std::sync::OnceLock;
-use std::time::{Duration, Instant};
 
 use parking_lot::{Mutex, MutexGuard};
 use serde::{Deserialize, Serialize};
 
 use super::{Breach, Limit, Rule};
 use crate::backend::{self, Exclusive};
+use crate::store::locks::PATIENCE;
 use crate::store::{Config, Error, Result, Store};
 use crate::types::{Class, Key};
 
 /// The lock of all who change names in a class with a limit.
 const LOCK: &str = "names";
-
-/// How long others may have it before that is an error.
-const PATIENCE: Duration = Duration::from_secs(30);
 
 /// After so many nanoseconds a class is counted anew.
 const COUNTED_FOR: i64 = 3600 * 1_000_000_000;
@@ -185,20 +182,9 @@ impl Store {
     /// # Errors
     /// [`backend::Error::Locked`] after half a minute.
     pub(super) fn names_alone(&self) -> Result<Alone<'_>> {
-        let started = Instant::now();
         let locked = || Error::from(backend::Error::Locked(Key::root()));
         let this_process = self.rules.names.0.try_lock_for(PATIENCE).ok_or_else(locked)?;
-        let mut pause = Duration::from_micros(20);
-        loop {
-            if let Some(everybody) = self.backend.try_exclusive(LOCK)? {
-                return Ok(Alone { _everybody: everybody, _this_process: this_process });
-            }
-            if started.elapsed() > PATIENCE {
-                return Err(locked());
-            }
-            std::thread::sleep(pause);
-            pause = (pause * 2).min(Duration::from_millis(1));
-        }
+        Ok(Alone { _everybody: self.wait_exclusive(LOCK)?, _this_process: this_process })
     }
 
     fn add_one(&self, limited: &Limited<'_>, key: &Key) -> Result<()> {
