@@ -1,8 +1,8 @@
 //! Objects and generations over any backend: the library that the mount and the commands are made of.
 //!
-//! A [`Store`] reads, saves, renames and removes objects, every change under a [`Precondition`]; it keeps what lost
-//! a conflict ([`conflicts`]), puts the store in order after a crash ([`recovery`]), and writes down what has happened
-//! ([`events`]). Longer writes go through a [`Session`]. Knows no inodes and no FUSE.
+//! A [`Store`] reads, saves, renames and removes objects, every change under a [`Precondition`](crate::Precondition); it
+//! keeps what lost a conflict ([`conflicts`]), puts the store in order after a crash ([`recovery`]), and writes down what
+//! has happened ([`events`]). Longer writes go through a [`Session`]. Knows no inodes and no FUSE.
 //!
 //! ```
 //! use sepia::{Key, Precondition, Store};
