@@ -148,6 +148,11 @@ fn the_tree_as_it_was_can_be_entered_by_its_time() {
     assert_eq!(tree(&early), "./Note/log:log\n./Note/n:one");
     assert_eq!(tree(&middle), "./Note/log:log\n./Note/log:more\n./Note/n:two\n./Note/new:new");
     assert_eq!(tree(&late), "./Board/b1/three:three");
+    // Under the names of that time.
+    sh(mount.path(), "mv Board Shelf; mv Shelf/b1/three Shelf/b1/four; mkdir -p Board/b1; echo new > Board/b1/new");
+    assert_eq!(tree(&late), "./Board/b1/three:three");
+    assert_eq!(tree(&now()), "./Board/b1/new:new\n./Shelf/b1/four:three");
+    assert_eq!(tree(&middle), "./Note/log:log\n./Note/log:more\n./Note/n:two\n./Note/new:new");
     assert_eq!(tree(&mount.join(".sepia/at/1h")), "");
     let copy = store.scratch().dir("copy");
     run(Command::new("rsync").arg("-a").arg(middle.join("")).arg(&copy));

@@ -133,6 +133,7 @@ impl By<'_> {
         let replaced = replaced.filter(|_| !how.exchange).and_then(|other| other.generation);
         let fill = |event: Event| {
             let event = Event { to: Some(to.clone()), ..event.of(&stat) };
+            let event = if how.exchange { event.with("exchange", true) } else { event };
             match replaced {
                 Some(generation) => event.with("replaced", generation.get()),
                 None => event,
@@ -145,7 +146,7 @@ impl By<'_> {
         if how.exchange
             && let Ok(other) = self.store.backend.stat(from)
         {
-            let fill = |event: Event| Event { to: Some(from.clone()), ..event.of(&other) };
+            let fill = |event: Event| Event { to: Some(from.clone()), ..event.of(&other).with("exchange", true) };
             self.store.note(self.actor, EventKind::Renamed, to, fill);
         }
         Ok(stat)

@@ -1,10 +1,8 @@
 //! The tree as it was at a moment, as far as the histories tell.
 //!
-//! An object is there if one of its generations was current then, under the name that it had. Directories have no history:
+//! An object is there if one of its generations was current then. The names here are those of today; which they were then,
+//! [`super::renames`] tells from the events. Directories have no history:
 //! those are there that are there now, or in which something has a history. Links are there if they were made before.
-
-use std::collections::BTreeMap;
-use std::ffi::OsString;
 
 use super::{Result, Store};
 use crate::backend::{FileKind, GenerationInfo, Kept, Stat};
@@ -73,33 +71,14 @@ impl Store {
         let members = kept.is_empty() && !self.backend.history_members(key)?.is_empty();
         Ok(members.then_some(Past::Directory(None)))
     }
-
-    /// What was in a directory at a moment, by name.
-    ///
-    /// # Errors
-    /// When the store can't be read.
-    pub fn past_members(&self, dir: &Key, then: Timestamp) -> Result<Vec<(OsString, FileKind)>> {
-        let mut names: BTreeMap<OsString, FileKind> = BTreeMap::new();
-        let now = match self.backend.list(dir) {
-            Ok(entries) => entries.into_iter().map(|entry| entry.name).collect(),
-            Err(error) if error.is_gone() => Vec::new(),
-            Err(error) => return Err(error.into()),
-        };
-        for name in now.into_iter().chain(self.backend.history_members(dir)?) {
-            let Ok(key) = dir.child(&name) else { continue };
-            if !names.contains_key(&name)
-                && let Some(past) = self.past(&key, then)?
-            {
-                names.insert(name, past.kind());
-            }
-        }
-        Ok(names.into_iter().collect())
-    }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::ffi::OsString;
+
     use super::*;
+    use crate::store::renames::Renames;
     use crate::types::Precondition;
 
     #[test]
@@ -123,7 +102,8 @@ mod tests {
                 }
                 other => panic!("{other:?}"),
             }
-            let members = store.past_members(&Key::parse("Note").unwrap(), *then).unwrap();
+            let mut renames = Renames::default();
+            let members = store.past_members(&mut renames, &Key::parse("Note").unwrap(), *then).unwrap();
             assert_eq!(members, [(OsString::from("n"), FileKind::File)]);
         }
         assert_eq!(store.past(&key, store.now()).unwrap(), None);

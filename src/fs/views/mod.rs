@@ -22,6 +22,7 @@ use super::open_node::read_at;
 use super::types::{Attr, Caller, DirItem, Entry, Fh, Ino, OpenReply};
 use super::{Fs, Result, errno};
 use crate::backend::FileKind;
+use crate::store::Renames;
 use crate::store::snapshots::Snapshot;
 use crate::types::Key;
 use tree::{Item, Member, Source, Tree, View, What};
@@ -43,12 +44,13 @@ pub struct Views {
     inodes: Mutex<Inodes>,
     open: Mutex<HashMap<Fh, Arc<Handle>>>,
     snapshots: Mutex<LruCache<String, Arc<Snapshot>>>,
+    renames: Mutex<Renames>,
 }
 
 impl Default for Views {
     fn default() -> Self {
         let snapshots = Mutex::new(LruCache::new(tree::SNAPSHOTS));
-        Views { inodes: Mutex::default(), open: Mutex::default(), snapshots }
+        Views { inodes: Mutex::default(), open: Mutex::default(), snapshots, renames: Mutex::default() }
     }
 }
 
@@ -120,7 +122,7 @@ impl Inodes {
 
 impl Fs {
     fn tree(&self) -> Tree<'_> {
-        Tree { store: &self.store, usage: self.usage(), snapshots: &self.views.snapshots }
+        Tree { store: &self.store, usage: self.usage(), snapshots: &self.views.snapshots, renames: &self.views.renames }
     }
 
     fn view_attr(&self, ino: Ino, path: &Key, item: &Item) -> Attr {

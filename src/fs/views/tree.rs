@@ -19,7 +19,7 @@ use super::shade::{ACL, Shade, has_acl, may_read, own, readable, searchable, sha
 use crate::backend::{FileKind, GenerationInfo, Kept, Stat};
 use crate::fs::Caller;
 use crate::store::snapshots::Snapshot;
-use crate::store::{Conflict, ConflictId, Past, Store};
+use crate::store::{Conflict, ConflictId, Past, Renames, Store};
 use crate::types::{Generation, Key, ObjectId, Timestamp, moment};
 
 const README: &str = "\
@@ -124,6 +124,7 @@ pub struct Tree<'a> {
     pub usage: (usize, usize),
     /// Those that were used last, by name.
     pub snapshots: &'a Mutex<LruCache<String, Arc<Snapshot>>>,
+    pub renames: &'a Mutex<Renames>,
 }
 
 impl Tree<'_> {
@@ -194,22 +195,29 @@ impl Tree<'_> {
 
     /// The directory of a view that stands for a directory or an object.
     fn stands_for(&self, view: View, key: Key) -> Result<Item> {
-        let shade = match self.store.backend().stat(&key) {
+        let place = match view {
+            View::At(then) if !key.is_root() => match self.past(&key, then)? {
+                Some((place, Past::Directory(_))) => place,
+                _ => return Err(Errno::NOENT),
+            },
+            _ => key.clone(),
+        };
+        let shade = match self.store.backend().stat(&place) {
             Ok(stat) if stat.kind == FileKind::Directory => {
-                let shade = self.shade(&key, &stat);
+                let shade = self.shade(&place, &stat);
                 // Who may take something out of a directory may also take it out of its trash.
                 let bits = if view == View::Trash { 0o777 | stat.mode & 0o1000 } else { 0o555 };
                 Shade { mode: (shade.mode | stat.mode & 0o1000) & bits, ..shade }
             }
             // The events of an object are a file, and so is what it was.
             Ok(stat) if stat.kind == FileKind::File && matches!(view, View::Generations | View::Conflicts) => {
-                let shade = self.shade(&key, &stat);
+                let shade = self.shade(&place, &stat);
                 Shade { mode: searchable(shade.mode), ..shade }
             }
             Ok(_) => return Err(Errno::NOENT),
             // Of a directory that is gone, nobody knows what it was like.
             Err(error) if error.is_gone() && view == View::Trash => own(0o700),
-            Err(error) if error.is_gone() => self.shade_of_what_was(&key)?,
+            Err(error) if error.is_gone() => self.shade_of_what_was(&place)?,
             Err(error) => return Err(from_backend(error)),
         };
         let empty = match view {
@@ -269,13 +277,13 @@ impl Tree<'_> {
             View::Trash => self.trashed(&key.child(name).map_err(|_| Errno::NOENT)?),
             View::At(then) => {
                 let Ok(key) = key.child(name) else { return Ok(None) };
-                Ok(match self.store.past(&key, then).map_err(errno)? {
-                    Some(Past::Object(generation, size, mtime)) => {
+                Ok(match self.past(&key, then)? {
+                    Some((key, Past::Object(generation, size, mtime))) => {
                         let shade = Shade { mtime, ..self.shade_of_key(&key)? };
                         Some(item(FileKind::File, readable(shade), size, What::Generation(key, generation)))
                     }
-                    Some(Past::Link(stat)) => Some(Item { stat, what: What::Link(key) }),
-                    Some(Past::Directory(_)) => None,
+                    Some((key, Past::Link(stat))) => Some(Item { stat, what: What::Link(key) }),
+                    Some((_, Past::Directory(_))) => None,
                     None => return Err(Errno::NOENT),
                 })
             }
@@ -292,6 +300,11 @@ impl Tree<'_> {
                 }
             }
         }
+    }
+
+    /// What was at a key at a moment, and under which name it is known now.
+    fn past(&self, key: &Key, then: Timestamp) -> Result<Option<(Key, Past)>> {
+        self.store.past_by_name(&mut self.renames.lock(), key, then).map_err(errno)
     }
 
     /// What was removed at a key. A directory of its name, with what was removed below that, hides it.
@@ -403,7 +416,7 @@ impl Tree<'_> {
                 found.extend(members.map(|(name, kind)| (name.to_owned(), kind)));
             }
             What::Dir(View::At(then), key) => {
-                found.extend(self.store.past_members(key, *then).map_err(errno)?);
+                found.extend(self.store.past_members(&mut self.renames.lock(), key, *then).map_err(errno)?);
             }
             What::Dir(View::Conflicts, key) => {
                 for conflict in self.conflicts(key)? {

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Seek, SeekFrom};
 
 use super::segments::Segment;
-use super::{Event, record};
+use super::{Event, EventKind, record};
 use crate::store::{Error, Result, Store};
 use crate::types::{Key, ObjectId, Timestamp};
 
@@ -14,6 +14,7 @@ use crate::types::{Key, ObjectId, Timestamp};
 pub struct EventReader {
     store: Store,
     since: Option<Timestamp>,
+    kind: Option<EventKind>,
     subject: Option<Subject>,
     /// How far each segment was read.
     read: BTreeMap<Segment, u64>,
@@ -29,7 +30,7 @@ struct Subject {
 
 impl EventReader {
     pub(super) fn new(store: Store, since: Option<Timestamp>) -> Self {
-        EventReader { store, since, subject: None, read: BTreeMap::new() }
+        EventReader { store, since, kind: None, subject: None, read: BTreeMap::new() }
     }
 
     /// Only what is about `key`, and what is below it; of an object that is there, also under its earlier names.
@@ -40,6 +41,11 @@ impl EventReader {
             self.subject = Some(Subject { key: key.clone(), id, marks });
         }
         self
+    }
+
+    /// Only of a kind.
+    pub fn of_kind(self, kind: EventKind) -> Self {
+        EventReader { kind: Some(kind), ..self }
     }
 
     /// Gives each event that was not read before to `each`. Lines that are damaged, and events of types that this
@@ -88,11 +94,13 @@ impl EventReader {
     fn understand(&self, line: &[u8]) -> Option<Event> {
         let text = String::from_utf8_lossy(line);
         let wanted = |subject: &Subject| subject.marks.iter().any(|mark| text.contains(mark));
-        if !self.subject.as_ref().is_none_or(wanted) {
+        // What can't be meant need not be understood.
+        if !self.subject.as_ref().is_none_or(wanted) || self.kind.is_some_and(|kind| !text.contains(kind.name())) {
             return None;
         }
         let event = record::read(text.trim_end())?;
         let about = self.subject.as_ref().is_none_or(|subject| event.is_about(&subject.key, subject.id));
-        (about && self.since.is_none_or(|since| event.time >= since)).then_some(event)
+        let of_kind = self.kind.is_none_or(|kind| kind == event.kind);
+        (about && of_kind && self.since.is_none_or(|since| event.time >= since)).then_some(event)
     }
 }
