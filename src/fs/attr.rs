@@ -118,7 +118,7 @@ impl Fs {
     #[allow(clippy::type_complexity, reason = "the three places where an inode's attributes can be")]
     fn known(&self, ino: Ino) -> Result<(Option<Key>, Option<Arc<OpenNode>>, Option<Remains>)> {
         let nodes = self.nodes.lock();
-        let node = nodes.get(ino).ok_or(Errno::STALE)?;
+        let node = nodes.get(ino).filter(|node| !node.is_misnamed()).ok_or(Errno::STALE)?;
         Ok((nodes.key(ino), node.open.clone(), node.orphan()))
     }
 

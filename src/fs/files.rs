@@ -75,8 +75,8 @@ impl Fs {
         let (key, node, orphan) = {
             let mut nodes = self.nodes.lock();
             let key = nodes.key(ino);
-            let node = nodes.get_mut(ino).ok_or(Errno::STALE)?;
-            (key, node.open.get_or_insert_with(|| OpenNode::new(self.publications.clone())).clone(), node.is_orphan())
+            let node = nodes.get_mut(ino).filter(|node| !node.is_misnamed()).ok_or(Errno::STALE)?;
+            (key, node.open.get_or_insert_with(|| OpenNode::new(self.publications.clone())).join(), node.is_orphan())
         };
         let expect = key.as_ref().filter(|_| write).and_then(|key| self.expects.get(key));
         let (node, session, keep_cache) = match &key {
@@ -135,11 +135,13 @@ impl Fs {
                 Ok(Joined::Newer) => {
                     drop(state);
                     let newer = OpenNode::new(self.publications.clone());
-                    if let Some(known) = self.nodes.lock().get_mut(ino) {
-                        known.open = Some(newer.clone());
+                    let mut nodes = self.nodes.lock();
+                    node.leave();
+                    node = newer.join();
+                    if let Some(known) = nodes.get_mut(ino) {
+                        known.open = Some(newer);
                         known.set_split();
                     }
-                    node = newer;
                 }
                 Err(error) => {
                     drop(state);
@@ -302,7 +304,7 @@ impl Fs {
             let mut nodes = self.nodes.lock();
             let node = nodes.get_mut(ino).ok_or(Errno::STALE)?;
             node.cached = Some(stat.version());
-            node.open.get_or_insert_with(|| OpenNode::new(self.publications.clone())).clone()
+            node.open.get_or_insert_with(|| OpenNode::new(self.publications.clone())).join()
         };
         let write = true;
         let mut state = node.state.lock();
@@ -457,22 +459,17 @@ impl Fs {
                 saved = handle.node.end_session(&mut state, key.as_ref());
             }
         }
-        let unused = state.handles == 0;
         drop(state);
         let _ = self.note_saved(handle.ino, Ok(saved));
-        if unused {
-            self.close_node(handle.ino, &handle.node);
-        }
+        self.close_node(handle.ino, &handle.node);
     }
 
-    /// Drops what the handles of an inode shared, if none is open.
+    /// The end of one that joined an inode's handles. After the last, what they shared is dropped.
     fn close_node(&self, ino: Ino, node: &Arc<OpenNode>) {
         let mut nodes = self.nodes.lock();
-        if let Some(known) = nodes.get_mut(ino)
+        if node.leave()
+            && let Some(known) = nodes.get_mut(ino)
             && known.open.as_ref().is_some_and(|open| Arc::ptr_eq(open, node))
-            // Another open may be under way: it has taken a reference, or holds the lock.
-            && node.state.try_lock().is_some_and(|state| state.handles == 0)
-            && Arc::strong_count(node) <= 2
         {
             known.open = None;
         }

@@ -182,16 +182,18 @@ impl Fs {
 
     /// The state of what is at a path, for an answer to the kernel: counts one lookup.
     fn entry(&self, parent: Ino, name: &std::ffi::OsStr, mut stat: Stat) -> Entry {
-        let (open, overseen) = {
+        let (open, overseen, generation) = {
             let mut nodes = self.nodes.lock();
             let overseen = nodes.get(parent).is_some_and(|dir| dir.is_watched());
-            (nodes.remember(parent, name, &stat).open.clone(), overseen)
+            let node = nodes.remember(parent, name, &stat);
+            node.correct_names(!self.is_shared());
+            (node.open.clone(), overseen, node.generation())
         };
         if let Some(open) = open {
             open.overlay(&mut stat);
         }
         let ttl = self.ttl(overseen, &stat);
-        Entry { attr: Attr { ino: stat.id.get(), stat, ttl }, ttl }
+        Entry { attr: Attr { ino: stat.id.get(), stat, ttl }, ttl, generation }
     }
 }
 

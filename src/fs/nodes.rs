@@ -82,6 +82,10 @@ struct Rare {
     watched: bool,
     /// Handles may be open that share nothing with those that are opened now.
     split: bool,
+    /// The kernel may still know it by names that somebody else has taken away.
+    misnamed: bool,
+    /// Tells this inode from those that the kernel has known under its number.
+    generation: u64,
 }
 
 impl Rare {
@@ -130,6 +134,31 @@ impl Node {
     /// Whether a handle is open, or may be.
     pub fn may_be_open(&self) -> bool {
         self.open.is_some() || self.is_split()
+    }
+
+    /// Tells inodes of one number apart for the kernel.
+    pub fn generation(&self) -> u64 {
+        self.rare.as_ref().map_or(0, |rare| rare.generation)
+    }
+
+    /// Whether the kernel may come here by a name that is no more: it is to look the name up again.
+    pub fn is_misnamed(&self) -> bool {
+        !self.may_be_open() && self.rare.as_ref().is_some_and(|rare| rare.misnamed)
+    }
+
+    /// The kernel hears of it by a name that is true. `remembers`: it may know others. To it, this is another inode
+    /// than the one that it knows by those: so they lead nowhere any more (`fuse_stale_inode`). What is open stays what
+    /// it is until it is closed.
+    pub fn correct_names(&mut self, remembers: bool) {
+        let may_be_open = self.may_be_open();
+        if let Some(rare) = &mut self.rare
+            && rare.misnamed
+            && !(remembers && may_be_open)
+        {
+            rare.misnamed = false;
+            rare.generation += u64::from(remembers);
+            self.cached = None;
+        }
     }
 
     pub fn is_watched(&self) -> bool {
@@ -294,6 +323,10 @@ impl Nodes {
                 }
             }
             node.push_name(parent, name);
+            // The kernel itself moves a directory that it finds elsewhere.
+            if stat.kind != FileKind::Directory && left.iter().any(|(dir, old)| (*dir, &**old) != (parent, name)) {
+                node.rare().misnamed = true;
+            }
             for (parent, name) in left {
                 self.drop_name(ino, parent, &name);
                 self.leave(parent);
@@ -478,5 +511,11 @@ mod tests {
         nodes.remember(ROOT, OsStr::new("a"), &stat(10, FileKind::File, 1));
         nodes.remember(ROOT, OsStr::new("b"), &stat(10, FileKind::File, 1));
         assert_eq!(nodes.key(10).unwrap().to_string(), "b");
+        let node = nodes.get_mut(10).unwrap();
+        assert_eq!(node.generation(), 0);
+        for _ in 0..2 {
+            node.correct_names(true);
+            assert_eq!(node.generation(), 1, "once for each such name");
+        }
     }
 }

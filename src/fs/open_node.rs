@@ -2,7 +2,7 @@
 
 use std::fs::File;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 use parking_lot::Mutex;
 use rustix::io::Errno;
@@ -19,6 +19,9 @@ use crate::types::Key;
 #[derive(Debug)]
 pub struct OpenNode {
     pub(super) state: Mutex<State>,
+    /// Its handles, and those that are being opened. Counted under the lock of all nodes: whoever only asks for
+    /// attributes has a reference too, and must not keep it.
+    users: AtomicUsize,
     /// Of the whole filesystem: counts what was published, before the lock is released.
     pub(super) publications: Arc<AtomicU64>,
 }
@@ -98,7 +101,18 @@ impl State {
 
 impl OpenNode {
     pub fn new(publications: Arc<AtomicU64>) -> Arc<Self> {
-        Arc::new(OpenNode { state: Mutex::default(), publications })
+        Arc::new(OpenNode { state: Mutex::default(), users: AtomicUsize::new(0), publications })
+    }
+
+    /// For a handle to be, under the lock of all nodes.
+    pub(super) fn join(self: &Arc<Self>) -> Arc<Self> {
+        self.users.fetch_add(1, Ordering::Relaxed);
+        self.clone()
+    }
+
+    /// The end of a handle, or of an open that has failed, under the lock of all nodes. Returns whether it was the last.
+    pub(super) fn leave(&self) -> bool {
+        self.users.fetch_sub(1, Ordering::Relaxed) == 1
     }
 
     pub(super) fn publish(&self, state: &mut State, key: &Key, durable: bool) -> Result<Saved> {

@@ -88,6 +88,9 @@ impl Fs {
     /// ESTALE when it leads to something else, which makes the kernel look.
     pub(super) fn sure_key(&self, ino: Ino) -> Result<Key> {
         let key = self.key(ino)?;
+        if self.nodes.lock().get(ino).is_some_and(|node| node.is_misnamed()) {
+            return Err(Errno::STALE);
+        }
         if self.is_shared() && ino != ROOT {
             match self.store.backend().stat(&key) {
                 Ok(stat) if stat.id.get() == ino => {}

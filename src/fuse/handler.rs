@@ -13,9 +13,9 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use fuser::{
-    BsdFileFlags, CopyFileRangeFlags, FileHandle, Filesystem, INodeNo, InitFlags, IoctlFlags, KernelConfig, LockOwner,
-    OpenFlags, ReplyAttr, ReplyCreate, ReplyData, ReplyDirectory, ReplyDirectoryPlus, ReplyEmpty, ReplyEntry,
-    ReplyIoctl, ReplyLseek, ReplyOpen, ReplyStatfs, ReplyWrite, ReplyXattr, Request, TimeOrNow, WriteFlags,
+    BsdFileFlags, CopyFileRangeFlags, FileHandle, Filesystem, Generation, INodeNo, InitFlags, IoctlFlags, KernelConfig,
+    LockOwner, OpenFlags, ReplyAttr, ReplyCreate, ReplyData, ReplyDirectory, ReplyDirectoryPlus, ReplyEmpty,
+    ReplyEntry, ReplyIoctl, ReplyLseek, ReplyOpen, ReplyStatfs, ReplyWrite, ReplyXattr, Request, TimeOrNow, WriteFlags,
 };
 use rustix::fs::{FallocateFlags, RenameFlags, SeekFrom};
 use rustix::io::Errno;
@@ -239,7 +239,8 @@ impl Filesystem for Handler {
                 // This reply has but one lifetime for name and attributes: the shorter one is true for both.
                 let ttl = made.ttl.min(made.attr.ttl);
                 let fh = FileHandle(opened.fh);
-                reply.created(&ttl, &file_attr(&made.attr), NO_GENERATION, fh, open_flags(&opened, self.direct));
+                let generation = Generation(made.generation);
+                reply.created(&ttl, &file_attr(&made.attr), generation, fh, open_flags(&opened, self.direct));
             }
             Err(error) => reply.error(error),
         }
@@ -340,16 +341,19 @@ impl Filesystem for Handler {
         let _answer = self.fs.answer_begins();
         let filled = self.call("readdirplus", |fs| {
             fs.readdir(fh.0, offset, true, &mut |item| {
-                let (attr, ttl) = match &item.entry {
-                    Some(entry) => (file_attr(&entry.attr), entry.ttl.min(entry.attr.ttl)),
+                let (attr, ttl, generation) = match &item.entry {
+                    Some(entry) => {
+                        let ttl = entry.ttl.min(entry.attr.ttl);
+                        (file_attr(&entry.attr), ttl, Generation(entry.generation))
+                    }
                     // The kernel makes no inode of these two whatever the attributes say (`fuse_direntplus_link`).
                     None if item.name == "." || item.name == ".." => {
-                        (bare_attr(item.ino, item.kind), Default::default())
+                        (bare_attr(item.ino, item.kind), Default::default(), NO_GENERATION)
                     }
                     // It vanished after the listing was made. fuser can't name an entry without counting a lookup.
                     None => return true,
                 };
-                !reply.add(attr.ino, item.next_offset, &item.name, &ttl, &attr, NO_GENERATION)
+                !reply.add(attr.ino, item.next_offset, &item.name, &ttl, &attr, generation)
             })
         });
         match filled {

@@ -5,12 +5,14 @@ use fuser::{Generation, ReplyEmpty, ReplyEntry, ReplyWrite, ReplyXattr};
 use super::convert::{XATTR_MAX, file_attr};
 use crate::fs::Entry;
 
-/// Inode numbers are not used again, so they need no generation beside them.
+/// Of what is no inode.
 pub(super) const NO_GENERATION: Generation = Generation(0);
 
 pub(super) fn entry(reply: ReplyEntry, result: Result<Entry, fuser::Errno>) {
     match result {
-        Ok(found) => reply.entry_with_ttls(&found.attr.ttl, &found.ttl, &file_attr(&found.attr), NO_GENERATION),
+        Ok(found) => {
+            reply.entry_with_ttls(&found.attr.ttl, &found.ttl, &file_attr(&found.attr), Generation(found.generation));
+        }
         Err(error) => reply.error(error),
     }
 }
