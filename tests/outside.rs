@@ -174,6 +174,64 @@ fn a_history_that_is_cleared_away_begins_anew() {
     mount.unmount();
 }
 
+/// mv(1) in the store's directory takes the file's number along, which the new name may have seen before.
+#[test]
+fn what_is_moved_outside_to_a_name_with_a_history_counts_on() {
+    let (store, mount) = mounted();
+    let rounds = ["seen by history", "saved at once", "removed at once"];
+    for (name, how) in ["a", "b", "c"].into_iter().zip(rounds) {
+        for text in ["1", "2", "3"] {
+            fs::write(mount.join("Note").join(name), text).unwrap();
+        }
+        fs::remove_file(mount.join("Note").join(name)).unwrap();
+        fs::write(mount.join("new"), "new").unwrap();
+        fs::rename(store.path().join("new"), store.path().join("Note").join(name)).unwrap();
+        let key = format!("Note/{name}");
+        wait_for(how, || (fs::read(mount.join(&key)).ok()? == b"new").then_some(()));
+        wait_for("the end of the old name", || fs::metadata(mount.join("new")).is_err().then_some(()));
+        let last = match name {
+            "a" => 4,
+            "b" => {
+                fs::write(mount.join(&key), "newer").unwrap();
+                5
+            }
+            _ => {
+                fs::remove_file(mount.join(&key)).unwrap();
+                4
+            }
+        };
+        let all: Vec<u64> = (1..=last).collect();
+        assert_eq!(store.generations(&key), all, "{how}");
+        for (number, text) in (1..).zip(["1", "2", "3", "new"]) {
+            assert_eq!(store.cat(&key, Some(number)), text.as_bytes(), "{how}: generation {number}");
+        }
+    }
+    mount.unmount();
+}
+
+/// The kernel remembers names for a minute, and the file lives on under another one.
+#[test]
+fn a_name_that_was_moved_away_outside_is_free() {
+    let (store, mount) = mounted();
+    let (old, new) = (mount.join("Note/old"), mount.join("Note/new"));
+    for _ in 0..3 {
+        fs::write(&old, "moved").unwrap();
+        fs::rename(store.path().join("Note/old"), store.path().join("Note/new")).unwrap();
+        wait_for("the new name", || (fs::read(&new).ok()? == b"moved").then_some(()));
+        // close(2) returns before the handle is released: until then the file is open, and has the old name, too.
+        wait_for("the end of the old name", || fs::metadata(&old).is_err().then_some(()));
+        fs::write(&old, "made anew").unwrap();
+        assert_eq!((fs::read(&old).unwrap(), fs::read(&new).unwrap()), (b"made anew".to_vec(), b"moved".to_vec()));
+        fs::remove_file(&new).unwrap();
+    }
+    // Of what is open, the reader reads on.
+    let reader = fs::File::open(&old).unwrap();
+    fs::rename(store.path().join("Note/old"), store.path().join("Note/new")).unwrap();
+    wait_for("the new name", || (fs::read(&new).ok()? == b"made anew").then_some(()));
+    assert_eq!(std::io::read_to_string(reader).unwrap(), "made anew");
+    mount.unmount();
+}
+
 #[test]
 fn what_the_kernel_may_believe_for_long_is_taken_back_when_it_changes_outside() {
     let (store, mount) = mounted();

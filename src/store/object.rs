@@ -119,12 +119,13 @@ impl Store {
         // Opening records what was changed from outside, which belongs into the history too.
         match self.get(key) {
             Ok(opened) if opened.stat.generation == Some(generation) => {
-                return Ok(Some(as_current(&opened.stat, generation)));
+                // What was moved here by another program may have the number of one that is kept.
+                let kept = self.backend.generation(key, generation)?;
+                Ok(Some(kept.unwrap_or_else(|| as_current(&opened.stat, generation))))
             }
-            Err(Error::Backend(error)) if !error.is_gone() => return Err(error.into()),
-            _ => {}
+            Err(Error::Backend(error)) if !error.is_gone() => Err(error.into()),
+            _ => Ok(self.backend.generation(key, generation)?),
         }
-        Ok(self.backend.generation(key, generation)?)
     }
 
     /// All generations of `key`, oldest first; the current one, if there is one, is the last.
@@ -133,13 +134,20 @@ impl Store {
     /// [`backend::Error::NotFound`] when there is neither an object nor a history.
     pub fn history(&self, key: &Key) -> Result<Vec<GenerationInfo>> {
         // Opening records what was changed from outside, which belongs into the history too.
-        let current = match self.get(key) {
-            Ok(opened) => Some(opened.stat),
-            Err(Error::Backend(error)) if error.is_not_found() => None,
-            Err(error) => return Err(error),
+        let current = || match self.get(key) {
+            Ok(opened) => Ok(Some(opened.stat)),
+            Err(Error::Backend(error)) if error.is_not_found() => Ok(None),
+            Err(error) => Err(error),
         };
+        let mut now = current()?;
         let mut history = self.backend.generations(key)?;
-        if let Some((stat, generation)) = current.and_then(|stat| stat.generation.map(|g| (stat, g))) {
+        let last = history.last().map(|info| info.generation);
+        if now.as_ref().is_some_and(|stat| stat.generation <= last) {
+            // It has another number by now: somebody has saved, or it was moved here by another program.
+            now = current()?;
+            history = self.backend.generations(key)?;
+        }
+        if let Some((stat, generation)) = now.and_then(|stat| stat.generation.map(|g| (stat, g))) {
             history.retain(|info| info.generation < generation);
             history.push(as_current(&stat, generation));
         } else if history.is_empty() && self.backend.stat(key).is_err_and(|error| error.is_not_found()) {

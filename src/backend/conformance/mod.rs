@@ -66,7 +66,7 @@ pub const CASES: &[Case] = cases! {
         numbers_go_on_where_something_left, numbers_go_on_where_something_young_left, numbers_go_on_when_all_is_dropped, numbers_go_on_at_an_older_name;
     renames: a_rename_takes_the_history_along, a_rename_over_is_a_commit, an_older_history_stays,
         renames_under_preconditions, refused_renames, a_directory_moves_with_its_members,
-        histories_of_members_are_joined, histories_of_members_stay_where_a_directory_was, a_rename_to_itself,
+        histories_of_members_are_joined, a_member_without_history_counts_on, histories_of_members_stay_where_a_directory_was, a_rename_to_itself,
         an_exchange, prefixes_survive_a_rename_over, prefixes_survive_where_something_left;
     races: held_still_nothing_changes, one_reserves, one_commits, names_of_one_object_take_turns,
         increments_add_up, appends_add_up, one_name_one_kind,

@@ -160,6 +160,22 @@ pub fn histories_of_members_are_joined(b: &dyn Backend) {
     stale(commit(b, &key("to/f"), b"x", &when(before.precondition())), before.precondition(), now.generation);
 }
 
+/// A member that has no history of its own counts on from what its new name has seen, as one that has does.
+pub fn a_member_without_history_counts_on(b: &dyn Backend) {
+    mkdir(b, "to");
+    for text in ["1", "2", "3"] {
+        put(b, "to/f", text);
+    }
+    good(b.remove(&key("to/f"), &ANY));
+    mkdir(b, "from");
+    put(b, "from/f", "new");
+    good(b.rename(&key("from"), &key("to"), &RENAME));
+    assert_eq!((read(b, "to/f"), current(b, "to/f"), numbers(b, "to/f")), ("new".to_owned(), 4, vec![1, 2, 3]));
+    put(b, "to/f", "newer");
+    let all: Vec<_> = (1..=5).map(|number| read_generation(b, "to/f", number)).collect();
+    assert_eq!(all, ["1", "2", "3", "new", "newer"]);
+}
+
 pub fn histories_of_members_stay_where_a_directory_was(b: &dyn Backend) {
     mkdir(b, "name");
     put(b, "name/member", "1");

@@ -25,6 +25,7 @@ impl FileBackend {
         match self.try_commit(key, &staged, how, creator) {
             Ok((stat, in_place)) => {
                 self.firsts.saw(key, &stat);
+                self.counted.saw(key, &stat);
                 if in_place {
                     staged.discard()
                 } else {
@@ -358,11 +359,10 @@ impl FileBackend {
         {
             return Err(Error::Stale { key: key.clone(), current: None });
         }
-        if holds {
-            Ok(found)
-        } else {
-            Err(Error::Stale { key: key.clone(), current: stat.and_then(|stat| stat.generation) })
+        if !holds {
+            return Err(Error::Stale { key: key.clone(), current: stat.and_then(|stat| stat.generation) });
         }
+        found.map(|found| self.counted(key, place, found)).transpose()
     }
 }
 

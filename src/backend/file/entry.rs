@@ -106,6 +106,7 @@ impl FileBackend {
             staging: StagingArea::new(meta.join("staging")),
             departed: Departed::new(),
             firsts: Firsts::new(),
+            counted: Counted::new(),
             births: Births::new(),
             adopted: Adopted::default(),
             growing: Mutex::default(),

@@ -228,7 +228,7 @@ impl FileBackend {
         };
         // Not look(), which would wait for the key's lock: the caller may hold it.
         let current = self.place(key).and_then(|place| self.find(key, &place)).ok();
-        let has_bytes = current.as_ref().is_some_and(|found| found.record.is_some());
+        let recorded = current.as_ref().and_then(|found| found.record).map(|record| record.generation);
         let current = current.and_then(|found| found.stat.generation);
         let mut kept: Vec<GenerationInfo> = Vec::with_capacity(names.len());
         for name in names {
@@ -242,7 +242,11 @@ impl FileBackend {
             kept.pop_if(|before| before.generation == generation);
             kept.push(info);
         }
-        if let Some(last) = kept.last_mut().filter(|last| !has_bytes && matches!(last.kept, Kept::Prefix(_))) {
+        // Not what took its name since.
+        if let Some(last) = kept.last_mut()
+            && matches!(last.kept, Kept::Prefix(_))
+            && recorded.is_none_or(|recorded| recorded < last.generation)
+        {
             last.kept = Kept::Lost(CHANGED_OUTSIDE.into());
         }
         for at in (1..kept.len()).rev() {
@@ -257,6 +261,7 @@ impl FileBackend {
 
     /// One superseded generation, at the cost of a look at the names of all.
     pub(super) fn kept_as(&self, key: &Key, generation: Generation) -> Result<Option<GenerationInfo>> {
+        self.count_on_if_moved_in(key)?;
         let (names, _) = self.history_entries(key)?;
         let is_meant = |name: &&GenerationName| name.number == generation.get();
         // The later of two notes on one generation is the true one.
@@ -340,6 +345,9 @@ impl FileBackend {
         if let Some(opened) = &current
             && opened.stat.generation == Some(generation)
         {
+            if self.count_on_if_moved_in(key)? {
+                return self.open_moved(key, generation, follow);
+            }
             return Ok(current.unwrap_or_else(|| unreachable!("matched above")));
         }
         let info = self.kept_as(key, generation)?.ok_or_else(missing)?;

@@ -17,6 +17,7 @@ mod generations;
 mod lock;
 mod metadata;
 mod moved;
+mod moved_in;
 mod names;
 mod open;
 mod power;
@@ -45,6 +46,7 @@ use format::Format;
 pub use format::VERSION as FORMAT_VERSION;
 use lock::Locks;
 use moved::Departed;
+use moved_in::Counted;
 use power::Power;
 
 use super::{
@@ -68,6 +70,7 @@ pub struct FileBackend {
     staging: StagingArea,
     departed: Departed,
     firsts: Firsts,
+    counted: Counted,
     births: Births,
     adopted: Adopted,
     /// The record that was last appended to.
@@ -209,6 +212,7 @@ impl Backend for FileBackend {
     }
 
     fn generations(&self, key: &Key) -> Result<Vec<GenerationInfo>> {
+        self.count_on_if_moved_in(key)?;
         self.kept(key)
     }
 

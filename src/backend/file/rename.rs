@@ -222,6 +222,7 @@ impl FileBackend {
             _ => RenameFlags::empty(),
         };
         let note = if how.exchange { None } else { Some(self.note_rename(from, to)?) };
+        let joins = self.history_dir(to)?.is_some();
         let renamed = rustix::fs::renameat_with(&source.dir, &source.name, &target.dir, &target.name, flags);
         self.objects.clear();
         if let Err(error) = renamed {
@@ -236,8 +237,11 @@ impl FileBackend {
         self.births.clear();
         if how.exchange {
             self.exchange_histories(from, to)?;
-        } else if self.history_dir(from)?.is_some() {
+        } else {
             self.move_history(from, to, Extent::Below)?;
+        }
+        if joins && !how.exchange {
+            self.count_on_below(to)?;
         }
         if let Some(note) = note {
             self.forget_rename(&note);
@@ -288,8 +292,17 @@ impl FileBackend {
         self.count_on(to)
     }
 
+    /// Below a directory that took another one's name: its members get numbers above those that were used there, also
+    /// where they bring no history of their own.
+    fn count_on_below(&self, dir: &Key) -> Result<()> {
+        for key in self.keys_with_history(dir)? {
+            self.count_on(&key)?;
+        }
+        Ok(())
+    }
+
     /// After histories were joined: the object at `key` gets a number above all of them.
-    fn count_on(&self, key: &Key) -> Result<()> {
+    pub(super) fn count_on(&self, key: &Key) -> Result<()> {
         let Ok(place) = self.place(key) else { return Ok(()) };
         let (Some(found), Some(highest)) = (self.find_optional(key, &place)?, self.highest(key)?) else {
             return Ok(());
@@ -367,6 +380,9 @@ impl FileBackend {
                 if let Some(stat) = there {
                     let extent = if stat.kind == FileKind::Directory { Extent::Below } else { Extent::Own };
                     self.move_history(&from, &to, extent)?;
+                    if extent == Extent::Below {
+                        self.count_on_below(&to)?;
+                    }
                     log::warn!("{to}: moved its history along from {from}, which a crash had left behind");
                 }
             }
