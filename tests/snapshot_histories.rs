@@ -82,31 +82,40 @@ fn a_time_that_is_yet_to_come_moves_no_snapshot_into_the_future() {
     assert_eq!(store.history(&key("g")).unwrap().len(), 1, "a session that no snapshot is in is one generation");
 }
 
-/// A program that goes on writing in the store's directory keeps nobody from taking a snapshot of the rest.
+/// A program that goes on writing in the store's directory keeps nobody from taking a snapshot of the rest, nor from
+/// opening what it writes, and becomes no more generations than somebody looks at.
 #[test]
-fn what_changes_all_the_time_outside_holds_no_snapshot_up() {
+fn what_changes_all_the_time_outside_holds_nobody_up() {
     let dir = tempfile::tempdir().unwrap();
     let store = Store::init(dir.path().to_str().unwrap()).unwrap();
     put(&store, "f", "text");
     let stop = AtomicBool::new(false);
     std::thread::scope(|scope| {
-        scope.spawn(|| {
-            let log = std::fs::File::create(dir.path().join("log")).unwrap();
-            for number in 0_u64.. {
-                if stop.load(Ordering::Relaxed) {
-                    return;
+        // Several, so that hardly a moment passes without a change.
+        for file in (0..3).map(|_| std::fs::File::create(dir.path().join("log")).unwrap()) {
+            let stop = &stop;
+            scope.spawn(move || {
+                for number in 0_u64.. {
+                    if stop.load(Ordering::Relaxed) {
+                        return;
+                    }
+                    file.write_all_at(b"line\n", number * 5).unwrap();
                 }
-                log.write_all_at(b"line\n", number * 5).unwrap();
-            }
-        });
-        for round in 0..5 {
-            let made = store.create_snapshot(None);
-            if round == 4 || made.is_err() {
-                stop.store(true, Ordering::Relaxed);
-            }
-            let snapshot = store.snapshot(&made.unwrap().name).unwrap();
-            assert_eq!(then(&store, &snapshot, "f"), "text");
+            });
         }
+        let result = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+            for _ in 0..5 {
+                let made = store.create_snapshot(None).unwrap();
+                let snapshot = store.snapshot(&made.name).unwrap();
+                assert_eq!(then(&store, &snapshot, "f"), "text");
+                let opened = store.get(&key("log")).unwrap();
+                assert!(opened.stat.recorded && opened.stat.generation.is_some(), "{:?}", opened.stat);
+            }
+            let kept = store.backend().generations(&key("log")).unwrap().len();
+            assert!(kept <= 15, "{kept} generations after ten looks and five snapshots");
+        }));
+        stop.store(true, Ordering::Relaxed);
+        result.unwrap();
     });
 }
 

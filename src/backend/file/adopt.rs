@@ -8,6 +8,7 @@ use parking_lot::Mutex;
 use rustix::fs::{Mode, OFlags};
 
 use super::entry::{Found, Place, write_record, write_rewritten};
+use super::open::open_place;
 use super::record::{Record, Unsettled};
 use super::*;
 use crate::backend::GenerationName;
@@ -66,19 +67,22 @@ impl Adopted {
 }
 
 impl FileBackend {
-    /// Records what is at `key` as a generation, if it isn't the recorded one.
-    pub(super) fn adopt(&self, key: &Key) -> Result<()> {
+    /// Records what is at `key` as a generation, if it isn't the recorded one, and opens it. Once: the other program may
+    /// go on, and then this is the state that was recorded.
+    pub(super) fn open_adopted(&self, key: &Key) -> Result<Opened> {
         let _tree = self.locks.share_tree(key)?;
         let _lock = self.lock(key)?;
         let place = self.place(key)?;
-        let found = self.find(key, &place)?;
-        if found.is_changed() {
-            self.adopt_locked(key, &place, found)?;
-        }
-        Ok(())
+        let found = self.adopt_locked(key, &place, self.find(key, &place)?)?;
+        let opened = open_place(key, &place)?;
+        Ok(match found.stat.incarnation == opened.stat.incarnation {
+            true => Opened { stat: Found { stat: opened.stat, ..found }.as_recorded(), ..opened },
+            false => opened,
+        })
     }
 
-    /// As [`FileBackend::adopt`], under the key's lock. Returns what is there afterwards.
+    /// Records what was found at `key` as a generation, if it isn't the recorded one; to be called under the key's lock.
+    /// Returns what is there afterwards.
     pub(super) fn adopt_locked(&self, key: &Key, place: &Place, found: Found) -> Result<Found> {
         if !found.is_changed() {
             return Ok(found);

@@ -43,6 +43,16 @@ impl Found {
     pub fn is_changed(&self) -> bool {
         self.stat.kind == FileKind::File && !self.stat.recorded && !self.is_reserved()
     }
+
+    /// The state of a file as it was last recorded, whatever another program goes on doing to it.
+    pub fn as_recorded(&self) -> Stat {
+        match &self.record {
+            Some(record) if record.inode == self.stat.incarnation => {
+                Stat { size: record.size, mtime: record.mtime, recorded: true, ..self.stat.clone() }
+            }
+            _ => self.stat.clone(),
+        }
+    }
 }
 
 impl FileBackend {

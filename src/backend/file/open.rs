@@ -16,16 +16,14 @@ impl FileBackend {
         if convert(&statx, None).kind != FileKind::File {
             return Err(Error::Invalid(key.clone(), "is no regular file"));
         }
-        loop {
-            let opened = open_place(key, &place)?;
-            if opened.stat.recorded || opened.stat.generation.is_none() {
-                self.firsts.saw(key, &opened.stat);
-                self.access_times.opened_file(&*opened.file);
-                return Ok(opened);
-            }
+        let mut opened = open_place(key, &place)?;
+        if !opened.stat.recorded && opened.stat.generation.is_some() {
             // Changed from outside, or a commit is under way.
-            self.adopt(key)?;
+            opened = self.open_adopted(key)?;
         }
+        self.firsts.saw(key, &opened.stat);
+        self.access_times.opened_file(&*opened.file);
+        Ok(opened)
     }
 }
 

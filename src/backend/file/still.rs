@@ -26,7 +26,7 @@ impl Still for TreeStill<'_> {
         let backend = self.backend;
         let _lock = backend.lock(key)?;
         let place = backend.place(key)?;
-        Ok(backend.adopt_locked(key, &place, backend.find(key, &place)?)?.stat)
+        Ok(backend.adopt_locked(key, &place, backend.find(key, &place)?)?.as_recorded())
     }
 
     fn keep_through(&self, time: Timestamp) -> Result<()> {
