@@ -217,6 +217,7 @@ pub fn an_exchange(b: &dyn Backend) {
     assert_eq!((good(b.stat(&key("x"))).id, good(b.stat(&key("y"))).id), (y.id, x.id));
     // Each name has other bytes than before, so each has another generation. The histories may go along or stay.
     assert!(current(b, "x") > 2 && current(b, "y") > 2);
+    assert_ne!(good(b.stat(&key("x"))).committed, good(b.stat(&key("y"))).committed, "no two objects have one commit");
     let mut olds = [read_generation(b, "x", 1), read_generation(b, "y", 1)];
     olds.sort_unstable();
     assert_eq!(olds, ["old x", "old y"]);

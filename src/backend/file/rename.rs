@@ -181,7 +181,6 @@ impl FileBackend {
         (source, moved): (&Place, &Found),
         (target, other): (&Place, &Found),
     ) -> Result<Stat> {
-        let now = self.now();
         let highest = [self.highest(from)?, self.highest(to)?, moved.stat.generation, other.stat.generation]
             .into_iter()
             .flatten()
@@ -189,7 +188,8 @@ impl FileBackend {
         if let Some(highest) = highest {
             for (key, place, found) in [(from, source, moved), (to, target, other)] {
                 if found.stat.kind == FileKind::File && found.stat.generation.is_some() {
-                    self.renumber(key, place, found, highest.next(), now)?;
+                    // Each at a time of its own, which tells them apart when they have one number.
+                    self.renumber(key, place, found, highest.next(), self.now())?;
                 }
             }
         }
