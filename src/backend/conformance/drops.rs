@@ -36,6 +36,52 @@ pub fn only_the_very_generation_is_dropped(b: &dyn Backend) {
     assert_eq!(numbers(b, "f"), [1, 2]);
 }
 
+/// Of what was only appended to, a generation may go while an older one stays, whose bytes are still those of a newer one.
+pub fn a_beginning_outlives_the_drop_of_a_longer_one(b: &dyn Backend) {
+    let to = |name: &str, change: &dyn Fn(&Key)| {
+        let mut stat = put(b, name, "one");
+        for more in ["+two", "+three"] {
+            stat = good(append(b, name, stat.size, more, &when(stat.precondition())));
+        }
+        good(b.drop_generation(&key(name), generation(2)));
+        change(&key(name));
+        let kept = kept(b, name);
+        let firsts = kept.iter().filter(|info| info.generation == generation(1) && !matches!(info.kept, Kept::Lost(_)));
+        for first in firsts {
+            assert_eq!(read_generation(b, name, first.generation.get()), "one", "{name}: {kept:?}");
+        }
+    };
+    to("replaced", &|f| {
+        put(b, &f.to_string(), "other");
+    });
+    to("removed", &|f| good(b.remove(f, &ANY)));
+    to("made anew", &|f| {
+        good(b.remove(f, &ANY));
+        put(b, &f.to_string(), "other");
+    });
+    to("moved away", &|f| {
+        good(b.rename(f, &key("elsewhere"), &RENAME));
+        put(b, &f.to_string(), "other");
+    });
+    to("renamed over", &|f| {
+        put(b, "new", "other");
+        good(b.rename(&key("new"), f, &RENAME));
+    });
+    to("moved over", &|f| {
+        put(b, "target", "other");
+        good(b.rename(f, &key("target"), &RENAME));
+        put(b, &f.to_string(), "other");
+    });
+    to("linked", &|f| {
+        if can(b).hard_links {
+            good(b.link(f, &key("link"), &ANY));
+            put(b, "link", "other");
+        }
+    });
+    assert_eq!(read_generation(b, "replaced", 1), "one");
+    assert_eq!(read_generation(b, "elsewhere", 1), "one");
+}
+
 pub fn what_came_back_is_left_alone(b: &dyn Backend) {
     put(b, "f", "1");
     put(b, "f", "2");

@@ -59,7 +59,7 @@ pub const CASES: &[Case] = cases! {
         an_amendment_leaves_the_prefix_alone, what_a_prefix_needs_is_not_dropped;
     history: generations_are_listed_in_order, histories_are_found_level_by_level, deleted_generations_stay, missing_generations,
         generations_are_dropped, histories_are_found, generations_keep_their_metadata;
-    drops: several_are_dropped_at_once, only_the_very_generation_is_dropped, what_came_back_is_left_alone,
+    drops: several_are_dropped_at_once, a_beginning_outlives_the_drop_of_a_longer_one, only_the_very_generation_is_dropped, what_came_back_is_left_alone,
         any_beginning_can_be_dropped, what_is_not_kept_leaves_nothing, a_key_is_forgotten,
         attributes_of_older_generations, a_name_is_locked_once;
     numbering: numbers_go_on_after_a_removal, numbers_go_on_after_a_rename_over, numbers_go_on_after_there_and_back,

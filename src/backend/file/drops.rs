@@ -8,12 +8,10 @@ use std::collections::HashMap;
 use rustix::fs::{AtFlags, FileType};
 use rustix::io::Errno;
 
-use super::generations::{CHANGED_OUTSIDE, name_of};
+use super::generations::{CHANGED_OUTSIDE, DROPPED, is_dropped, name_of};
 use super::*;
 use crate::backend::Kept;
 
-/// The note on a generation that was dropped.
-const DROPPED: &str = "dropped";
 /// The unit of `st_blocks`, in bytes.
 const BLOCK: u64 = 512;
 
@@ -32,7 +30,8 @@ impl FileBackend {
         let kept = self.kept(key)?;
         let wanted: HashMap<Generation, &GenerationInfo> = which.iter().map(|info| (info.generation, info)).collect();
         let mut results = HashMap::new();
-        // The entry before the one that is looked at, as it is after the drops; and the last before it with bytes.
+        // The entry before the one that is looked at, as it is after the drops, which says what became of its bytes; and the
+        // last before it with bytes.
         let mut before: Option<&GenerationInfo> = None;
         let mut bytes_before: Option<&Kept> = None;
         for (at, info) in kept.iter().enumerate() {
@@ -51,7 +50,9 @@ impl FileBackend {
                     continue;
                 }
             }
-            before = Some(info);
+            if !is_dropped(info) {
+                before = Some(info);
+            }
             if !matches!(info.kept, Kept::Lost(_)) {
                 bytes_before = Some(&info.kept);
             }

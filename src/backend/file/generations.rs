@@ -22,6 +22,8 @@ use crate::types::Timestamp;
 const MOVES: u32 = 8;
 /// The note on a generation that was changed or removed from outside, and on what can be read only from it.
 pub const CHANGED_OUTSIDE: &str = "the file was changed outside Sepia";
+/// The note on a generation that was dropped. What comes before it may be the beginning of what comes after it.
+pub const DROPPED: &str = "dropped";
 
 /// Where the bytes of a generation are, when they are not there themselves.
 const PREFIX: (&str, &str) = ("first ", " bytes of ");
@@ -129,9 +131,9 @@ impl FileBackend {
     pub(super) fn close_history(&self, key: &Key) -> Result<()> {
         let kept = self.kept(key)?;
         let is_gone = |last: &&GenerationInfo| last.kept == Kept::Lost(CHANGED_OUTSIDE.into()) && last.size > 0;
-        let Some(last) = kept.last().filter(is_gone) else { return Ok(()) };
+        let Some(last) = kept.iter().rfind(|info| !is_dropped(info)).filter(is_gone) else { return Ok(()) };
         let superseded = last.superseded.unwrap_or(last.committed);
-        let number = last.generation.next().get();
+        let number = kept.last().unwrap_or(last).generation.next().get();
         let lost = GenerationName { number, committed: superseded, superseded: self.now(), deleted: true };
         log::warn!("{key}: generation {number} was removed outside Sepia");
         self.keep_as_note(key, &lost, CHANGED_OUTSIDE, last.mtime)
@@ -186,19 +188,21 @@ impl FileBackend {
 
     /// If the last kept generation is the beginning of the current one, at `place`: gives it bytes of its own.
     pub(super) fn make_prefix_whole(&self, key: &Key, place: &Place) -> Result<()> {
-        // Only the last one is looked at: this is done at each fsync of a session, however long the history is.
         let (names, _) = self.history_entries(key)?;
         let current = self.find(key, place)?.stat.generation.map(Generation::get);
-        let Some(last) = names.iter().rev().find(|name| Some(name.number) != current) else { return Ok(()) };
-        let (Some(generation), Some(dir)) = (Generation::new(last.number), self.history_dir(key)?) else {
-            return Ok(());
-        };
-        match self.look_at_kept(key, &dir, generation, last)? {
-            Some(info) if matches!(info.kept, Kept::Prefix(_)) => {
-                self.copy_prefix(key, &info, &open_place(key, place)?, info.size)
+        let Some(dir) = self.history_dir(key)? else { return Ok(()) };
+        // As a rule only the last one is looked at: this is done at each fsync of a session, however long the history is.
+        for name in names.iter().rev().filter(|name| Some(name.number) != current) {
+            let Some(generation) = Generation::new(name.number) else { break };
+            match self.look_at_kept(key, &dir, generation, name)? {
+                Some(info) if matches!(info.kept, Kept::Prefix(_)) => {
+                    return self.copy_prefix(key, &info, &open_place(key, place)?, info.size);
+                }
+                Some(info) if is_dropped(&info) => {}
+                _ => break,
             }
-            _ => Ok(()),
         }
+        Ok(())
     }
 
     /// Gives a generation that is the beginning of what is open a file of its own in the history of `key`.
@@ -242,18 +246,15 @@ impl FileBackend {
             kept.pop_if(|before| before.generation == generation);
             kept.push(info);
         }
-        // Not what took its name since.
-        if let Some(last) = kept.last_mut()
-            && matches!(last.kept, Kept::Prefix(_))
-            && recorded.is_none_or(|recorded| recorded < last.generation)
-        {
-            last.kept = Kept::Lost(CHANGED_OUTSIDE.into());
-        }
-        for at in (1..kept.len()).rev() {
-            if matches!(&kept[at].kept, Kept::Lost(note) if note == CHANGED_OUTSIDE)
-                && matches!(kept[at - 1].kept, Kept::Prefix(_))
-            {
-                kept[at - 1].kept = Kept::Lost(CHANGED_OUTSIDE.into());
+        // What is current may have taken the name since.
+        let last = kept.last().map(|info| info.generation);
+        let mut is_lost = recorded.is_none_or(|recorded| Some(recorded) < last);
+        for info in kept.iter_mut().rev() {
+            match &info.kept {
+                Kept::Prefix(_) if is_lost => info.kept = Kept::Lost(CHANGED_OUTSIDE.into()),
+                Kept::Lost(note) if note == CHANGED_OUTSIDE => is_lost = true,
+                _ if is_dropped(info) => {}
+                _ => is_lost = false,
             }
         }
         Ok(kept)
@@ -467,6 +468,11 @@ pub fn name_parts(info: &GenerationInfo) -> GenerationName {
         superseded: info.superseded.unwrap_or(info.committed),
         deleted: info.deleted,
     }
+}
+
+/// Whether it says no more than that a number was in use.
+pub fn is_dropped(info: &GenerationInfo) -> bool {
+    matches!(&info.kept, Kept::Lost(note) if note == DROPPED)
 }
 
 /// The name under which a generation is kept.

@@ -12,6 +12,7 @@ use parking_lot::Mutex;
 use rustix::fs::AtFlags;
 use rustix::io::Errno;
 
+use super::generations::is_dropped;
 use super::*;
 use crate::backend::{GenerationName, Kept};
 use crate::types::Timestamp;
@@ -143,8 +144,9 @@ impl FileBackend {
         let (Some(source), Some(target)) = (self.history_dir(from)?, self.history_dir(to)?) else { return Ok(()) };
         let kept = self.kept(from)?;
         let shared = kept.partition_point(|info| info.generation < upto);
+        let last = kept[..shared].iter().rposition(|info| !is_dropped(info));
         for (at, info) in kept[..shared].iter().enumerate() {
-            if at + 1 == shared
+            if Some(at) == last
                 && let Kept::Prefix(size) = info.kept
                 && let Some(whole) = kept[shared..].iter().find(|later| later.kept == Kept::Whole)
             {

@@ -248,7 +248,7 @@ impl FileBackend {
                 continue;
             }
             // What can be read only from it gets a file of its own.
-            for older in kept[..at].iter().rev() {
+            for older in kept[..at].iter().rev().filter(|older| !super::generations::is_dropped(older)) {
                 let Kept::Prefix(size) = older.kept else { break };
                 if self.prefix_is_intact(key, older, &opened.file, through)? {
                     self.copy_prefix(key, older, &opened, size)?;
