@@ -2,6 +2,7 @@
 //! as a generation, in a snapshot, and in the tree as it was at any moment.
 
 use proptest::prelude::*;
+use proptest::test_runner::RngSeed;
 use sepia::Timestamp;
 use sepia::backend::{GenerationInfo, Rename};
 use sepia::store::Past;
@@ -272,12 +273,19 @@ fn run(rig: &Rig, steps: &[Step]) {
 
 const POLICY: &str = "[retention]\nkeep_last = 2\nkeep_within = '3d'\nkeep_weekly = 2\ntrash_keep = '10d'";
 
-proptest! {
-    // `PROPTEST_CASES` overrides it.
-    #![proptest_config(ProptestConfig {
+/// As that of the model: the same cases on every machine. `PROPTEST_CASES` says how many, `PROPTEST_RNG_SEED=N` tries others.
+fn config() -> ProptestConfig {
+    let default = ProptestConfig::default();
+    let explores = std::env::var_os("PROPTEST_RNG_SEED").is_some();
+    ProptestConfig {
         cases: std::env::var("PROPTEST_CASES").ok().and_then(|n| n.parse().ok()).unwrap_or(96),
-        ..ProptestConfig::default()
-    })]
+        rng_seed: if explores { default.rng_seed } else { RngSeed::Fixed(20_261_123) },
+        ..default
+    }
+}
+
+proptest! {
+    #![proptest_config(config())]
 
     #[test]
     fn what_the_policy_promises_is_readable_in_memory(steps in steps()) {
