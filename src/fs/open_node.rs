@@ -189,7 +189,8 @@ impl OpenNode {
         let same =
             |old: &Stat| (old.incarnation, old.size, old.committed) == (stat.incarnation, stat.size, stat.committed);
         if let Some(current) = &mut self.state.lock().current
-            && stat.recorded
+            // Or there is nothing to be recorded yet.
+            && (stat.recorded || stat.generation.is_none())
             && same(&current.stat)
         {
             current.stat = stat.clone();
