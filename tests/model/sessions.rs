@@ -226,7 +226,18 @@ impl Session {
         Errno::STALE
     }
 
-    /// Makes what was written the current bytes of what is at the session's name. `None`: nothing to publish.
+    /// Whether there is a generation of just these bytes, which are all that was written.
+    fn changes_nothing(&self, tree: &Tree, id: Id) -> bool {
+        let written = match &self.staged {
+            Staged::None => false,
+            Staged::Tail(_, tail) => tail.is_empty(),
+            Staged::Whole(bytes) => bytes == tree.current(id),
+        };
+        written && tree.file(id).is_some_and(|file| file.generation.is_some())
+    }
+
+    /// Makes what was written the current bytes of what is at the session's name. Returns its stamp; `None`: nothing to
+    /// publish.
     pub fn publish(&mut self, shared: &mut Shared, target: Option<Id>) -> Result<Option<u64>, Errno> {
         if self.lost {
             return Err(Errno::STALE);
@@ -239,6 +250,14 @@ impl Session {
         let (Some(id), true) = (target, same || self.merges(shared, target)) else { return Err(self.lose(shared)) };
         let content = self.content(&shared.tree);
         let amends = self.published && same;
+        if same && !amends && self.changes_nothing(&shared.tree, id) {
+            let stamp = shared.tree.fresh();
+            let file = shared.tree.file_mut(id);
+            file.stamp = stamp;
+            self.base = Some((file.phys, content.len()));
+            (self.staged, self.dirty, self.wrote) = (Staged::None, false, false);
+            return Ok(Some(stamp));
+        }
         shared.supersede(id, amends);
         let linked = shared.tree.names(id).len() > 1;
         let version = shared.tree.fresh();
@@ -472,8 +491,10 @@ impl Mount {
         let Some(open) = self.opens.get_mut(&open) else { return Ok(()) };
         let Some(session) = &mut open.session else { return Ok(()) };
         let stamp = if durable { session.sync(shared, target)? } else { session.publish(shared, target)? };
-        if let (Some(stamp), Some((phys, _))) = (stamp, session.base) {
-            (open.current, open.current_version) = (Some((phys, stamp)), stamp);
+        if let (Some(stamp), Some((phys, _)), Some(file)) =
+            (stamp, session.base, target.and_then(|id| shared.tree.file(id)))
+        {
+            (open.current, open.current_version) = (Some((phys, stamp)), file.version);
         }
         Ok(())
     }

@@ -188,11 +188,17 @@ impl FileBackend {
 
     /// If the last kept generation is the beginning of the current one, at `place`: gives it bytes of its own.
     pub(super) fn make_prefix_whole(&self, key: &Key, place: &Place) -> Result<()> {
+        let found = self.find(key, place)?;
+        // What another program has put there has another beginning.
+        let Some(record) = found.record.filter(|_| !found.is_changed()) else { return Ok(()) };
+        let current = record.generation.get();
         let (names, _) = self.history_entries(key)?;
-        let current = self.find(key, place)?.stat.generation.map(Generation::get);
-        let Some(dir) = self.history_dir(key)? else { return Ok(()) };
+        let Some(dir) = self.history_dir(key)?.filter(|_| names.last().is_some_and(|last| last.number <= current))
+        else {
+            return Ok(());
+        };
         // As a rule only the last one is looked at: this is done at each fsync of a session, however long the history is.
-        for name in names.iter().rev().filter(|name| Some(name.number) != current) {
+        for name in names.iter().rev().filter(|name| name.number != current) {
             let Some(generation) = Generation::new(name.number) else { break };
             match self.look_at_kept(key, &dir, generation, name)? {
                 Some(info) if matches!(info.kept, Kept::Prefix(_)) => {

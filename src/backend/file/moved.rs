@@ -154,6 +154,11 @@ impl FileBackend {
                 self.copy_prefix(to, info, &self.open_whole(from, whole)?, size)?;
                 continue;
             }
+            if let Kept::Lost(note) = &info.kept {
+                // The entry itself may still say that its bytes are the beginning of later ones.
+                self.keep_as_note(to, &super::generations::name_parts(info), note, info.mtime)?;
+                continue;
+            }
             let name = super::generations::name_of(info);
             match rustix::fs::linkat(&source, &name, &target, &name, AtFlags::empty()) {
                 Ok(()) | Err(Errno::EXIST) => {}
