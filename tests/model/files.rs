@@ -89,11 +89,10 @@ impl Model {
         }
         let stamp = self.shared.tree.fresh();
         let file = self.shared.tree.file_mut(id);
-        let (before, version) = (std::mem::replace(&mut file.stamp, stamp), file.version);
+        file.stamp = stamp;
+        let version = file.version;
         let open = self.mounts[side].newest_mut(id).filter(|open| open.current_version == version);
-        if let Some(current) = open.and_then(|open| open.current.as_mut())
-            && current.1 == before
-        {
+        if let Some(current) = open.and_then(|open| open.current.as_mut()) {
             current.1 = stamp;
         }
     }
