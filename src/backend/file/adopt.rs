@@ -70,15 +70,23 @@ impl FileBackend {
     /// Records what is at `key` as a generation, if it isn't the recorded one, and opens it. Once: the other program may
     /// go on, and then this is the state that was recorded.
     pub(super) fn open_adopted(&self, key: &Key) -> Result<Opened> {
+        /// Between the two it may be replaced by another file.
+        const ATTEMPTS: u32 = 3;
         let _tree = self.locks.share_tree(key)?;
         let _lock = self.lock(key)?;
         let place = self.place(key)?;
-        let found = self.adopt_locked(key, &place, self.find(key, &place)?)?;
-        let opened = open_place(key, &place)?;
-        Ok(match found.stat.incarnation == opened.stat.incarnation {
-            true => Opened { stat: Found { stat: opened.stat, ..found }.as_recorded(), ..opened },
-            false => opened,
-        })
+        let mut attempts = 0;
+        loop {
+            attempts += 1;
+            let found = self.adopt_locked(key, &place, self.find(key, &place)?)?;
+            let opened = open_place(key, &place)?;
+            if found.stat.incarnation == opened.stat.incarnation {
+                return Ok(Opened { stat: Found { stat: opened.stat, ..found }.as_recorded(), ..opened });
+            }
+            if attempts == ATTEMPTS {
+                return Ok(opened);
+            }
+        }
     }
 
     /// Records what was found at `key` as a generation, if it isn't the recorded one; to be called under the key's lock.
@@ -130,9 +138,13 @@ impl FileBackend {
         if !kept_number && found.record.is_some_and(|record| record.inode == stat.incarnation) {
             write_rewritten(key, place, committed)?;
         }
+        let id = match &found.record {
+            Some(record) if kept_number && self.ends_with_beginning_of(key, record)? => record.id,
+            _ => stat.id,
+        };
         let record = Record {
             generation,
-            id: stat.id,
+            id,
             committed,
             size: stat.size,
             mtime: stat.mtime,
@@ -145,6 +157,14 @@ impl FileBackend {
             self.adopted.add(key, &found.stat);
         }
         Ok(found)
+    }
+
+    /// Whether the history of a copied store needs the object's id: it says that its last entry is the beginning of that.
+    fn ends_with_beginning_of(&self, key: &Key, record: &Record) -> Result<bool> {
+        let (names, _) = self.history_entries(key)?;
+        let Some(dir) = self.history_dir(key)? else { return Ok(false) };
+        let beginning = self.last_beginning(key, &dir, &names, Some(record.generation))?;
+        Ok(beginning.is_some_and(|beginning| beginning.id == Some(record.id)))
     }
 
     /// Whether a process died while it appended to this object.

@@ -7,7 +7,7 @@ use rustix::fs::{AtFlags, Mode, OFlags, RenameFlags, XattrFlags};
 use rustix::io::Errno;
 
 use super::entry::{Found, Place, convert, read_rewritten, statx, write_record, write_rewritten};
-use super::generations::{create_in_history, kept_name, prefix_note, sign_copy};
+use super::generations::{Beginning, create_in_history, kept_name, sign_copy};
 use super::record::{Record, Unsettled};
 use super::*;
 use crate::backend::checksum::{joined, sum_of};
@@ -25,7 +25,6 @@ impl FileBackend {
         match self.try_commit(key, &staged, how, creator) {
             Ok((stat, in_place)) => {
                 self.firsts.saw(key, &stat);
-                self.counted.saw(key, &stat);
                 if in_place {
                     staged.discard()
                 } else {
@@ -88,6 +87,7 @@ impl FileBackend {
         } else {
             self.power.saved();
         }
+        self.saw_counted(key, record.inode)?;
         Ok((just_recorded(key, &place, &record)?, record.inode == found.stat.incarnation))
     }
 
@@ -248,6 +248,7 @@ impl FileBackend {
         };
         // Before the object is touched: if we die meanwhile, recovery must know how much of it was whole.
         if how.durable { staged.secure(&intent) } else { staged.note(&intent) }.map_err(failed)?;
+        let mut kept = None;
         if !amend
             && (how.keep || !self.may_vanish(key, Some(&found))?)
             && let Some(name) = kept_name(&found, now, false)
@@ -256,13 +257,11 @@ impl FileBackend {
                 // Under another name its bytes may be replaced in place, of which this history would not know.
                 self.keep_by_copy(key, &place, &name.to_string())?;
             } else {
-                self.keep_as_note(
-                    key,
-                    &name,
-                    &prefix_note(found.stat.size, generation, record.unsettled),
-                    found.stat.mtime,
-                )?;
+                let size = found.stat.size;
+                let beginning = Beginning { size, id: Some(record.id), unsettled: record.unsettled };
+                self.keep_as_note(key, &name, &beginning.note(generation), found.stat.mtime)?;
             }
+            kept = Some(name);
         }
         let flags = OFlags::RDWR | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let fd = rustix::fs::openat(&place.dir, &place.name, flags, Mode::empty());
@@ -277,6 +276,9 @@ impl FileBackend {
             Err(error) => {
                 // As if nothing had happened: a disk that is full must not leave half an append.
                 self.undo_append(key, &place, &record)?;
+                if let Some(name) = kept {
+                    self.unkeep_entry(key, &name)?;
+                }
                 staged.note(&Intent { in_place: false, ..intent }).map_err(failed)?;
                 return Err(failed(error));
             }
@@ -304,6 +306,7 @@ impl FileBackend {
             // From here on only what the session appends further can be torn.
             write_record(key, &place, &Record { unsettled: Unsettled::nothing(record.size), ..record })?;
         }
+        self.saw_counted(key, record.inode)?;
         just_recorded(key, &place, &record)
     }
 
@@ -348,7 +351,10 @@ impl FileBackend {
             Precondition::Absent if stat.is_some() => return Err(Error::Exists(key.clone())),
             Precondition::Absent => true,
             Precondition::Generation(generation) => stat.is_some_and(|stat| stat.generation == Some(generation)),
-            Precondition::Version(..) => stat.is_some_and(|stat| stat.precondition() == *expect),
+            // The same commit: what was moved here by another program has another number since it was looked at.
+            Precondition::Version(_, id, committed) => {
+                stat.is_some_and(|stat| (stat.id, stat.committed) == (id, Some(committed)))
+            }
             Precondition::Reserved(id) => {
                 stat.is_some_and(|stat| stat.id == id) && found.as_ref().is_some_and(Found::is_reserved)
             }

@@ -27,6 +27,8 @@ pub const DROPPED: &str = "dropped";
 
 /// Where the bytes of a generation are, when they are not there themselves.
 const PREFIX: (&str, &str) = ("first ", " bytes of ");
+/// Of which object, after the number.
+const OBJECT: &str = " of ";
 /// The sum of its last bytes, and where these begin, if they were not synced.
 const SUM: (&str, &str) = (", crc32 ", " from ");
 
@@ -126,14 +128,15 @@ impl FileBackend {
         Ok(self.highest(key)?.map_or(Generation::FIRST, Generation::next))
     }
 
-    /// For a key where nothing recorded is current. If its last kept generation is the beginning of one that was
-    /// removed from outside, that is noted, or the bytes of the next one would be taken for it.
+    /// For a key where something else becomes current, or has become by another program's doing. If its last kept
+    /// generation is the beginning of one that was removed from outside, that is noted, or the bytes of the next one
+    /// would be taken for it.
     pub(super) fn close_history(&self, key: &Key) -> Result<()> {
         let kept = self.kept(key)?;
         let is_gone = |last: &&GenerationInfo| last.kept == Kept::Lost(CHANGED_OUTSIDE.into()) && last.size > 0;
         let Some(last) = kept.iter().rfind(|info| !is_dropped(info)).filter(is_gone) else { return Ok(()) };
         let superseded = last.superseded.unwrap_or(last.committed);
-        let number = kept.last().unwrap_or(last).generation.next().get();
+        let number = self.highest(key)?.unwrap_or(last.generation).next().get();
         let lost = GenerationName { number, committed: superseded, superseded: self.now(), deleted: true };
         log::warn!("{key}: generation {number} was removed outside Sepia");
         self.keep_as_note(key, &lost, CHANGED_OUTSIDE, last.mtime)
@@ -176,7 +179,7 @@ impl FileBackend {
             let stat = rustix::fs::statat(&dir, &text, AtFlags::SYMLINK_NOFOLLOW)
                 .map_err(|e| Error::from_io(key, "look at its history", e))?;
             let is_link = FileType::from_raw_mode(stat.st_mode) == FileType::Symlink;
-            let is_prefix = is_link && parse_prefix(&read_note(key, &dir, &text)?).is_some();
+            let is_prefix = is_link && Beginning::parse(&read_note(key, &dir, &text)?).is_some();
             if stat.st_ino == found.stat.incarnation || is_prefix {
                 rustix::fs::unlinkat(&dir, &text, AtFlags::empty())
                     .map_err(|e| Error::from_io(key, "mend its history", e))?;
@@ -184,6 +187,15 @@ impl FileBackend {
             }
         }
         Ok(found_one)
+    }
+
+    /// Takes back what was just kept, for what was to supersede it failed.
+    pub(super) fn unkeep_entry(&self, key: &Key, name: &GenerationName) -> Result<()> {
+        let Some(dir) = self.history_dir(key)? else { return Ok(()) };
+        match rustix::fs::unlinkat(&dir, name.to_string(), AtFlags::empty()) {
+            Ok(()) | Err(Errno::NOENT) => Ok(()),
+            Err(error) => Err(Error::from_io(key, "mend its history", error)),
+        }
     }
 
     /// If the last kept generation is the beginning of the current one, at `place`: gives it bytes of its own.
@@ -201,10 +213,15 @@ impl FileBackend {
         for name in names.iter().rev().filter(|name| name.number != current) {
             let Some(generation) = Generation::new(name.number) else { break };
             match self.look_at_kept(key, &dir, generation, name)? {
+                Some(info) if is_dropped(&info) => {}
                 Some(info) if matches!(info.kept, Kept::Prefix(_)) => {
+                    let beginning = Beginning::parse(&read_note(key, &dir, &name.to_string())?);
+                    let last = names.last().and_then(|last| Generation::new(last.number));
+                    if beginning.is_none_or(|beginning| !beginning.is_of(&record, last)) {
+                        break;
+                    }
                     return self.copy_prefix(key, &info, &open_place(key, place)?, info.size);
                 }
-                Some(info) if is_dropped(&info) => {}
                 _ => break,
             }
         }
@@ -238,8 +255,10 @@ impl FileBackend {
         };
         // Not look(), which would wait for the key's lock: the caller may hold it.
         let current = self.place(key).and_then(|place| self.find(key, &place)).ok();
-        let recorded = current.as_ref().and_then(|found| found.record).map(|record| record.generation);
+        let record = current.as_ref().and_then(|found| found.record);
         let current = current.and_then(|found| found.stat.generation);
+        let beginning = self.last_beginning(key, &dir, &names, current)?;
+        let last = names.iter().filter_map(|name| Generation::new(name.number)).rfind(|last| Some(*last) != current);
         let mut kept: Vec<GenerationInfo> = Vec::with_capacity(names.len());
         for name in names {
             let Some(generation) = Generation::new(name.number) else { continue };
@@ -252,9 +271,10 @@ impl FileBackend {
             kept.pop_if(|before| before.generation == generation);
             kept.push(info);
         }
-        // What is current may have taken the name since.
-        let last = kept.last().map(|info| info.generation);
-        let mut is_lost = recorded.is_none_or(|recorded| Some(recorded) < last);
+        let mut is_lost = match &record {
+            Some(record) => beginning.is_some_and(|beginning| !beginning.is_of(record, last)),
+            None => true,
+        };
         for info in kept.iter_mut().rev() {
             match &info.kept {
                 Kept::Prefix(_) if is_lost => info.kept = Kept::Lost(CHANGED_OUTSIDE.into()),
@@ -264,6 +284,27 @@ impl FileBackend {
             }
         }
         Ok(kept)
+    }
+
+    /// What the last entry of a history says, before the `current` generation, if it is the beginning of something later.
+    pub(super) fn last_beginning(
+        &self,
+        key: &Key,
+        dir: &Dir,
+        names: &[GenerationName],
+        current: Option<Generation>,
+    ) -> Result<Option<Beginning>> {
+        for name in names.iter().rev().filter(|name| Some(name.number) != current.map(Generation::get)) {
+            let Some(generation) = Generation::new(name.number) else { break };
+            match self.look_at_kept(key, dir, generation, name)? {
+                Some(info) if is_dropped(&info) => {}
+                Some(GenerationInfo { kept: Kept::Prefix(_), .. }) => {
+                    return Ok(Beginning::parse(&read_note(key, dir, &name.to_string())?));
+                }
+                _ => break,
+            }
+        }
+        Ok(None)
     }
 
     /// One superseded generation, at the cost of a look at the names of all.
@@ -304,8 +345,8 @@ impl FileBackend {
         let stat = convert(&statx, None);
         let (size, kept) = if stat.kind == FileKind::Symlink {
             let note = read_note(key, dir, &text)?;
-            match parse_prefix(&note) {
-                Some((size, _)) => (size, Kept::Prefix(size)),
+            match Beginning::parse(&note) {
+                Some(Beginning { size, .. }) => (size, Kept::Prefix(size)),
                 None => (0, Kept::Lost(note)),
             }
         } else {
@@ -445,20 +486,47 @@ pub fn kept_name(found: &Found, now: Timestamp, deleted: bool) -> Option<Generat
     Some(GenerationName { number: generation.get(), committed, superseded: now, deleted })
 }
 
-/// The text of a note on a generation that is the beginning of another one.
-pub fn prefix_note(size: u64, of: Generation, unsettled: Unsettled) -> String {
-    let Unsettled { from, sum } = unsettled;
-    let sum = if from < size { format!("{}{sum:08x}{}{from}", SUM.0, SUM.1) } else { String::new() };
-    format!("{}{size}{}{of}{sum}", PREFIX.0, PREFIX.1)
+/// What a note says of a generation that is the beginning of another one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Beginning {
+    pub size: u64,
+    /// The object that it is of. Notes of the first stores don't say.
+    pub id: Option<ObjectId>,
+    /// What of it may not be on the medium.
+    pub unsettled: Unsettled,
 }
 
-/// The length of the beginning, and what of it may not be on the medium.
-pub fn parse_prefix(note: &str) -> Option<(u64, Unsettled)> {
-    let (size, of) = note.strip_prefix(PREFIX.0)?.split_once(PREFIX.1)?;
-    let size = size.parse().ok()?;
-    let Some((_, sum)) = of.split_once(SUM.0) else { return Some((size, Unsettled::nothing(size))) };
-    let (sum, from) = sum.split_once(SUM.1)?;
-    Some((size, Unsettled { from: from.parse().ok()?, sum: u32::from_str_radix(sum, 16).ok()? }))
+impl Beginning {
+    /// Whether it is the beginning of what has this record, and not of something that had the name before. `last` is
+    /// the last number of the history.
+    pub fn is_of(&self, record: &Record, last: Option<Generation>) -> bool {
+        self.id.map_or_else(|| last.is_none_or(|last| record.generation >= last), |id| id == record.id)
+    }
+
+    /// The text of the note; `of` is the number of the next generation.
+    pub fn note(&self, of: Generation) -> String {
+        let Unsettled { from, sum } = self.unsettled;
+        let sum = if from < self.size { format!("{}{sum:08x}{}{from}", SUM.0, SUM.1) } else { String::new() };
+        let id = self.id.map(|id| format!("{OBJECT}{id}")).unwrap_or_default();
+        format!("{}{}{}{of}{id}{sum}", PREFIX.0, self.size, PREFIX.1)
+    }
+
+    pub fn parse(note: &str) -> Option<Self> {
+        let (size, of) = note.strip_prefix(PREFIX.0)?.split_once(PREFIX.1)?;
+        let size = size.parse().ok()?;
+        let (of, unsettled) = match of.split_once(SUM.0) {
+            None => (of, Unsettled::nothing(size)),
+            Some((of, sum)) => {
+                let (sum, from) = sum.split_once(SUM.1)?;
+                (of, Unsettled { from: from.parse().ok()?, sum: u32::from_str_radix(sum, 16).ok()? })
+            }
+        };
+        let id = match of.split_once(OBJECT) {
+            Some((_, id)) => u64::from_str_radix(id, 16).ok().and_then(ObjectId::from_raw),
+            None => None,
+        };
+        Some(Beginning { size, id, unsettled })
+    }
 }
 
 pub fn read_note(key: &Key, dir: &Dir, name: &str) -> Result<String> {

@@ -1,5 +1,6 @@
 //! What another program has moved to a name that has a history: it brings its number along, which may have been used
-//! there. Before anything is kept of it, it counts on.
+//! there, and is not what the last entries of the history may be the beginnings of. Before anything of it is kept or
+//! shown, it counts on, and the history is closed.
 
 use std::num::NonZeroUsize;
 
@@ -7,55 +8,74 @@ use lru::LruCache;
 use parking_lot::Mutex;
 use rustix::io::Errno;
 
-use super::entry::{Found, Place};
+use super::entry::{Found, Place, write_record};
+use super::generations::Beginning;
+use super::record::Record;
 use super::*;
+use crate::types::Timestamp;
 
 /// How many objects a process remembers.
 const REMEMBERED: NonZeroUsize = NonZeroUsize::new(16 << 10).expect("not zero");
 
-/// Files, by their inode numbers, that this process has seen under a name with a number that nothing else had there.
+/// The directory of a history, and when its entries were last changed.
+type State = Option<(u64, Timestamp)>;
+
+/// Files, by their inode numbers, that belong to the histories of their names as these were then.
 #[derive(Debug)]
-pub struct Counted(Mutex<LruCache<Key, u64>>);
+pub struct Counted(Mutex<LruCache<Key, (u64, State)>>);
 
 impl Counted {
     pub fn new() -> Self {
         Counted(Mutex::new(LruCache::new(REMEMBERED)))
     }
-
-    /// What is at `key` has a number above those of its history.
-    pub fn saw(&self, key: &Key, stat: &Stat) {
-        self.0.lock().put(key.clone(), stat.incarnation);
-    }
-
-    fn knows(&self, key: &Key, stat: &Stat) -> bool {
-        self.0.lock().get(key) == Some(&stat.incarnation)
-    }
 }
 
 impl FileBackend {
-    /// What is at `key`, with a number that nothing else had there. To be called under the key's lock.
-    pub(super) fn counted(&self, key: &Key, place: &Place, found: Found) -> Result<Found> {
-        if found.record.is_none() || self.counted.knows(key, &found.stat) {
-            return Ok(found);
-        }
-        let counted = match self.highest_if_used(key, &found)? {
-            Some(_) => {
-                self.close_history(key)?;
-                let highest = self.highest(key)?.map_or(Generation::FIRST, Generation::next);
-                log::warn!("{key}: was moved here outside Sepia; that is generation {highest} now");
-                self.renumber(key, place, &found, highest, self.now())?
-            }
-            None => found,
-        };
-        self.counted.saw(key, &counted.stat);
-        Ok(counted)
+    /// The file with this inode number has just become current at `key`, by a commit.
+    pub(super) fn saw_counted(&self, key: &Key, incarnation: u64) -> Result<()> {
+        let state = self.history_state(key)?;
+        self.counted.0.lock().put(key.clone(), (incarnation, state));
+        Ok(())
     }
 
-    /// Sees to it that nothing that is kept of `key` has the current one's number. Returns whether that was so.
+    fn history_state(&self, key: &Key) -> Result<State> {
+        let Some(dir) = self.history_dir(key)? else { return Ok(None) };
+        let stat = rustix::fs::fstat(&dir).map_err(|error| Error::from_io(key, "look at its history", error))?;
+        Ok(Some((dir.inode, Timestamp::from_parts(stat.st_mtime, stat.st_mtime_nsec as u32))))
+    }
+
+    /// What is at `key`, belonging to the history there. To be called under the key's lock.
+    pub(super) fn counted(&self, key: &Key, place: &Place, mut found: Found) -> Result<Found> {
+        if found.record.is_none() {
+            return Ok(found);
+        }
+        let known = (found.stat.incarnation, self.history_state(key)?);
+        if self.counted.0.lock().get(key) == Some(&known) {
+            return Ok(found);
+        }
+        if found.stat.nlink > 1 && self.unkeep(key, &found)? {
+            found = self.find(key, place)?;
+        }
+        if let Some(record) = self.arrived(key, &found)? {
+            self.close_history(key)?;
+            if let Some(highest) = self.highest(key)?.filter(|highest| record.generation <= *highest) {
+                let generation = highest.next();
+                log::warn!("{key}: was moved here outside Sepia; that is generation {generation} now");
+                // It is the commit that it was: who has looked at it goes on from it.
+                write_record(key, place, &Record { generation, ..record })?;
+                found = self.find(key, place)?;
+            }
+        }
+        self.saw_counted(key, found.stat.incarnation)?;
+        Ok(found)
+    }
+
+    /// Sees to it that nothing that is kept of `key` has the current one's number, or is taken for its beginning.
+    /// Returns whether that was so.
     pub(super) fn count_on_if_moved_in(&self, key: &Key) -> Result<bool> {
         let Ok(place) = self.place(key) else { return Ok(false) };
         let Some(found) = self.find_optional(key, &place)? else { return Ok(false) };
-        if self.counted.knows(key, &found.stat) || self.highest_if_used(key, &found)?.is_none() {
+        if self.arrived(key, &found)?.is_none() {
             return Ok(false);
         }
         match self.count_on_locked(key) {
@@ -77,15 +97,20 @@ impl FileBackend {
         }
     }
 
-    /// The highest number of the history, if it isn't below the recorded one of what is there.
-    fn highest_if_used(&self, key: &Key, found: &Found) -> Result<Option<Generation>> {
+    /// The record of what is at `key`, if it doesn't belong to the history there.
+    fn arrived(&self, key: &Key, found: &Found) -> Result<Option<Record>> {
         let Some(record) = found.record.filter(|_| !found.is_changed()) else { return Ok(None) };
         let (names, _) = self.history_entries(key)?;
         let Some(last) = names.last() else { return Ok(None) };
         let own = record.generation.get();
         // A commit that is under way, or died, has kept the current one already.
-        let used = last.number > own || (last.number == own && last.committed != record.committed);
-        Ok(Generation::new(last.number).filter(|_| used))
+        if last.number > own || (last.number == own && last.committed != record.committed) {
+            return Ok(Some(record));
+        }
+        let Some(dir) = self.history_dir(key)? else { return Ok(None) };
+        let beginning = self.last_beginning(key, &dir, &names, Some(record.generation))?;
+        let is_foreign = |beginning: Beginning| !beginning.is_of(&record, Generation::new(last.number));
+        Ok(beginning.is_some_and(is_foreign).then_some(record))
     }
 }
 

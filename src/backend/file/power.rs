@@ -14,7 +14,7 @@ use rustix::fs::{AtFlags, FlockOperation, Mode, OFlags, StatxFlags};
 use serde::{Deserialize, Serialize};
 
 use super::entry::{Found, Place};
-use super::generations::{kept_name, name_of, parse_prefix, read_note};
+use super::generations::{Beginning, kept_name, name_of, read_note};
 use super::record::Unsettled;
 use super::*;
 use crate::backend::checksum::sum_of;
@@ -389,8 +389,8 @@ impl FileBackend {
     fn prefix_is_intact(&self, key: &Key, info: &GenerationInfo, file: &File, through: Timestamp) -> Result<bool> {
         let Some(dir) = self.history_dir(key)? else { return Ok(false) };
         let note = read_note(key, &dir, &name_of(info))?;
-        let unsettled = match parse_prefix(&note) {
-            Some((_, unsettled)) if info.committed > through => unsettled,
+        let unsettled = match Beginning::parse(&note) {
+            Some(Beginning { unsettled, .. }) if info.committed > through => unsettled,
             _ => Unsettled::nothing(info.size),
         };
         Ok(file.metadata().is_ok_and(|meta| meta.len() >= info.size) && is_summed(file, info.size, unsettled))

@@ -188,6 +188,9 @@ impl FileBackend {
         if let Some(highest) = highest {
             for (key, place, found) in [(from, source, moved), (to, target, other)] {
                 if found.stat.kind == FileKind::File && found.stat.generation.is_some() {
+                    if found.stat.nlink > 1 {
+                        self.unkeep(key, found)?;
+                    }
                     // Each at a time of its own, which tells them apart when they have one number.
                     self.renumber(key, place, found, highest.next(), self.now())?;
                 }
@@ -263,6 +266,7 @@ impl FileBackend {
             members.clear();
         }
         let target = self.make_history_dir(to)?;
+        self.close_history(to)?;
         // Numbers that were used here already must not come again: those that join count on from them.
         let highest = self.highest(to)?.map_or(0, Generation::get);
         let lowest = names.iter().map(|name| name.number).find(|number| *number > 0);
@@ -302,12 +306,21 @@ impl FileBackend {
     }
 
     /// After histories were joined: the object at `key` gets a number above all of them.
-    pub(super) fn count_on(&self, key: &Key) -> Result<()> {
+    fn count_on(&self, key: &Key) -> Result<()> {
         let Ok(place) = self.place(key) else { return Ok(()) };
-        let (Some(found), Some(highest)) = (self.find_optional(key, &place)?, self.highest(key)?) else {
+        let Some(mut found) = self.find_optional(key, &place)? else { return Ok(()) };
+        if found.stat.kind != FileKind::File {
             return Ok(());
-        };
-        if found.record.is_some_and(|record| record.generation <= highest) {
+        }
+        if found.stat.nlink > 1 && self.unkeep(key, &found)? {
+            found = self.find(key, &place)?;
+        }
+        // What another program has written is no commit of ours.
+        found = self.adopt_locked(key, &place, found)?;
+        self.close_history(key)?;
+        if let (Some(record), Some(highest)) = (found.record, self.highest(key)?)
+            && record.generation <= highest
+        {
             self.renumber(key, &place, &found, highest.next(), self.now())?;
         }
         Ok(())

@@ -1,0 +1,236 @@
+//! Files that another program moves or copies below the store's directory, to names that have histories: every generation
+//! that was kept stays what it was, and none shows the bytes of what came.
+
+mod common;
+
+use std::fs;
+use std::path::PathBuf;
+
+use common::library::{ANY, key, put, read};
+use rustix::fs::{Mode, OFlags};
+use sepia::backend::Rename;
+use sepia::store::SessionOptions;
+use sepia::{Generation, Store};
+
+struct Place {
+    _dir: tempfile::TempDir,
+    path: PathBuf,
+    store: Store,
+}
+
+impl Place {
+    fn new() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("store");
+        let store = Store::init(path.to_str().unwrap()).unwrap();
+        Place { _dir: dir, path, store }
+    }
+
+    /// Another process.
+    fn other(&self) -> Store {
+        Store::open(self.path.to_str().unwrap()).unwrap()
+    }
+
+    fn mv(&self, from: &str, to: &str) {
+        fs::rename(self.path.join(from), self.path.join(to)).unwrap();
+    }
+
+    /// Adds a generation of which the one before is the beginning.
+    fn append(&self, name: &str, text: &str) {
+        let mut session = self.store.open_session(&key(name), &SessionOptions::default()).unwrap();
+        session.append(text.as_bytes()).unwrap();
+        session.publish(&key(name), false).unwrap();
+        session.close(&key(name));
+    }
+
+    /// An object of so many generations, each of which but the last is the beginning of the next.
+    fn grow(&self, name: &str, generations: u64) {
+        put(&self.store, name, "1");
+        for number in 2..=generations {
+            self.append(name, &number.to_string());
+        }
+    }
+
+    /// Its bytes, if they are not lost.
+    fn then(&self, name: &str, number: u64) -> Option<String> {
+        let opened = self.store.backend().open_generation(&key(name), Generation::new(number).unwrap());
+        opened.ok().map(|opened| read(&opened))
+    }
+
+    fn numbers(&self, name: &str) -> Vec<u64> {
+        self.store.history(&key(name)).unwrap().iter().map(|info| info.generation.get()).collect()
+    }
+}
+
+/// The beginnings of what is gone are lost, and not those of what came, whatever number it brings.
+#[test]
+fn nobody_inherits_beginnings() {
+    for generations in 1..=9 {
+        let place = Place::new();
+        let store = &place.store;
+        place.grow("f", 5);
+        for number in 1..=generations {
+            put(store, "g", &format!("other {number}"));
+        }
+        let came = store.stat(&key("g")).unwrap().generation.unwrap();
+        place.mv("g", "f");
+        let check = |when: &str| {
+            for number in 1..=4 {
+                assert_eq!(place.then("f", number), None, "{when}: {number} of f, where {came} came");
+            }
+            let numbers = place.numbers("f");
+            assert!(
+                numbers.is_sorted_by(|a, b| a < b) && numbers.contains(&4),
+                "{when}: {numbers:?}, where {came} came"
+            );
+            assert!(*numbers.last().unwrap() > 5, "{when}: {numbers:?}: 5 was in use, and {came} came");
+        };
+        check("at once");
+        put(store, "f", "new");
+        check("after a save");
+        let number = *place.numbers("f").iter().rev().nth(1).unwrap();
+        assert_eq!(place.then("f", number), Some(format!("other {generations}")), "what came is kept");
+    }
+}
+
+#[test]
+fn nobody_inherits_beginnings_through_the_rename_of_a_directory() {
+    for with_history in [false, true] {
+        let place = Place::new();
+        let store = &place.store;
+        for dir in ["to", "from"] {
+            store.create_dirs(&key(dir)).unwrap();
+        }
+        place.grow("to/f", 3);
+        fs::remove_file(place.path.join("to/f")).unwrap();
+        put(store, "from/f", "other");
+        if with_history {
+            put(store, "from/f", "another");
+        }
+        store.rename(&key("from"), &key("to"), ANY).unwrap();
+        let expected = if with_history { "another" } else { "other" };
+        assert_eq!(read(&store.get(&key("to/f")).unwrap()), expected);
+        for _ in 0..2 {
+            assert_eq!((place.then("to/f", 1), place.then("to/f", 2)), (None, None));
+            put(store, "to/f", "new");
+        }
+    }
+}
+
+/// What another program has written doesn't become Sepia's own by a rename of its directory.
+#[test]
+fn what_was_written_outside_is_recorded_before_it_counts_on() {
+    let place = Place::new();
+    let store = &place.store;
+    for dir in ["from", "to"] {
+        store.create_dirs(&key(dir)).unwrap();
+    }
+    put(store, "to/f", "gone");
+    store.remove(&key("to/f"), ANY).unwrap();
+    place.grow("from/f", 3);
+    fs::write(place.path.join("from/f"), "EVIL").unwrap();
+    let how = Rename { expect_from: ANY, expect_to: ANY, exchange: false };
+    store.backend().rename(&key("from"), &key("to"), &how).unwrap();
+    assert_eq!(place.then("to/f", 1).as_deref(), Some("gone"));
+    let shown: Vec<_> = place.numbers("to/f").into_iter().filter_map(|number| place.then("to/f", number)).collect();
+    assert_eq!(shown, ["gone", "EVIL"]);
+}
+
+/// cp -a takes the record along, with another's number.
+#[test]
+fn a_copy_of_another_object_inherits_nothing() {
+    let place = Place::new();
+    place.grow("a", 3);
+    for number in 1..=7 {
+        put(&place.store, "b", &format!("other {number}"));
+    }
+    fs::remove_file(place.path.join("a")).unwrap();
+    copy(&place.path.join("b"), &place.path.join("a"));
+    for _ in 0..2 {
+        assert_eq!((place.then("a", 1), place.then("a", 2)), (None, None));
+        put(&place.store, "a", "new");
+    }
+}
+
+/// As cp -a does, or rsync -X.
+fn copy(from: &std::path::Path, to: &std::path::Path) {
+    fs::copy(from, to).unwrap();
+    let open = |path| rustix::fs::open(path, OFlags::RDONLY, Mode::empty()).unwrap();
+    let (from, to) = (open(from), open(to));
+    let mut record = [0; 64];
+    let length = rustix::fs::fgetxattr(&from, "user.sepia", &mut record[..]).unwrap();
+    rustix::fs::fsetxattr(&to, "user.sepia", &record[..length], rustix::fs::XattrFlags::empty()).unwrap();
+    let stat = rustix::fs::fstat(&from).unwrap();
+    let time = |sec, nsec| rustix::fs::Timespec { tv_sec: sec, tv_nsec: nsec as _ };
+    let times = rustix::fs::Timestamps {
+        last_access: time(stat.st_atime, stat.st_atime_nsec),
+        last_modification: time(stat.st_mtime, stat.st_mtime_nsec),
+    };
+    rustix::fs::futimens(&to, &times).unwrap();
+}
+
+/// A store that was restored from a copy goes on with its histories.
+#[test]
+fn a_copy_of_the_object_itself_keeps_its_beginnings() {
+    let place = Place::new();
+    place.grow("f", 3);
+    copy(&place.path.join("f"), &place.path.join("copy"));
+    place.mv("copy", "f");
+    for _ in 0..2 {
+        assert_eq!((place.then("f", 1).as_deref(), place.then("f", 2).as_deref()), (Some("1"), Some("12")));
+        assert_eq!(place.numbers("f").len(), 3);
+        drop(place.store.get(&key("f")).unwrap());
+    }
+    place.append("f", "4");
+    put(&place.store, "f", "new");
+    let all: Vec<_> = (1..=5).map(|number| place.then("f", number).unwrap()).collect();
+    assert_eq!(all, ["1", "12", "123", "1234", "new"]);
+}
+
+/// A process that has seen the file there before looks again, when the history has gone on without it.
+#[test]
+fn what_comes_back_counts_on_from_what_happened_meanwhile() {
+    let place = Place::new();
+    for text in ["1", "2", "3"] {
+        put(&place.store, "c", text);
+    }
+    place.mv("c", "away");
+    for text in ["put 1", "put 2"] {
+        put(&place.other(), "c", text);
+    }
+    let before: Vec<_> = place.numbers("c").into_iter().map(|number| (number, place.then("c", number))).collect();
+    place.mv("away", "c");
+    put(&place.store, "c", "new");
+    let after = place.numbers("c");
+    for (number, text) in before.iter().filter(|(_, text)| text.as_deref() != Some("put 2")) {
+        assert_eq!(place.then("c", *number), *text, "generation {number} of {before:?}, {after:?}");
+    }
+    assert!(after.is_sorted_by(|a, b| a < b), "{after:?}");
+    let last: Vec<_> = after.iter().rev().take(2).map(|number| place.then("c", *number).unwrap()).collect();
+    assert_eq!(last, ["new", "3"]);
+}
+
+/// Who looks at the history makes no conflict of somebody's save.
+#[test]
+fn whoever_opened_it_before_it_counted_on_saves_all_the_same() {
+    for append in [false, true] {
+        let place = Place::new();
+        for text in ["1", "2", "3"] {
+            put(&place.store, "d", text);
+        }
+        place.store.remove(&key("d"), ANY).unwrap();
+        put(&place.store, "new", "new");
+        place.mv("new", "d");
+        let mut session = place.store.open_session(&key("d"), &SessionOptions::default()).unwrap();
+        if append {
+            session.append(b"er").unwrap();
+        } else {
+            session.write_at(b"N", 0).unwrap();
+        }
+        assert_eq!(place.other().history(&key("d")).unwrap().len(), 4);
+        session.publish(&key("d"), false).unwrap();
+        session.close(&key("d"));
+        let all: Vec<_> = (1..=5).map(|number| place.then("d", number).unwrap()).collect();
+        assert_eq!(all, ["1", "2", "3", "new", if append { "newer" } else { "New" }]);
+    }
+}
