@@ -4,7 +4,7 @@ use std::sync::{Arc, Weak};
 use std::time::Instant;
 
 use super::Fs;
-use super::collector::NAP;
+use super::collector::{NAP, spawn_patient};
 use crate::store::checksums::{Summed, Summing};
 
 impl Fs {
@@ -39,7 +39,7 @@ impl Fs {
                 told = failed;
             }
         };
-        if let Err(error) = std::thread::Builder::new().name("sepia-checksums".into()).spawn(summer) {
+        if let Err(error) = spawn_patient("sepia-checksums", summer) {
             log::warn!("this mount computes no checksums: {error}");
         }
     }

@@ -71,10 +71,24 @@ impl Fs {
                 }
             }
         };
-        if let Err(error) = std::thread::Builder::new().name("sepia-collector".into()).spawn(collector) {
+        if let Err(error) = spawn_patient("sepia-collector", collector) {
             log::warn!("nothing is collected by this mount: {error}");
         }
     }
+}
+
+/// Starts a thread whose work can wait: where processors are short it gets a tenth of what answers requests gets.
+pub(super) fn spawn_patient(name: &str, work: impl FnOnce() + Send + 'static) -> std::io::Result<()> {
+    /// As nice(1) gives.
+    const NICENESS: i32 = 10;
+    let patient = move || {
+        // Linux has a priority for each thread (setpriority(2)). Without it the work is done all the same.
+        if let Err(error) = rustix::process::setpriority_process(Some(rustix::thread::gettid()), NICENESS) {
+            log::debug!("work in the background has the priority of requests: {error}");
+        }
+        work();
+    };
+    std::thread::Builder::new().name(name.into()).spawn(patient).map(drop)
 }
 
 /// Frees space if there is too little. Returns whether that was in vain.
