@@ -104,28 +104,28 @@ impl FileBackend {
             self.undo_append(key, place, record)?;
             return self.find(key, place);
         }
+        // The bytes that were recorded, in another file: the store, or this file, was copied with its attributes.
+        let same = found.record.filter(|record| record.is_of_bytes(stat));
+        if same.is_some() {
+            // If it is another object's copy.
+            self.close_history(key)?;
+        }
         let highest = self.highest(key)?;
         let (generation, committed) = match (&found.record, highest) {
-            // The bytes that were recorded, in another file: the store was copied or restored with its attributes.
-            (Some(record), highest)
-                if record.size == stat.size
-                    && record.mtime == stat.mtime
-                    && highest.is_none_or(|highest| highest < record.generation) =>
-            {
+            (Some(record), highest) if same.is_some() && highest.is_none_or(|highest| highest < record.generation) => {
                 (record.generation, record.committed)
             }
-            (Some(record), highest) => {
-                let last = highest.map_or(record.generation, |highest| highest.max(record.generation));
-                (last.next(), self.now())
-            }
+            (Some(_), Some(highest)) if same.is_some() => (highest.next(), self.now()),
+            // It has come from elsewhere, and what was here is gone, too.
+            (Some(record), Some(highest)) if highest >= record.generation => (highest.next().next(), self.now()),
+            (Some(record), _) => (record.generation.next(), self.now()),
             // Replaced by a file without a record: the one that was current is gone, and its number with it.
             (None, Some(highest)) => (highest.next().next(), self.now()),
             (None, None) if self.firsts.know(key) => (Generation::FIRST.next(), self.now()),
             // Any program can set a time that is yet to come; a commit has been.
             (None, None) => (Generation::FIRST, stat.mtime.min(self.now())),
         };
-        let kept_number = found.record.is_some_and(|record| record.generation == generation);
-        if !kept_number && generation > Generation::FIRST {
+        if same.is_none() && generation > Generation::FIRST {
             let lost = GenerationName {
                 number: generation.get() - 1,
                 committed: found.record.map_or(stat.mtime, |record| record.committed),
@@ -135,16 +135,16 @@ impl FileBackend {
             self.keep_as_note(key, &lost, super::generations::CHANGED_OUTSIDE, stat.mtime)?;
             log::warn!("{key}: was changed outside Sepia; that is generation {generation} now");
         }
+        let kept_number = found.record.is_some_and(|record| record.generation == generation);
         if !kept_number && found.record.is_some_and(|record| record.inode == stat.incarnation) {
             write_rewritten(key, place, committed)?;
         }
-        let id = match &found.record {
-            Some(record) if kept_number && self.ends_with_beginning_of(key, record)? => record.id,
-            _ => stat.id,
-        };
+        if let Some(record) = same.filter(|record| record.id != stat.id) {
+            self.readdress(key, &record, stat.id)?;
+        }
         let record = Record {
             generation,
-            id,
+            id: stat.id,
             committed,
             size: stat.size,
             mtime: stat.mtime,
@@ -157,14 +157,6 @@ impl FileBackend {
             self.adopted.add(key, &found.stat);
         }
         Ok(found)
-    }
-
-    /// Whether the history of a copied store needs the object's id: it says that its last entry is the beginning of that.
-    fn ends_with_beginning_of(&self, key: &Key, record: &Record) -> Result<bool> {
-        let (names, _) = self.history_entries(key)?;
-        let Some(dir) = self.history_dir(key)? else { return Ok(false) };
-        let beginning = self.last_beginning(key, &dir, &names, Some(record.generation))?;
-        Ok(beginning.is_some_and(|beginning| beginning.id == Some(record.id)))
     }
 
     /// Whether a process died while it appended to this object.

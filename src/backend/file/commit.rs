@@ -87,7 +87,7 @@ impl FileBackend {
         } else {
             self.power.saved();
         }
-        self.saw_counted(key, record.inode)?;
+        self.saw_counted(key, &record);
         Ok((just_recorded(key, &place, &record)?, record.inode == found.stat.incarnation))
     }
 
@@ -306,7 +306,7 @@ impl FileBackend {
             // From here on only what the session appends further can be torn.
             write_record(key, &place, &Record { unsettled: Unsettled::nothing(record.size), ..record })?;
         }
-        self.saw_counted(key, record.inode)?;
+        self.saw_counted(key, &record);
         just_recorded(key, &place, &record)
     }
 

@@ -173,6 +173,8 @@ impl FileBackend {
         let Some(generation) = found.stat.generation else { return Ok(false) };
         let (names, _) = self.history_entries(key)?;
         let mut found_one = false;
+        let own =
+            |name: &GenerationName| name.number == generation.get() && Some(name.committed) == found.stat.committed;
         for name in names.iter().filter(|name| name.number >= generation.get()) {
             let Some(dir) = self.history_dir(key)? else { break };
             let text = name.to_string();
@@ -180,7 +182,7 @@ impl FileBackend {
                 .map_err(|e| Error::from_io(key, "look at its history", e))?;
             let is_link = FileType::from_raw_mode(stat.st_mode) == FileType::Symlink;
             let is_prefix = is_link && Beginning::parse(&read_note(key, &dir, &text)?).is_some();
-            if stat.st_ino == found.stat.incarnation || is_prefix {
+            if stat.st_ino == found.stat.incarnation || (is_prefix && own(name)) {
                 rustix::fs::unlinkat(&dir, &text, AtFlags::empty())
                     .map_err(|e| Error::from_io(key, "mend its history", e))?;
                 found_one = true;
@@ -202,15 +204,12 @@ impl FileBackend {
     pub(super) fn make_prefix_whole(&self, key: &Key, place: &Place) -> Result<()> {
         let found = self.find(key, place)?;
         // What another program has put there has another beginning.
-        let Some(record) = found.record.filter(|_| !found.is_changed()) else { return Ok(()) };
-        let current = record.generation.get();
+        let Some(record) = found.record.filter(|record| record.is_of_bytes(&found.stat)) else { return Ok(()) };
         let (names, _) = self.history_entries(key)?;
-        let Some(dir) = self.history_dir(key)?.filter(|_| names.last().is_some_and(|last| last.number <= current))
-        else {
-            return Ok(());
-        };
+        let Some(dir) = self.history_dir(key)? else { return Ok(()) };
         // As a rule only the last one is looked at: this is done at each fsync of a session, however long the history is.
-        for name in names.iter().rev().filter(|name| name.number != current) {
+        let own = |name: &&GenerationName| name.number == record.generation.get() && name.committed == record.committed;
+        for name in names.iter().rev().filter(|name| !own(name)) {
             let Some(generation) = Generation::new(name.number) else { break };
             match self.look_at_kept(key, &dir, generation, name)? {
                 Some(info) if is_dropped(&info) => {}
@@ -257,13 +256,13 @@ impl FileBackend {
         let current = self.place(key).and_then(|place| self.find(key, &place)).ok();
         let record = current.as_ref().and_then(|found| found.record);
         let current = current.and_then(|found| found.stat.generation);
-        let beginning = self.last_beginning(key, &dir, &names, current)?;
+        let beginning = self.last_beginning(key, &dir, &names, record.as_ref())?;
         let last = names.iter().filter_map(|name| Generation::new(name.number)).rfind(|last| Some(*last) != current);
         let mut kept: Vec<GenerationInfo> = Vec::with_capacity(names.len());
         for name in names {
             let Some(generation) = Generation::new(name.number) else { continue };
             // A commit is under way, or died there: this one is still current.
-            if current == Some(generation) {
+            if current == Some(generation) && record.is_none_or(|record| record.committed == name.committed) {
                 continue;
             }
             let Some(info) = self.look_at_kept(key, &dir, generation, &name)? else { continue };
@@ -292,9 +291,12 @@ impl FileBackend {
         key: &Key,
         dir: &Dir,
         names: &[GenerationName],
-        current: Option<Generation>,
+        current: Option<&Record>,
     ) -> Result<Option<Beginning>> {
-        for name in names.iter().rev().filter(|name| Some(name.number) != current.map(Generation::get)) {
+        let own = |name: &&GenerationName| {
+            current.is_some_and(|record| record.generation.get() == name.number && record.committed == name.committed)
+        };
+        for name in names.iter().rev().filter(|name| !own(name)) {
             let Some(generation) = Generation::new(name.number) else { break };
             match self.look_at_kept(key, dir, generation, name)? {
                 Some(info) if is_dropped(&info) => {}
@@ -305,6 +307,34 @@ impl FileBackend {
             }
         }
         Ok(None)
+    }
+
+    /// The object has another id from now on, since its store was copied: says so in the notes on its beginnings.
+    pub(super) fn readdress(&self, key: &Key, record: &Record, id: ObjectId) -> Result<()> {
+        let failed = |error: Errno| Error::from_io(key, "mend its history", error);
+        let (names, _) = self.history_entries(key)?;
+        let Some(dir) = self.history_dir(key)? else { return Ok(()) };
+        for name in names.iter().rev() {
+            let Some(generation) = Generation::new(name.number) else { break };
+            match self.look_at_kept(key, &dir, generation, name)? {
+                Some(info) if is_dropped(&info) => continue,
+                Some(GenerationInfo { kept: Kept::Prefix(_), .. }) => {}
+                _ => break,
+            }
+            let text = name.to_string();
+            let Some(beginning) = Beginning::parse(&read_note(key, &dir, &text)?) else { break };
+            if beginning.id != Some(record.id) {
+                break;
+            }
+            let (note, partial) = (Beginning { id: Some(id), ..beginning }.note(generation.next()), format!(".{text}"));
+            match rustix::fs::symlinkat(&note, &dir, &partial) {
+                // Of a process that died here: it was about to say the same.
+                Ok(()) | Err(Errno::EXIST) => {}
+                Err(error) => return Err(failed(error)),
+            }
+            rustix::fs::renameat(&dir, &partial, &dir, &text).map_err(failed)?;
+        }
+        Ok(())
     }
 
     /// One superseded generation, at the cost of a look at the names of all.
@@ -393,8 +423,8 @@ impl FileBackend {
         if let Some(opened) = &current
             && opened.stat.generation == Some(generation)
         {
-            if self.count_on_if_moved_in(key)? {
-                return self.open_moved(key, generation, follow);
+            if follow > 0 && self.count_on_if_moved_in(key)? {
+                return self.open_moved(key, generation, follow - 1);
             }
             return Ok(current.unwrap_or_else(|| unreachable!("matched above")));
         }

@@ -154,6 +154,12 @@ impl FileBackend {
                 self.copy_prefix(to, info, &self.open_whole(from, whole)?, size)?;
                 continue;
             }
+            if Some(at) == last && matches!(info.kept, Kept::Prefix(_)) {
+                // Nothing here has its bytes.
+                let lost = super::generations::CHANGED_OUTSIDE;
+                self.keep_as_note(to, &super::generations::name_parts(info), lost, info.mtime)?;
+                continue;
+            }
             if let Kept::Lost(note) = &info.kept {
                 // The entry itself may still say that its bytes are the beginning of later ones.
                 self.keep_as_note(to, &super::generations::name_parts(info), note, info.mtime)?;

@@ -20,9 +20,9 @@ const REMEMBERED: NonZeroUsize = NonZeroUsize::new(16 << 10).expect("not zero");
 /// The directory of a history, and when its entries were last changed.
 type State = Option<(u64, Timestamp)>;
 
-/// Files, by their inode numbers, that belong to the histories of their names as these were then.
+/// Files, by their inode numbers and commits, that belong to the histories of their names as these were then.
 #[derive(Debug)]
-pub struct Counted(Mutex<LruCache<Key, (u64, State)>>);
+pub struct Counted(Mutex<LruCache<Key, (u64, Timestamp, State)>>);
 
 impl Counted {
     pub fn new() -> Self {
@@ -31,11 +31,13 @@ impl Counted {
 }
 
 impl FileBackend {
-    /// The file with this inode number has just become current at `key`, by a commit.
-    pub(super) fn saw_counted(&self, key: &Key, incarnation: u64) -> Result<()> {
-        let state = self.history_state(key)?;
-        self.counted.0.lock().put(key.clone(), (incarnation, state));
-        Ok(())
+    /// What has this record has just become current at `key`, by a commit.
+    pub(super) fn saw_counted(&self, key: &Key, record: &Record) {
+        match self.history_state(key) {
+            Ok(state) => drop(self.counted.0.lock().put(key.clone(), (record.inode, record.committed, state))),
+            // Then it is looked at again.
+            Err(_) => drop(self.counted.0.lock().pop(key)),
+        }
     }
 
     fn history_state(&self, key: &Key) -> Result<State> {
@@ -46,10 +48,8 @@ impl FileBackend {
 
     /// What is at `key`, belonging to the history there. To be called under the key's lock.
     pub(super) fn counted(&self, key: &Key, place: &Place, mut found: Found) -> Result<Found> {
-        if found.record.is_none() {
-            return Ok(found);
-        }
-        let known = (found.stat.incarnation, self.history_state(key)?);
+        let Some(record) = found.record else { return Ok(found) };
+        let known = (found.stat.incarnation, record.committed, self.history_state(key)?);
         if self.counted.0.lock().get(key) == Some(&known) {
             return Ok(found);
         }
@@ -66,7 +66,9 @@ impl FileBackend {
                 found = self.find(key, place)?;
             }
         }
-        self.saw_counted(key, found.stat.incarnation)?;
+        if let Some(record) = &found.record {
+            self.saw_counted(key, record);
+        }
         Ok(found)
     }
 
@@ -108,7 +110,7 @@ impl FileBackend {
             return Ok(Some(record));
         }
         let Some(dir) = self.history_dir(key)? else { return Ok(None) };
-        let beginning = self.last_beginning(key, &dir, &names, Some(record.generation))?;
+        let beginning = self.last_beginning(key, &dir, &names, Some(&record))?;
         let is_foreign = |beginning: Beginning| !beginning.is_of(&record, Generation::new(last.number));
         Ok(beginning.is_some_and(is_foreign).then_some(record))
     }

@@ -55,6 +55,11 @@ impl Unsettled {
 }
 
 impl Record {
+    /// Whether these are the bytes that were recorded, be it in another file: a store may have been copied.
+    pub fn is_of_bytes(&self, stat: &crate::backend::Stat) -> bool {
+        self.size == stat.size && self.mtime == stat.mtime
+    }
+
     pub fn pack(&self) -> [u8; LENGTH] {
         let mut bytes = [0; LENGTH];
         bytes[0] = FORMAT;
