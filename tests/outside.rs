@@ -4,7 +4,7 @@ mod common;
 mod rig;
 
 use std::fs::{self, OpenOptions};
-use std::io::Write;
+use std::io::{Read, Write};
 use std::path::Path;
 use std::time::Instant;
 
@@ -229,6 +229,71 @@ fn a_name_that_was_moved_away_outside_is_free() {
     fs::rename(store.path().join("Note/old"), store.path().join("Note/new")).unwrap();
     wait_for("the new name", || (fs::read(&new).ok()? == b"made anew").then_some(()));
     assert_eq!(std::io::read_to_string(reader).unwrap(), "made anew");
+    mount.unmount();
+}
+
+/// None of them was opened in the mount: so nothing but the kernel's names leads to them.
+#[test]
+fn what_is_made_anew_at_names_that_were_moved_away_outside_is_new() {
+    let (store, mount) = mounted();
+    let (inside, outside) = (mount.join("Note"), store.path().join("Note"));
+    let names = |what: &str| (0..3).map(|at| format!("{what}{at}")).collect::<Vec<_>>();
+    for round in 0..3 {
+        for old in names("old") {
+            fs::write(outside.join(&old), "moved").unwrap();
+            wait_for("the name", || fs::metadata(inside.join(&old)).is_ok().then_some(()));
+        }
+        for (old, new) in names("old").iter().zip(names("new")) {
+            fs::rename(outside.join(old), outside.join(&new)).unwrap();
+            wait_for("the new name", || fs::metadata(inside.join(&new)).is_ok().then_some(()));
+        }
+        for (old, new) in names("old").iter().zip(names("new")) {
+            match round {
+                0 => fs::write(inside.join(old), "made anew").unwrap(),
+                1 => {
+                    let other = mount.sh(&format!("cat Note/{new} > /dev/null; echo -n 'made anew' >> Note/{old}"));
+                    assert_eq!(other, "");
+                }
+                _ => {
+                    assert!(rustix::fs::lgetxattr(inside.join(old), "user.sepia.id", &mut [0; 64]).is_err());
+                    fs::write(inside.join(old), "made anew").unwrap();
+                }
+            }
+            assert_eq!(fs::read_to_string(inside.join(old)).unwrap(), "made anew", "{old}, round {round}");
+            assert_eq!(fs::read_to_string(inside.join(&new)).unwrap(), "moved", "{new}, round {round}");
+        }
+        for name in names("old").iter().chain(&names("new")) {
+            fs::remove_file(inside.join(name)).unwrap();
+        }
+    }
+    mount.unmount();
+}
+
+/// The kernel has one cache for both.
+#[test]
+fn who_opens_what_a_command_saved_reads_it_beside_those_who_have_the_older_one_open() {
+    let (store, mount) = mounted();
+    let name = mount.join("Note/n");
+    let read = |mut file: &fs::File| {
+        let mut text = String::new();
+        file.read_to_string(&mut text).unwrap();
+        text
+    };
+    for round in 0..5 {
+        fs::write(&name, "one").unwrap();
+        let older = fs::File::open(&name).unwrap();
+        fs::write(store.scratch().path().join("two"), "two").unwrap();
+        store.sepia(&["put", "Note/n", "two"]);
+        let newer = fs::File::open(&name).unwrap();
+        assert_eq!((read(&older), read(&newer)), ("one".to_owned(), "two".to_owned()), "round {round}");
+        assert_eq!(fs::read_to_string(&name).unwrap(), "two", "round {round}: while both are open");
+        if round % 2 == 0 {
+            drop(older);
+            assert_eq!(fs::read_to_string(&name).unwrap(), "two", "round {round}: while the newer one is open");
+        }
+        drop(newer);
+        assert_eq!(fs::read_to_string(&name).unwrap(), "two", "round {round}: when they are closed");
+    }
     mount.unmount();
 }
 

@@ -455,3 +455,27 @@ fn what_a_kernel_believed_when_its_mount_was_alone_is_not_believed_any_more() {
     a.unmount();
     b.unmount();
 }
+
+#[test]
+fn a_name_that_another_mount_moved_away_is_free() {
+    let store = Store::new();
+    let a = store.mount();
+    for name in ["sa", "ta"] {
+        fs::write(store.path().join(name), "before").unwrap();
+        wait_for("the name", || fs::metadata(a.join(name)).is_ok().then_some(()));
+    }
+    let b = store.mount();
+    for (old, new) in [("sa", "sb"), ("ta", "tb")] {
+        fs::rename(b.join(old), b.join(new)).unwrap();
+        assert_eq!(fs::metadata(a.join(new)).unwrap().len(), 6);
+    }
+    for (old, new) in [("sa", "sb"), ("ta", "tb")] {
+        fs::write(a.join(old), "new").unwrap();
+        for mount in [&a, &b] {
+            assert_eq!(fs::read_to_string(mount.join(old)).unwrap(), "new", "{old}");
+            assert_eq!(fs::read_to_string(mount.join(new)).unwrap(), "before", "{new}");
+        }
+    }
+    a.unmount();
+    b.unmount();
+}

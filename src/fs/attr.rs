@@ -1,7 +1,7 @@
 //! Attributes: what stat shows and chmod, chown, utimensat and truncate change.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rustix::fs::{Gid, Mode, Uid};
 use rustix::io::Errno;
@@ -118,7 +118,7 @@ impl Fs {
     #[allow(clippy::type_complexity, reason = "the three places where an inode's attributes can be")]
     fn known(&self, ino: Ino) -> Result<(Option<Key>, Option<Arc<OpenNode>>, Option<Remains>)> {
         let nodes = self.nodes.lock();
-        let node = nodes.get(ino).filter(|node| !node.is_misnamed()).ok_or(Errno::STALE)?;
+        let node = nodes.get(ino).ok_or(Errno::STALE)?;
         Ok((nodes.key(ino), node.open.clone(), node.orphan()))
     }
 
@@ -132,7 +132,11 @@ impl Fs {
         }
         // What is open but gone has only its handles to be asked by. Its name may still be in the kernel's cache, and is
         // looked up again as soon as the handles are closed and this answers ESTALE.
-        let ttl = if stat.nlink == 0 { Duration::ZERO } else { self.ttl(self.nodes.lock().is_overseen(ino), &stat) };
+        let (overseen, misnamed) = {
+            let mut nodes = self.nodes.lock();
+            (nodes.is_overseen(ino), nodes.former.lead_to(ino, Instant::now()))
+        };
+        let ttl = if stat.nlink == 0 || misnamed { Duration::ZERO } else { self.ttl(overseen, &stat) };
         Attr { ino, stat, ttl }
     }
 

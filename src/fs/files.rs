@@ -75,7 +75,7 @@ impl Fs {
         let (key, node, orphan) = {
             let mut nodes = self.nodes.lock();
             let key = nodes.key(ino);
-            let node = nodes.get_mut(ino).filter(|node| !node.is_misnamed()).ok_or(Errno::STALE)?;
+            let node = nodes.get_mut(ino).ok_or(Errno::STALE)?;
             (key, node.open.get_or_insert_with(|| OpenNode::new(self.publications.clone())).join(), node.is_orphan())
         };
         let expect = key.as_ref().filter(|_| write).and_then(|key| self.expects.get(key));
@@ -107,7 +107,9 @@ impl Fs {
         let append = flags.contains(OFlags::APPEND);
         let writers = Writers::new(caller.thread);
         let fh = self.add_handle(Handle { ino, node, write, append, session, writers });
-        Ok(OpenReply { fh, keep_cache, direct: self.is_shared(), no_flush: !write })
+        // The kernel has one cache for all handles of an inode. Those that were open before may go on using it.
+        let split = self.nodes.lock().get(ino).is_some_and(Node::is_split);
+        Ok(OpenReply { fh, keep_cache: keep_cache && !split, direct: split || self.is_shared(), no_flush: !write })
     }
 
     /// Adds a handle to those that share `node`, or that share another node, if what is at `key` is another
@@ -136,12 +138,17 @@ impl Fs {
                     drop(state);
                     let newer = OpenNode::new(self.publications.clone());
                     let mut nodes = self.nodes.lock();
-                    node.leave();
-                    node = newer.join();
-                    if let Some(known) = nodes.get_mut(ino) {
-                        known.open = Some(newer);
-                        known.set_split();
-                    }
+                    let unused = node.leave();
+                    let joins = match nodes.get_mut(ino) {
+                        Some(known) => {
+                            if unused {
+                                known.end_open(&node);
+                            }
+                            known.renew(&node, newer)
+                        }
+                        None => newer,
+                    };
+                    node = joins.join();
                 }
                 Err(error) => {
                     drop(state);
@@ -242,7 +249,9 @@ impl Fs {
         let (keep, stale) = {
             let mut nodes = self.nodes.lock();
             let Some(node) = nodes.get_mut(ino) else { return false };
-            let keep = node.cached.replace(stat.version()) == Some(stat.version());
+            let now = (!node.is_split()).then(|| stat.version());
+            let keep = now.is_some() && node.cached == now;
+            node.cached = now;
             let seen = super::nodes::Seen::from(stat);
             let stale = node.seen.is_some_and(|known| !known.same_bytes(&seen));
             node.seen = Some(seen);
@@ -469,9 +478,8 @@ impl Fs {
         let mut nodes = self.nodes.lock();
         if node.leave()
             && let Some(known) = nodes.get_mut(ino)
-            && known.open.as_ref().is_some_and(|open| Arc::ptr_eq(open, node))
         {
-            known.open = None;
+            known.end_open(node);
         }
     }
 }

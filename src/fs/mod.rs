@@ -15,6 +15,7 @@ mod dirs;
 mod errno;
 mod expect;
 mod files;
+mod former;
 mod groups;
 mod names;
 mod nodes;
@@ -29,7 +30,7 @@ mod xattr;
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use parking_lot::{Mutex, RwLock};
 use rustix::io::Errno;
@@ -74,12 +75,13 @@ pub struct Fs {
 impl Fs {
     /// A filesystem over a store. If other mounts of the store are alive, this waits until they have noticed.
     pub fn new(store: Store, options: FsOptions) -> Self {
+        let names_ttl = options.ttl.max(options.watched_ttl);
         let fs = Fs {
             changes_from_outside: store.backend().capabilities().changes_from_outside,
             store,
             options,
             namespace: RwLock::default(),
-            nodes: Mutex::new(Nodes::new()),
+            nodes: Mutex::new(Nodes::new(names_ttl)),
             handles: Mutex::default(),
             dir_handles: Mutex::default(),
             next_handle: AtomicU64::new(1),
@@ -182,18 +184,18 @@ impl Fs {
 
     /// The state of what is at a path, for an answer to the kernel: counts one lookup.
     fn entry(&self, parent: Ino, name: &std::ffi::OsStr, mut stat: Stat) -> Entry {
-        let (open, overseen, generation) = {
+        let (open, overseen, misnamed) = {
             let mut nodes = self.nodes.lock();
             let overseen = nodes.get(parent).is_some_and(|dir| dir.is_watched());
-            let node = nodes.remember(parent, name, &stat);
-            node.correct_names(!self.is_shared());
-            (node.open.clone(), overseen, node.generation())
+            let open = nodes.remember(parent, name, &stat).open.clone();
+            (open, overseen, nodes.former.lead_to(stat.id.get(), Instant::now()))
         };
         if let Some(open) = open {
             open.overlay(&mut stat);
         }
-        let ttl = self.ttl(overseen, &stat);
-        Entry { attr: Attr { ino: stat.id.get(), stat, ttl }, ttl, generation }
+        // Where it may know others that are no more, it is to look up this one each time.
+        let ttl = if misnamed { Duration::ZERO } else { self.ttl(overseen, &stat) };
+        Entry { attr: Attr { ino: stat.id.get(), stat, ttl }, ttl }
     }
 }
 

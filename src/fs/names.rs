@@ -57,7 +57,12 @@ impl Fs {
         }
         let _names = self.namespace.read();
         let key = self.child(parent, name)?;
-        self.meet(&key, parent, name)
+        let found = self.meet(&key, parent, name);
+        if matches!(found, Err(Errno::NOENT)) {
+            // The kernel drops what it has there.
+            self.nodes.lock().former.end(parent, name);
+        }
+        found
     }
 
     /// Looks at what is at a path and tells the kernel of it.

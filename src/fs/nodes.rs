@@ -10,9 +10,11 @@ use std::ffi::{OsStr, OsString};
 use std::hash::{BuildHasher, RandomState};
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 
+use super::former::FormerNames;
 use super::open_node::OpenNode;
 use super::types::Ino;
 use crate::backend::{FileKind, Stat};
@@ -80,12 +82,10 @@ struct Rare {
     /// It has lost its last name.
     orphan: Option<Option<Remains>>,
     watched: bool,
-    /// Handles may be open that share nothing with those that are opened now.
+    /// Handles were opened while others were open on an older generation, and some of them may still be.
     split: bool,
-    /// The kernel may still know it by names that somebody else has taken away.
-    misnamed: bool,
-    /// Tells this inode from those that the kernel has known under its number.
-    generation: u64,
+    /// What those share that are open on older generations.
+    older: Vec<Arc<OpenNode>>,
 }
 
 impl Rare {
@@ -121,9 +121,32 @@ impl Node {
         self.rare().watched = true;
     }
 
-    /// Notes that handles of an older generation are open.
-    pub fn set_split(&mut self) {
-        self.rare().split = true;
+    /// What those share that open it from now on, since there is another generation than that of `older`: as a rule
+    /// `newer`, where nobody else was faster.
+    pub fn renew(&mut self, older: &Arc<OpenNode>, newer: Arc<OpenNode>) -> Arc<OpenNode> {
+        match &self.open {
+            Some(open) if !Arc::ptr_eq(open, older) => return open.clone(),
+            _ => self.open = Some(newer.clone()),
+        }
+        if older.is_used() {
+            let rare = self.rare();
+            rare.split = true;
+            rare.older.push(older.clone());
+            self.cached = None;
+        }
+        newer
+    }
+
+    /// The last of those who shared it has left. It is split as long as anything is open: the kernel's cache, which
+    /// has pages of several generations, is emptied by an open that comes after that.
+    pub fn end_open(&mut self, unused: &Arc<OpenNode>) {
+        if self.open.as_ref().is_some_and(|open| Arc::ptr_eq(open, unused)) {
+            self.open = None;
+        }
+        if let Some(rare) = &mut self.rare {
+            rare.older.retain(|older| !Arc::ptr_eq(older, unused));
+            rare.split &= self.open.is_some() || !rare.older.is_empty();
+        }
     }
 
     /// Whether handles of different generations may be open, whose bytes the kernel has in one cache.
@@ -134,31 +157,6 @@ impl Node {
     /// Whether a handle is open, or may be.
     pub fn may_be_open(&self) -> bool {
         self.open.is_some() || self.is_split()
-    }
-
-    /// Tells inodes of one number apart for the kernel.
-    pub fn generation(&self) -> u64 {
-        self.rare.as_ref().map_or(0, |rare| rare.generation)
-    }
-
-    /// Whether the kernel may come here by a name that is no more: it is to look the name up again.
-    pub fn is_misnamed(&self) -> bool {
-        !self.may_be_open() && self.rare.as_ref().is_some_and(|rare| rare.misnamed)
-    }
-
-    /// The kernel hears of it by a name that is true. `remembers`: it may know others. To it, this is another inode
-    /// than the one that it knows by those: so they lead nowhere any more (`fuse_stale_inode`). What is open stays what
-    /// it is until it is closed.
-    pub fn correct_names(&mut self, remembers: bool) {
-        let may_be_open = self.may_be_open();
-        if let Some(rare) = &mut self.rare
-            && rare.misnamed
-            && !(remembers && may_be_open)
-        {
-            rare.misnamed = false;
-            rare.generation += u64::from(remembers);
-            self.cached = None;
-        }
     }
 
     pub fn is_watched(&self) -> bool {
@@ -208,10 +206,12 @@ pub struct Nodes {
     hasher: RandomState,
     /// Gone without a call of forget, which says so next time.
     gone: Vec<(Ino, Node)>,
+    pub former: FormerNames,
 }
 
 impl Nodes {
-    pub fn new() -> Self {
+    /// `ttl`: how long the kernel may know a name after it was told of it.
+    pub fn new(ttl: Duration) -> Self {
         let root = Node {
             kind: FileKind::Directory,
             lookups: 1,
@@ -228,6 +228,7 @@ impl Nodes {
             at: HashMap::new(),
             hasher: RandomState::new(),
             gone: Vec::new(),
+            former: FormerNames::new(ttl),
         }
     }
 
@@ -290,6 +291,7 @@ impl Nodes {
     /// The kernel is told that `name` in `parent` is this: counts one lookup.
     pub fn remember(&mut self, parent: Ino, name: &OsStr, stat: &Stat) -> &mut Node {
         let ino = stat.id.get();
+        self.former.end(parent, name);
         let node = self.map.entry(ino).or_insert_with(|| {
             Box::new(Node {
                 kind: stat.kind,
@@ -323,13 +325,14 @@ impl Nodes {
                 }
             }
             node.push_name(parent, name);
-            // The kernel itself moves a directory that it finds elsewhere.
-            if stat.kind != FileKind::Directory && left.iter().any(|(dir, old)| (*dir, &**old) != (parent, name)) {
-                node.rare().misnamed = true;
-            }
-            for (parent, name) in left {
-                self.drop_name(ino, parent, &name);
-                self.leave(parent);
+            let now = Instant::now();
+            for (dir, old) in left {
+                // The kernel itself moves a directory that it finds elsewhere.
+                if stat.kind != FileKind::Directory && (dir, &*old) != (parent, name) {
+                    self.former.note(ino, dir, &old, now);
+                }
+                self.drop_name(ino, dir, &old);
+                self.leave(dir);
             }
         }
         self.note_name(ino, parent, name);
@@ -356,6 +359,7 @@ impl Nodes {
                 && ino != ROOT
                 && let Some(node) = self.map.remove(&ino)
             {
+                self.former.end_all(ino);
                 for (parent, name) in node.names() {
                     let hash = self.hasher.hash_one((parent, name));
                     if self.at.get(&hash) == Some(&ino) {
@@ -391,6 +395,7 @@ impl Nodes {
 
     /// An inode has a further name.
     pub fn add_name(&mut self, ino: Ino, parent: Ino, name: &OsStr) {
+        self.former.end(parent, name);
         if let Some(node) = self.map.get_mut(&ino)
             && !node.has_name(parent, name)
         {
@@ -403,6 +408,8 @@ impl Nodes {
 
     /// An inode has lost a name. Returns whether it was the last one that is known; `hold` then keeps it.
     pub fn remove_name(&mut self, ino: Ino, parent: Ino, name: &OsStr, hold: Option<Remains>) -> bool {
+        // A LOOKUP that ran beside this may have missed it already. The kernel drops it, or moves it, itself.
+        self.former.end(parent, name);
         let Some(node) = self.map.get_mut(&ino) else { return false };
         let known = node.has_name(parent, name);
         if node.parent == parent && &*node.name == name {
@@ -457,9 +464,13 @@ mod tests {
         }
     }
 
+    fn nodes() -> Nodes {
+        Nodes::new(Duration::from_secs(60))
+    }
+
     #[test]
     fn paths_follow_their_directories() {
-        let mut nodes = Nodes::new();
+        let mut nodes = nodes();
         let name = OsStr::new;
         nodes.remember(ROOT, name("d"), &stat(10, FileKind::Directory, 2));
         nodes.remember(10, name("f"), &stat(11, FileKind::File, 1));
@@ -471,7 +482,7 @@ mod tests {
 
     #[test]
     fn a_file_lives_as_long_as_one_of_its_names() {
-        let mut nodes = Nodes::new();
+        let mut nodes = nodes();
         let name = OsStr::new;
         nodes.remember(ROOT, name("a"), &stat(10, FileKind::File, 2));
         nodes.remember(ROOT, name("b"), &stat(10, FileKind::File, 2));
@@ -487,7 +498,7 @@ mod tests {
 
     #[test]
     fn a_directory_lives_as_long_as_what_is_in_it() {
-        let mut nodes = Nodes::new();
+        let mut nodes = nodes();
         nodes.remember(ROOT, OsStr::new("d"), &stat(10, FileKind::Directory, 2));
         nodes.remember(10, OsStr::new("f"), &stat(11, FileKind::File, 1));
         assert!(nodes.forget(10, 1).is_empty());
@@ -498,7 +509,7 @@ mod tests {
 
     #[test]
     fn names_that_others_removed_are_dropped() {
-        let mut nodes = Nodes::new();
+        let mut nodes = nodes();
         nodes.remember(ROOT, OsStr::new("a"), &stat(10, FileKind::File, 2));
         nodes.remember(ROOT, OsStr::new("b"), &stat(10, FileKind::File, 2));
         nodes.remember(ROOT, OsStr::new("b"), &stat(10, FileKind::File, 1));
@@ -507,15 +518,52 @@ mod tests {
 
     #[test]
     fn a_name_moved_by_somebody_else_is_replaced() {
-        let mut nodes = Nodes::new();
+        let mut nodes = nodes();
         nodes.remember(ROOT, OsStr::new("a"), &stat(10, FileKind::File, 1));
         nodes.remember(ROOT, OsStr::new("b"), &stat(10, FileKind::File, 1));
         assert_eq!(nodes.key(10).unwrap().to_string(), "b");
-        let node = nodes.get_mut(10).unwrap();
-        assert_eq!(node.generation(), 0);
-        for _ in 0..2 {
-            node.correct_names(true);
-            assert_eq!(node.generation(), 1, "once for each such name");
-        }
+        let leads = |nodes: &mut Nodes| nodes.former.lead_to(10, Instant::now());
+        assert!(leads(&mut nodes), "the kernel may still have it at a");
+        nodes.remember(ROOT, OsStr::new("a"), &stat(11, FileKind::File, 1));
+        assert!(!leads(&mut nodes), "it has heard what is at a now");
+        // A LOOKUP that ran beside a rename by this mount, and came in first.
+        nodes.remember(ROOT, OsStr::new("c"), &stat(10, FileKind::File, 1));
+        assert!(leads(&mut nodes));
+        nodes.add_name(10, ROOT, OsStr::new("c"));
+        nodes.remove_name(10, ROOT, OsStr::new("b"), None);
+        assert!(!leads(&mut nodes), "the kernel moves it itself");
+        nodes.remember(ROOT, OsStr::new("d"), &stat(10, FileKind::File, 1));
+        assert!(leads(&mut nodes));
+        nodes.forget(10, 4);
+        assert!(!leads(&mut nodes), "nothing leads to what it has forgotten");
+    }
+
+    #[test]
+    fn a_directory_that_was_moved_is_moved_by_the_kernel() {
+        let mut nodes = nodes();
+        nodes.remember(ROOT, OsStr::new("a"), &stat(10, FileKind::Directory, 2));
+        nodes.remember(ROOT, OsStr::new("b"), &stat(10, FileKind::Directory, 2));
+        assert!(!nodes.former.lead_to(10, Instant::now()));
+    }
+
+    #[test]
+    fn an_inode_is_split_until_its_last_handle_is_closed() {
+        let mut nodes = nodes();
+        let node = nodes.remember(ROOT, OsStr::new("a"), &stat(10, FileKind::File, 1));
+        let new = || OpenNode::new(Arc::default());
+        let older = node.open.insert(new()).join();
+        let newer = node.renew(&older, new()).join();
+        assert!(node.is_split());
+        assert!(Arc::ptr_eq(&node.renew(&older, new()), &newer), "another open that found the same");
+        assert!(older.leave());
+        node.end_open(&older);
+        assert!(node.is_split());
+        assert!(newer.leave());
+        node.end_open(&newer);
+        assert!(!node.may_be_open());
+        let older = node.open.insert(new()).join();
+        older.leave();
+        node.renew(&older, new());
+        assert!(!node.is_split(), "nobody has the older one open any more");
     }
 }

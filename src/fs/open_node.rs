@@ -115,6 +115,11 @@ impl OpenNode {
         self.users.fetch_sub(1, Ordering::Relaxed) == 1
     }
 
+    /// Whether there are handles, or opens under way.
+    pub(super) fn is_used(&self) -> bool {
+        self.users.load(Ordering::Relaxed) > 0
+    }
+
     pub(super) fn publish(&self, state: &mut State, key: &Key, durable: bool) -> Result<Saved> {
         let published = state.publish(key, durable);
         self.publications.fetch_add(1, Ordering::Release);

@@ -5,7 +5,7 @@
 //! mount first lets the answers go out that are being given, then has the kernel drop all attributes. *Names* that the
 //! kernel was told stay with it, for they can't be dropped safely (see `fuse/invalidate.rs`), but they are no longer
 //! good for anything: without attributes the kernel asks for the inode on every path, and hears ESTALE where the path
-//! no longer leads to it, which makes it look up the names.
+//! no longer leads to it, or may not ([`super::former`]), which makes it look up the names.
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
@@ -88,9 +88,6 @@ impl Fs {
     /// ESTALE when it leads to something else, which makes the kernel look.
     pub(super) fn sure_key(&self, ino: Ino) -> Result<Key> {
         let key = self.key(ino)?;
-        if self.nodes.lock().get(ino).is_some_and(|node| node.is_misnamed()) {
-            return Err(Errno::STALE);
-        }
         if self.is_shared() && ino != ROOT {
             match self.store.backend().stat(&key) {
                 Ok(stat) if stat.id.get() == ino => {}

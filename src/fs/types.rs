@@ -42,8 +42,6 @@ pub struct Entry {
     pub attr: Attr,
     /// How long the kernel may use the name without asking.
     pub ttl: Duration,
-    /// Where it is another one than before, the kernel forgets what it knew of that inode, its names among it.
-    pub generation: u64,
 }
 
 /// The answer to an open.

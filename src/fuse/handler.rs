@@ -13,9 +13,9 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use fuser::{
-    BsdFileFlags, CopyFileRangeFlags, FileHandle, Filesystem, Generation, INodeNo, InitFlags, IoctlFlags, KernelConfig,
-    LockOwner, OpenFlags, ReplyAttr, ReplyCreate, ReplyData, ReplyDirectory, ReplyDirectoryPlus, ReplyEmpty,
-    ReplyEntry, ReplyIoctl, ReplyLseek, ReplyOpen, ReplyStatfs, ReplyWrite, ReplyXattr, Request, TimeOrNow, WriteFlags,
+    BsdFileFlags, CopyFileRangeFlags, FileHandle, Filesystem, INodeNo, InitFlags, IoctlFlags, KernelConfig, LockOwner,
+    OpenFlags, ReplyAttr, ReplyCreate, ReplyData, ReplyDirectory, ReplyDirectoryPlus, ReplyEmpty, ReplyEntry,
+    ReplyIoctl, ReplyLseek, ReplyOpen, ReplyStatfs, ReplyWrite, ReplyXattr, Request, TimeOrNow, WriteFlags,
 };
 use rustix::fs::{FallocateFlags, RenameFlags, SeekFrom};
 use rustix::io::Errno;
@@ -72,6 +72,28 @@ impl Handler {
     }
 }
 
+/// What a request by path asks for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Asks {
+    ForAttributes,
+    ForMore,
+}
+
+/// A request that the kernel sends when it has walked a path to `ino`, or believes so.
+fn by_path<T>(
+    fs: &Fs,
+    request: &Request,
+    ino: INodeNo,
+    asks: Asks,
+    f: impl FnOnce() -> Result<T, Errno>,
+) -> Result<T, Errno> {
+    let answer = fs.check_name(request.pid(), ino.0, asks == Asks::ForAttributes).and_then(|()| f());
+    if matches!(answer, Err(Errno::STALE)) {
+        fs.refused(request.pid());
+    }
+    answer
+}
+
 impl Filesystem for Handler {
     fn init(&mut self, _request: &Request, config: &mut KernelConfig) -> io::Result<()> {
         self.direct = config.capabilities().contains(InitFlags::FUSE_DIRECT_IO_ALLOW_MMAP);
@@ -86,13 +108,22 @@ impl Filesystem for Handler {
         });
     }
 
-    fn lookup(&self, _request: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
+    fn lookup(&self, request: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
         let _answer = self.fs.answer_begins();
-        match self.call("lookup", |fs| match fs.lookup(parent.0, name) {
-            Ok(found) => Ok(Ok(found)),
-            Err(Errno::NOENT) if !fs.negative_ttl().is_zero() => Ok(Err(fs.negative_ttl())),
-            Err(error) => Err(error),
-        }) {
+        let looked_up = self.call("lookup", |fs| {
+            let found = fs.lookup(parent.0, name);
+            match &found {
+                Ok(found) => fs.looked_up(request.pid(), Some((found.attr.ino, found.attr.stat.kind))),
+                Err(Errno::NOENT) => fs.looked_up(request.pid(), None),
+                Err(_) => {}
+            }
+            match found {
+                Ok(found) => Ok(Ok(found)),
+                Err(Errno::NOENT) if !fs.negative_ttl().is_zero() => Ok(Err(fs.negative_ttl())),
+                Err(error) => Err(error),
+            }
+        });
+        match looked_up {
             // An error is never remembered; an entry with inode 0 is (`fuse_lookup_name`).
             Ok(Err(ttl)) => reply.entry(&ttl, &bare_attr(0, FileKind::File), NO_GENERATION),
             Ok(Ok(found)) => entry(reply, Ok(found)),
@@ -107,9 +138,12 @@ impl Filesystem for Handler {
         });
     }
 
-    fn getattr(&self, _request: &Request, ino: INodeNo, fh: Option<FileHandle>, reply: ReplyAttr) {
+    fn getattr(&self, request: &Request, ino: INodeNo, fh: Option<FileHandle>, reply: ReplyAttr) {
         let _answer = self.fs.answer_begins();
-        match self.call("getattr", |fs| fs.getattr(ino.0, fh.map(|fh| fh.0))) {
+        let asked = self.call("getattr", |fs| {
+            by_path(fs, request, ino, Asks::ForAttributes, || fs.getattr(ino.0, fh.map(|fh| fh.0)))
+        });
+        match asked {
             Ok(attr) => reply.attr(&attr.ttl, &file_attr(&attr)),
             Err(error) => reply.error(error),
         }
@@ -144,14 +178,17 @@ impl Filesystem for Handler {
             mtime: mtime.map(set_time),
         };
         let fh = fh.map(|fh| fh.0);
-        match self.call("setattr", |fs| fs.setattr(&caller(request, 0), ino.0, fh, &changes)) {
+        let set = self.call("setattr", |fs| {
+            by_path(fs, request, ino, Asks::ForMore, || fs.setattr(&caller(request, 0), ino.0, fh, &changes))
+        });
+        match set {
             Ok(attr) => reply.attr(&attr.ttl, &file_attr(&attr)),
             Err(error) => reply.error(error),
         }
     }
 
-    fn readlink(&self, _request: &Request, ino: INodeNo, reply: ReplyData) {
-        match self.call("readlink", |fs| fs.readlink(ino.0)) {
+    fn readlink(&self, request: &Request, ino: INodeNo, reply: ReplyData) {
+        match self.call("readlink", |fs| by_path(fs, request, ino, Asks::ForMore, || fs.readlink(ino.0))) {
             Ok(target) => reply.data(&target),
             Err(error) => reply.error(error),
         }
@@ -213,11 +250,17 @@ impl Filesystem for Handler {
 
     fn link(&self, request: &Request, ino: INodeNo, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
         let _answer = self.fs.answer_begins();
-        entry(reply, self.call("link", |fs| fs.link(&caller(request, 0), ino.0, parent.0, name)));
+        let linked = self.call("link", |fs| {
+            by_path(fs, request, ino, Asks::ForMore, || fs.link(&caller(request, 0), ino.0, parent.0, name))
+        });
+        entry(reply, linked);
     }
 
     fn open(&self, request: &Request, ino: INodeNo, flags: OpenFlags, reply: ReplyOpen) {
-        match self.call("open", |fs| fs.open(&caller(request, 0), ino.0, flags.0)) {
+        let opened = self.call("open", |fs| {
+            by_path(fs, request, ino, Asks::ForMore, || fs.open(&caller(request, 0), ino.0, flags.0))
+        });
+        match opened {
             Ok(opened) => reply.opened(FileHandle(opened.fh), open_flags(&opened, self.direct)),
             Err(error) => reply.error(error),
         }
@@ -239,8 +282,7 @@ impl Filesystem for Handler {
                 // This reply has but one lifetime for name and attributes: the shorter one is true for both.
                 let ttl = made.ttl.min(made.attr.ttl);
                 let fh = FileHandle(opened.fh);
-                let generation = Generation(made.generation);
-                reply.created(&ttl, &file_attr(&made.attr), generation, fh, open_flags(&opened, self.direct));
+                reply.created(&ttl, &file_attr(&made.attr), NO_GENERATION, fh, open_flags(&opened, self.direct));
             }
             Err(error) => reply.error(error),
         }
@@ -341,19 +383,16 @@ impl Filesystem for Handler {
         let _answer = self.fs.answer_begins();
         let filled = self.call("readdirplus", |fs| {
             fs.readdir(fh.0, offset, true, &mut |item| {
-                let (attr, ttl, generation) = match &item.entry {
-                    Some(entry) => {
-                        let ttl = entry.ttl.min(entry.attr.ttl);
-                        (file_attr(&entry.attr), ttl, Generation(entry.generation))
-                    }
+                let (attr, ttl) = match &item.entry {
+                    Some(entry) => (file_attr(&entry.attr), entry.ttl.min(entry.attr.ttl)),
                     // The kernel makes no inode of these two whatever the attributes say (`fuse_direntplus_link`).
                     None if item.name == "." || item.name == ".." => {
-                        (bare_attr(item.ino, item.kind), Default::default(), NO_GENERATION)
+                        (bare_attr(item.ino, item.kind), Default::default())
                     }
                     // It vanished after the listing was made. fuser can't name an entry without counting a lookup.
                     None => return true,
                 };
-                !reply.add(attr.ino, item.next_offset, &item.name, &ttl, &attr, generation)
+                !reply.add(attr.ino, item.next_offset, &item.name, &ttl, &attr, NO_GENERATION)
             })
         });
         match filled {
@@ -390,16 +429,17 @@ impl Filesystem for Handler {
         }
     }
 
-    fn getxattr(&self, _request: &Request, ino: INodeNo, name: &OsStr, size: u32, reply: ReplyXattr) {
+    fn getxattr(&self, request: &Request, ino: INodeNo, name: &OsStr, size: u32, reply: ReplyXattr) {
         let value = match self.mount_attribute(ino, name) {
             Some(value) => Ok(value),
-            None => self.call("getxattr", |fs| fs.getxattr(ino.0, name)),
+            None => self.call("getxattr", |fs| by_path(fs, request, ino, Asks::ForMore, || fs.getxattr(ino.0, name))),
         };
         xattr(reply, size, value);
     }
 
-    fn listxattr(&self, _request: &Request, ino: INodeNo, size: u32, reply: ReplyXattr) {
-        xattr(reply, size, self.call("listxattr", |fs| fs.listxattr(ino.0).map(|names| name_list(&names))));
+    fn listxattr(&self, request: &Request, ino: INodeNo, size: u32, reply: ReplyXattr) {
+        let names = self.call("listxattr", |fs| by_path(fs, request, ino, Asks::ForMore, || fs.listxattr(ino.0)));
+        xattr(reply, size, names.map(|names| name_list(&names)));
     }
 
     fn setxattr(
@@ -413,14 +453,18 @@ impl Filesystem for Handler {
         reply: ReplyEmpty,
     ) {
         let set = self.call("setxattr", |fs| match value.len() {
-            0..=XATTR_MAX => fs.setxattr(&caller(request, 0), ino.0, name, value, flags),
+            0..=XATTR_MAX => {
+                by_path(fs, request, ino, Asks::ForMore, || fs.setxattr(&caller(request, 0), ino.0, name, value, flags))
+            }
             _ => Err(Errno::TOOBIG),
         });
         empty(reply, set);
     }
 
-    fn removexattr(&self, _request: &Request, ino: INodeNo, name: &OsStr, reply: ReplyEmpty) {
-        empty(reply, self.call("removexattr", |fs| fs.removexattr(ino.0, name)));
+    fn removexattr(&self, request: &Request, ino: INodeNo, name: &OsStr, reply: ReplyEmpty) {
+        let removed =
+            self.call("removexattr", |fs| by_path(fs, request, ino, Asks::ForMore, || fs.removexattr(ino.0, name)));
+        empty(reply, removed);
     }
 
     fn ioctl(

@@ -5,14 +5,12 @@ use fuser::{Generation, ReplyEmpty, ReplyEntry, ReplyWrite, ReplyXattr};
 use super::convert::{XATTR_MAX, file_attr};
 use crate::fs::Entry;
 
-/// Of what is no inode.
+/// Inode numbers are not used again, so they need no generation beside them.
 pub(super) const NO_GENERATION: Generation = Generation(0);
 
 pub(super) fn entry(reply: ReplyEntry, result: Result<Entry, fuser::Errno>) {
     match result {
-        Ok(found) => {
-            reply.entry_with_ttls(&found.attr.ttl, &found.ttl, &file_attr(&found.attr), Generation(found.generation));
-        }
+        Ok(found) => reply.entry_with_ttls(&found.attr.ttl, &found.ttl, &file_attr(&found.attr), NO_GENERATION),
         Err(error) => reply.error(error),
     }
 }

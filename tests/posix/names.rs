@@ -9,6 +9,7 @@ use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt, symlink};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::Path;
 use std::thread;
+use std::time::{Duration, Instant};
 
 use super::{assert_errno, names};
 use crate::common::{self, LoopFs, Scratch, Store, need_root, run_within};
@@ -346,4 +347,38 @@ fn large_directories_can_be_read_while_they_change() {
     mount.sh("cd many; diff <(ls -i1 | awk '{ print $1, $2 }' | sort) <(stat -c '%i %n' * | sort) >&2");
     mount.sh("rm -r many");
     assert_eq!(names(mount.path()), BTreeSet::new());
+}
+
+/// As editors save, beside programs that look: a LOOKUP that runs beside the rename sees it before it is over.
+#[test]
+fn who_saves_by_renaming_beside_others_who_look_never_fails() {
+    let store = Store::new();
+    let mount = store.mount();
+    let (file, new) = (mount.join("file"), mount.join(".file.new"));
+    fs::write(&file, b"first").unwrap();
+    let seconds = std::env::var("SEPIA_TEST_SECONDS").ok().and_then(|text| text.parse().ok()).unwrap_or(3);
+    let (start, limit) = (Instant::now(), Duration::from_secs(seconds));
+    let goes_on = || start.elapsed() < limit;
+    let check = |what: &str, result: std::io::Result<()>| {
+        result.unwrap_or_else(|error| panic!("{what} after {:?}: {error}", start.elapsed()));
+    };
+    thread::scope(|scope| {
+        for _ in 0..2 {
+            scope.spawn(|| {
+                while goes_on() {
+                    check("stat", fs::metadata(&file).map(drop));
+                    check("open", File::open(&file).map(drop));
+                }
+            });
+        }
+        while goes_on() {
+            check("making", fs::write(&new, b"saved\n"));
+            check("renaming", fs::rename(&new, &file));
+            let opened = OpenOptions::new().append(true).open(&file);
+            let append = |mut file: File| file.write_all(b"appended\n").and_then(|()| file.sync_all());
+            check("appending", opened.and_then(append));
+            assert_eq!(fs::read(&file).unwrap(), b"saved\nappended\n");
+        }
+    });
+    mount.unmount();
 }

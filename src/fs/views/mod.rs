@@ -144,7 +144,7 @@ impl Fs {
         let one = item.alias().and_then(|(name, id)| Key::parse(format!("one file/{name}/{id}")).ok());
         let ino = self.views.inodes.lock().count(path, one.as_ref().unwrap_or(path));
         let attr = self.view_attr(ino, path, item);
-        Entry { ttl: attr.ttl, attr, generation: 0 }
+        Entry { ttl: attr.ttl, attr }
     }
 
     /// `/.sepia` itself.
