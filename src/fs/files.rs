@@ -468,6 +468,15 @@ impl Fs {
                 saved = handle.node.end_session(&mut state, key.as_ref());
             }
         }
+        // Readers that shared what was written anew, and is lost, go on with what has won.
+        if state.session.is_none()
+            && state.file().is_none()
+            && state.handles > 0
+            && let Some(opened) = key.and_then(|key| self.store.get(&key).ok())
+            && opened.stat.id.get() == handle.ino
+        {
+            state.current = Some(opened);
+        }
         drop(state);
         let _ = self.note_saved(handle.ino, Ok(saved));
         self.close_node(handle.ino, &handle.node);
