@@ -8,7 +8,6 @@ use std::path::PathBuf;
 
 use common::library::{ANY, key, put, read};
 use rustix::fs::{Mode, OFlags};
-use sepia::backend::Rename;
 use sepia::store::SessionOptions;
 use sepia::{Generation, Store};
 
@@ -60,6 +59,30 @@ impl Place {
     fn numbers(&self, name: &str) -> Vec<u64> {
         self.store.history(&key(name)).unwrap().iter().map(|info| info.generation.get()).collect()
     }
+
+    /// All generations that have bytes.
+    fn shown(&self, name: &str) -> Vec<String> {
+        self.numbers(name).into_iter().filter_map(|number| self.then(name, number)).collect()
+    }
+
+    fn two_dirs(&self) {
+        for dir in ["from", "to"] {
+            self.store.create_dirs(&key(dir)).unwrap();
+        }
+    }
+
+    fn rename(&self, from: &str, to: &str) {
+        self.store.rename(&key(from), &key(to), ANY).unwrap();
+    }
+
+    /// The whole store, as cp -a takes it elsewhere.
+    fn copied(&self) -> Place {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("store");
+        assert!(std::process::Command::new("cp").arg("-a").args([&self.path, &path]).status().unwrap().success());
+        let store = Store::open(path.to_str().unwrap()).unwrap();
+        Place { _dir: dir, path, store }
+    }
 }
 
 /// The beginnings of what is gone are lost, and not those of what came, whatever number it brings.
@@ -98,16 +121,14 @@ fn nobody_inherits_beginnings_through_the_rename_of_a_directory() {
     for with_history in [false, true] {
         let place = Place::new();
         let store = &place.store;
-        for dir in ["to", "from"] {
-            store.create_dirs(&key(dir)).unwrap();
-        }
+        place.two_dirs();
         place.grow("to/f", 3);
         fs::remove_file(place.path.join("to/f")).unwrap();
         put(store, "from/f", "other");
         if with_history {
             put(store, "from/f", "another");
         }
-        store.rename(&key("from"), &key("to"), ANY).unwrap();
+        place.rename("from", "to");
         let expected = if with_history { "another" } else { "other" };
         assert_eq!(read(&store.get(&key("to/f")).unwrap()), expected);
         for _ in 0..2 {
@@ -120,20 +141,98 @@ fn nobody_inherits_beginnings_through_the_rename_of_a_directory() {
 /// What another program has written doesn't become Sepia's own by a rename of its directory.
 #[test]
 fn what_was_written_outside_is_recorded_before_it_counts_on() {
+    for whole in [false, true] {
+        let place = Place::new();
+        place.two_dirs();
+        put(&place.store, "to/f", "gone");
+        place.store.remove(&key("to/f"), ANY).unwrap();
+        if whole {
+            for text in ["1", "12", "123"] {
+                put(&place.store, "from/f", text);
+            }
+        } else {
+            place.grow("from/f", 3);
+        }
+        fs::write(place.path.join("from/f"), "EVIL").unwrap();
+        place.rename("from", "to");
+        let expected = if whole { &["gone", "1", "12", "EVIL"][..] } else { &["gone", "EVIL"] };
+        assert_eq!(place.shown("to/f"), expected);
+    }
+}
+
+/// The number of what is current may be that of an entry of another object.
+#[test]
+fn nobody_inherits_a_beginning_with_the_same_number() {
     let place = Place::new();
     let store = &place.store;
-    for dir in ["from", "to"] {
-        store.create_dirs(&key(dir)).unwrap();
+    place.two_dirs();
+    for text in ["1", "2"] {
+        put(store, "to/f", text);
     }
-    put(store, "to/f", "gone");
+    place.append("to/f", "x");
+    fs::remove_file(place.path.join("to/f")).unwrap();
+    for text in ["other", "another"] {
+        put(store, "from/f", text);
+    }
+    place.rename("from", "to");
+    assert_eq!(place.shown("to/f"), ["1", "other", "another"]);
+}
+
+/// What a dead commit leaves is told from what was kept.
+#[test]
+fn nothing_that_was_kept_is_taken_for_what_a_crash_left() {
+    let place = Place::new();
+    let store = &place.store;
+    place.two_dirs();
+    place.grow("to/f", 4);
+    put(store, "to/f", "new");
     store.remove(&key("to/f"), ANY).unwrap();
-    place.grow("from/f", 3);
-    fs::write(place.path.join("from/f"), "EVIL").unwrap();
-    let how = Rename { expect_from: ANY, expect_to: ANY, exchange: false };
-    store.backend().rename(&key("from"), &key("to"), &how).unwrap();
-    assert_eq!(place.then("to/f", 1).as_deref(), Some("gone"));
-    let shown: Vec<_> = place.numbers("to/f").into_iter().filter_map(|number| place.then("to/f", number)).collect();
-    assert_eq!(shown, ["gone", "EVIL"]);
+    let kept = place.shown("to/f");
+    assert_eq!(kept, ["1", "12", "123", "1234", "new"]);
+    put(store, "from/f", "other");
+    store.backend().link(&key("from/f"), &key("link"), &ANY).unwrap();
+    place.rename("from", "to");
+    assert_eq!(place.shown("to/f")[..5], kept);
+
+    // The same by ln(1) outside.
+    place.grow("f", 4);
+    put(store, "f", "new");
+    let kept = place.shown("f");
+    fs::remove_file(place.path.join("f")).unwrap();
+    fs::hard_link(place.path.join("link"), place.path.join("f")).unwrap();
+    place.append("f", "!");
+    assert_eq!(place.shown("f")[..4], kept[..4]);
+
+    // And where the number jumps.
+    for text in ["1", "2", "3", "4", "5"] {
+        put(store, "g", text);
+    }
+    store.remove(&key("g"), ANY).unwrap();
+    let all = store.backend().generations(&key("g")).unwrap();
+    for result in store.backend().drop_generations(&key("g"), &all, false).unwrap() {
+        result.unwrap();
+    }
+    place.grow("k", 2);
+    put(store, "k", "new");
+    store.backend().link(&key("k"), &key("link of k"), &ANY).unwrap();
+    place.rename("k", "g");
+    assert_eq!(place.shown("g"), ["1", "12", "new"]);
+}
+
+#[test]
+fn what_comes_with_a_lower_number_takes_none_of_what_was_kept() {
+    let place = Place::new();
+    let store = &place.store;
+    for text in ["1", "2", "3", "4"] {
+        put(store, "f", text);
+    }
+    for text in ["a", "b"] {
+        put(store, "g", text);
+    }
+    fs::write(place.path.join("g"), "changed").unwrap();
+    place.mv("g", "f");
+    assert_eq!(place.shown("f"), ["1", "2", "3", "changed"]);
+    assert!(*place.numbers("f").last().unwrap() > 4, "4 was in use");
 }
 
 /// cp -a takes the record along, with another's number.
@@ -185,6 +284,43 @@ fn a_copy_of_the_object_itself_keeps_its_beginnings() {
     put(&place.store, "f", "new");
     let all: Vec<_> = (1..=5).map(|number| place.then("f", number).unwrap()).collect();
     assert_eq!(all, ["1", "12", "123", "1234", "new"]);
+}
+
+#[test]
+fn a_copied_store_is_the_same_store() {
+    for whole in [false, true] {
+        let place = Place::new();
+        place.two_dirs();
+        put(&place.store, "to/f", "gone");
+        place.store.remove(&key("to/f"), ANY).unwrap();
+        let make = |name: &str| match whole {
+            true => ["1", "12", "123"].into_iter().for_each(|text| put(&place.store, name, text)),
+            false => place.grow(name, 3),
+        };
+        ["from/f", "k", "moved"].into_iter().for_each(make);
+        place.rename("moved", "away");
+        let place = place.copied();
+        let store = &place.store;
+        let before = store.backend().stat(&key("k")).unwrap();
+        assert_eq!(store.get(&key("k")).unwrap().stat.id, before.id, "an id doesn't change by looking");
+        assert_eq!(place.shown("k"), ["1", "12", "123"]);
+        place.rename("from", "to");
+        assert_eq!(place.shown("to/f"), ["gone", "1", "12", "123"], "whole: {whole}");
+        put(store, "moved", "new");
+        let shown = place.shown("moved");
+        assert_eq!(shown.last().unwrap(), "new");
+        assert!(shown.iter().all(|text| "123".starts_with(text.as_str()) || text == "new"), "{shown:?}");
+    }
+}
+
+#[test]
+fn a_backup_of_what_was_removed_hides_nothing() {
+    let place = Place::new();
+    place.grow("f", 3);
+    copy(&place.path.join("f"), &place.path.join("backup"));
+    place.store.remove(&key("f"), ANY).unwrap();
+    place.mv("backup", "f");
+    assert_eq!(place.shown("f"), ["1", "12", "123", "123"]);
 }
 
 /// A process that has seen the file there before looks again, when the history has gone on without it.
