@@ -286,6 +286,30 @@ fn a_copy_of_the_object_itself_keeps_its_beginnings() {
     assert_eq!(all, ["1", "12", "123", "1234", "new"]);
 }
 
+/// ln(1) outside makes two names of an object that has beginnings under the first.
+#[test]
+fn what_is_done_under_a_second_name_changes_no_beginning() {
+    let linked = |act: &dyn Fn(&Place)| {
+        let place = Place::new();
+        place.grow("f", 3);
+        fs::hard_link(place.path.join("f"), place.path.join("h")).unwrap();
+        act(&place);
+        place
+    };
+    let saved = linked(&|place| put(&place.store, "h", "entirely other"));
+    assert_eq!(saved.shown("f"), ["entirely other"], "the others are lost");
+    let removed = linked(&|place| {
+        place.store.remove(&key("f"), ANY).unwrap();
+        put(&place.store, "f", "new");
+    });
+    assert_eq!(removed.shown("f"), ["1", "12", "new"]);
+    let replaced = linked(&|place| {
+        put(&place.store, "g", "new");
+        place.rename("g", "f");
+    });
+    assert_eq!(replaced.shown("f"), ["1", "12", "new"]);
+}
+
 #[test]
 fn a_copied_store_is_the_same_store() {
     for whole in [false, true] {

@@ -212,11 +212,13 @@ impl FileBackend {
         for name in names.iter().rev().filter(|name| !own(name)) {
             let Some(generation) = Generation::new(name.number) else { break };
             match self.look_at_kept(key, &dir, generation, name)? {
-                Some(info) if is_dropped(&info) => {}
+                Some(info) if is_passed_over(&info) => {}
                 Some(info) if matches!(info.kept, Kept::Prefix(_)) => {
                     let beginning = Beginning::parse(&read_note(key, &dir, &name.to_string())?);
                     let last = names.last().and_then(|last| Generation::new(last.number));
-                    if beginning.is_none_or(|beginning| !beginning.is_of(&record, last)) {
+                    if beginning.is_none_or(|beginning| !beginning.is_of(&record, last))
+                        || self.is_rewritten(key, place, name.committed)?
+                    {
                         break;
                     }
                     return self.copy_prefix(key, &info, &open_place(key, place)?, info.size);
@@ -270,43 +272,54 @@ impl FileBackend {
             kept.pop_if(|before| before.generation == generation);
             kept.push(info);
         }
-        let mut is_lost = match &record {
-            Some(record) => beginning.is_some_and(|beginning| !beginning.is_of(record, last)),
-            None => true,
+        let mut is_lost = match (&record, beginning) {
+            (Some(record), Some((beginning, committed))) => {
+                !beginning.is_of(record, last) || self.is_rewritten(key, &self.place(key)?, committed)?
+            }
+            (Some(_), None) => false,
+            (None, _) => true,
         };
         for info in kept.iter_mut().rev() {
             match &info.kept {
                 Kept::Prefix(_) if is_lost => info.kept = Kept::Lost(CHANGED_OUTSIDE.into()),
                 Kept::Lost(note) if note == CHANGED_OUTSIDE => is_lost = true,
-                _ if is_dropped(info) => {}
+                _ if is_passed_over(info) => {}
                 _ => is_lost = false,
             }
         }
         Ok(kept)
     }
 
-    /// What the last entry of a history says, before the `current` generation, if it is the beginning of something later.
+    /// What the last entry of a history says, before the `current` generation, if it is the beginning of something later;
+    /// and when that was committed.
     pub(super) fn last_beginning(
         &self,
         key: &Key,
         dir: &Dir,
         names: &[GenerationName],
         current: Option<&Record>,
-    ) -> Result<Option<Beginning>> {
+    ) -> Result<Option<(Beginning, Timestamp)>> {
         let own = |name: &&GenerationName| {
             current.is_some_and(|record| record.generation.get() == name.number && record.committed == name.committed)
         };
         for name in names.iter().rev().filter(|name| !own(name)) {
             let Some(generation) = Generation::new(name.number) else { break };
             match self.look_at_kept(key, dir, generation, name)? {
-                Some(info) if is_dropped(&info) => {}
-                Some(GenerationInfo { kept: Kept::Prefix(_), .. }) => {
-                    return Ok(Beginning::parse(&read_note(key, dir, &name.to_string())?));
+                Some(info) if is_passed_over(&info) => {}
+                Some(GenerationInfo { kept: Kept::Prefix(_), committed, .. }) => {
+                    let beginning = Beginning::parse(&read_note(key, dir, &name.to_string())?);
+                    return Ok(beginning.map(|beginning| (beginning, committed)));
                 }
                 _ => break,
             }
         }
         Ok(None)
+    }
+
+    /// Whether what was committed then is the beginning of the file at a place no more: it was written in place since,
+    /// under another of its names.
+    fn is_rewritten(&self, key: &Key, place: &Place, committed: Timestamp) -> Result<bool> {
+        Ok(super::entry::read_rewritten(key, place)?.is_some_and(|rewritten| rewritten > committed))
     }
 
     /// The object has another id from now on, since its store was copied: says so in the notes on its beginnings.
@@ -317,7 +330,7 @@ impl FileBackend {
         for name in names.iter().rev() {
             let Some(generation) = Generation::new(name.number) else { break };
             match self.look_at_kept(key, &dir, generation, name)? {
-                Some(info) if is_dropped(&info) => continue,
+                Some(info) if is_passed_over(&info) => continue,
                 Some(GenerationInfo { kept: Kept::Prefix(_), .. }) => {}
                 _ => break,
             }
@@ -577,6 +590,11 @@ pub fn name_parts(info: &GenerationInfo) -> GenerationName {
 /// Whether it says no more than that a number was in use.
 pub fn is_dropped(info: &GenerationInfo) -> bool {
     matches!(&info.kept, Kept::Lost(note) if note == DROPPED)
+}
+
+/// Whether what comes before it may be the beginning of what comes after it.
+fn is_passed_over(info: &GenerationInfo) -> bool {
+    is_dropped(info) || matches!(&info.kept, Kept::Lost(note) if super::power::brought_back(note).is_some())
 }
 
 /// The name under which a generation is kept.

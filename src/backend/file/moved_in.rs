@@ -111,7 +111,7 @@ impl FileBackend {
         }
         let Some(dir) = self.history_dir(key)? else { return Ok(None) };
         let beginning = self.last_beginning(key, &dir, &names, Some(&record))?;
-        let is_foreign = |beginning: Beginning| !beginning.is_of(&record, Generation::new(last.number));
+        let is_foreign = |(beginning, _): (Beginning, _)| !beginning.is_of(&record, Generation::new(last.number));
         Ok(beginning.is_some_and(is_foreign).then_some(record))
     }
 }

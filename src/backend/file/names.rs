@@ -130,6 +130,7 @@ impl FileBackend {
         match kept {
             None => rustix::fs::unlinkat(&place.dir, &place.name, AtFlags::empty()).map_err(failed),
             Some(name) if found.stat.nlink > 1 => {
+                self.make_prefix_whole(key, &place)?;
                 self.keep_as_note(key, &name, "kept under its other names", found.stat.mtime)?;
                 rustix::fs::unlinkat(&place.dir, &place.name, AtFlags::empty()).map_err(failed)
             }

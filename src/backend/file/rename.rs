@@ -126,6 +126,7 @@ impl FileBackend {
         {
             if other.stat.nlink > 1 {
                 if let Some(name) = kept_name(other, now, false) {
+                    self.make_prefix_whole(to, target)?;
                     self.keep_as_note(to, &name, "kept under its other names", other.stat.mtime)?;
                 }
             } else {
