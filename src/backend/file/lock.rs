@@ -272,10 +272,7 @@ fn open_lock(dir: &OwnedFd, name: &str) -> rustix::io::Result<OwnedFd> {
     let flags = OFlags::CLOEXEC | OFlags::NOFOLLOW;
     match rustix::fs::openat(dir, name, flags | OFlags::RDWR | OFlags::CREATE, Mode::RUSR | Mode::WUSR) {
         // On a medium that can only be read, what is there can be locked all the same.
-        Err(Errno::ROFS) => match rustix::fs::openat(dir, name, flags | OFlags::RDONLY, Mode::empty()) {
-            Err(Errno::NOENT) => Err(Errno::ROFS),
-            other => other,
-        },
+        Err(Errno::ROFS) => rustix::fs::openat(dir, name, flags | OFlags::RDONLY, Mode::empty()),
         other => other,
     }
 }

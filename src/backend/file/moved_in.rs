@@ -81,7 +81,8 @@ impl FileBackend {
             return Ok(false);
         }
         match self.count_on_locked(key) {
-            // On a medium that can only be read nobody saves, either.
+            // On a medium that can only be read nobody saves, either; its lock may not even be there.
+            Err(Error::NotFound(_)) => Ok(false),
             Err(Error::Io { source, .. }) if [Errno::ROFS, Errno::ACCESS, Errno::PERM].contains(&errno_of(&source)) => {
                 Ok(false)
             }
