@@ -1,9 +1,9 @@
 //! Random reads, writes, maps, truncations, holes and copies on one file, each compared with what must be there.
 //!
 //! `SEPIA_FSX_SEEDS` and `SEPIA_FSX_OPS` make it longer than 5 seeds of 20,000 operations; `SEPIA_FSX_FIRST_SEED`
-//! starts elsewhere. More than 20,000 operations are several runs of fsx, one after the other on the same file, the later ones
-//! with seeds of their own: fsx 0.3.2 never unmaps what it has mapped for writing, gets slower with that, and ends at
-//! the kernel's limit of mappings.
+//! starts elsewhere. More than 20,000 operations, or `SEPIA_FSX_RUN`, are several runs of fsx, one after the other on the same
+//! file, the later ones with seeds of their own: fsx 0.3.2 never unmaps what it has mapped for writing, gets slower with
+//! that, and ends at the kernel's limit of mappings.
 
 mod common;
 
@@ -13,8 +13,6 @@ use std::time::Duration;
 
 use common::{Store, run_within, tool};
 
-/// Operations of one run of fsx.
-const RUN: u64 = 20_000;
 /// Between the seeds of the runs.
 const STRIDE: u64 = 1_000_000;
 
@@ -55,7 +53,8 @@ fn random_operations_read_back_what_was_written() {
     let operations = number("SEPIA_FSX_OPS", 20_000);
     let first = number("SEPIA_FSX_FIRST_SEED", 1);
     let seeds = number("SEPIA_FSX_SEEDS", 5);
-    assert!(operations > 0 && seeds > 0);
+    let most = number("SEPIA_FSX_RUN", 20_000);
+    assert!(operations > 0 && seeds > 0 && most > 0);
     for seed in first..first + seeds {
         // A store each: the history of a million operations need not be kept.
         let store = Store::new();
@@ -64,8 +63,8 @@ fn random_operations_read_back_what_was_written() {
         let configuration = store.scratch().path().join("fsx.toml");
         fs::write(&configuration, CONFIGURATION).unwrap();
         let file = mount.join("file");
-        for run in 0..operations.div_ceil(RUN) {
-            let (seed, operations) = (seed + run * STRIDE, RUN.min(operations - run * RUN));
+        for run in 0..operations.div_ceil(most) {
+            let (seed, operations) = (seed + run * STRIDE, most.min(operations - run * most));
             let mut command = Command::new(tool("fsx"));
             command.arg("-f").arg(&configuration).arg("-P").arg(&artifacts);
             command.args(["-S", &seed.to_string(), "-N", &operations.to_string()]).arg(&file);
