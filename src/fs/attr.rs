@@ -25,6 +25,9 @@ impl Fs {
         }
         let _names = self.namespace.read();
         let look = || {
+            if let Some(stat) = self.just_saved(ino) {
+                return Ok(self.answer(ino, stat, None));
+            }
             let (key, open, orphan) = self.known(ino)?;
             let stat = match key {
                 Some(key) => match self.store.backend().stat(&key) {
@@ -41,6 +44,29 @@ impl Fs {
             Ok(self.answer(ino, stat, open.as_deref()))
         };
         self.look(look, |_| {})
+    }
+
+    /// The attributes of what was saved and closed just now, if nobody can change them without our knowing.
+    fn just_saved(&self, ino: Ino) -> Option<Stat> {
+        if self.is_shared() {
+            return None;
+        }
+        let mut nodes = self.nodes.lock();
+        let stat = nodes.take_saved(ino)?;
+        let told = !self.changes_from_outside || (nodes.is_overseen(ino) && self.watching.sees_all());
+        told.then_some(stat)
+    }
+
+    /// Something was done to the attributes of an inode.
+    pub(super) fn note_changed(&self, ino: Ino) {
+        let open = {
+            let mut nodes = self.nodes.lock();
+            nodes.forget_saved(ino);
+            super::open_node::open_of(nodes.get(ino))
+        };
+        if let Some(open) = open {
+            open.state.lock().saved = None;
+        }
     }
 
     /// Changes attributes on behalf of a process that the kernel has found entitled to it.
@@ -88,6 +114,7 @@ impl Fs {
             },
             Some(key) => {
                 let stat = self.store.backend().set_attr(&key, &set).map_err(from_backend)?;
+                self.note_changed(ino);
                 if set.mtime.is_some() {
                     self.note_touched(ino, &stat, open.as_deref());
                 }
@@ -124,18 +151,18 @@ impl Fs {
 
     /// As the kernel is to know it.
     fn answer(&self, ino: Ino, mut stat: Stat, open: Option<&OpenNode>) -> Attr {
-        if let Some(node) = self.nodes.lock().get_mut(ino) {
-            node.seen = Some((&stat).into());
-        }
+        let (overseen, misnamed) = {
+            let mut nodes = self.nodes.lock();
+            if let Some(node) = nodes.get_mut(ino) {
+                node.seen = Some((&stat).into());
+            }
+            (nodes.is_overseen(ino), nodes.former.lead_to(ino, Instant::now()))
+        };
         if let Some(open) = open {
             open.overlay(&mut stat);
         }
         // What is open but gone has only its handles to be asked by. Its name may still be in the kernel's cache, and is
         // looked up again as soon as the handles are closed and this answers ESTALE.
-        let (overseen, misnamed) = {
-            let mut nodes = self.nodes.lock();
-            (nodes.is_overseen(ino), nodes.former.lead_to(ino, Instant::now()))
-        };
         let ttl = if stat.nlink == 0 || misnamed { Duration::ZERO } else { self.ttl(overseen, &stat) };
         Attr { ino, stat, ttl }
     }

@@ -20,7 +20,9 @@ impl Fs {
             return self.view_read(fh, offset, buffer);
         }
         let handle = self.handle(fh)?;
-        let state = handle.node.state.lock();
+        let mut state = handle.node.state.lock();
+        // Its access time may be another one now.
+        state.saved = None;
         if state.session.is_none()
             && let Some(file) = state.file().cloned()
         {
@@ -78,6 +80,7 @@ impl Fs {
         if cleared != mode {
             let attr = SetAttr { mode: Some(cleared), ..SetAttr::default() };
             self.store.backend().set_attr(&key, &attr).map_err(from_backend)?;
+            self.note_changed(ino);
             self.watching.invalidate_attributes(ino);
         }
         Ok(())

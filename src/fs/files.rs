@@ -75,6 +75,7 @@ impl Fs {
         let (key, node, orphan) = {
             let mut nodes = self.nodes.lock();
             let key = nodes.key(ino);
+            nodes.forget_saved(ino);
             let node = nodes.get_mut(ino).ok_or(Errno::STALE)?;
             (key, node.open.get_or_insert_with(|| OpenNode::new(self.publications.clone())).join(), node.is_orphan())
         };
@@ -477,9 +478,13 @@ impl Fs {
         {
             state.current = Some(opened);
         }
+        let known = state.saved.take().filter(|_| state.handles == 0);
         drop(state);
         let _ = self.note_saved(handle.ino, Ok(saved));
         self.close_node(handle.ino, &handle.node);
+        if let Some(stat) = known {
+            self.nodes.lock().note_saved(handle.ino, stat);
+        }
     }
 
     /// The end of one that joined an inode's handles. After the last, what they shared is dropped.

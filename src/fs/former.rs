@@ -123,6 +123,11 @@ impl FormerNames {
         }
     }
 
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.names.is_empty()
+    }
+
     /// Whether the kernel may come to the inode by a name that is no more.
     pub fn lead_to(&mut self, ino: Ino, now: Instant) -> bool {
         if self.names.is_empty() {
@@ -196,6 +201,9 @@ impl Fs {
     /// ESTALE when it may have come by a name that is no more, which makes the kernel look.
     pub fn check_name(&self, thread: Thread, ino: Ino, attributes: bool) -> Result<()> {
         let mut nodes = self.nodes.lock();
+        if nodes.former.is_empty() {
+            return Ok(());
+        }
         // The requests of a handle come without a LOOKUP, and nobody asks them again.
         let open = nodes.get(ino).is_some_and(|node| node.may_be_open());
         if !open && nodes.former.doubt(thread, ino, attributes, Instant::now()) { Err(Errno::STALE) } else { Ok(()) }

@@ -186,6 +186,7 @@ impl Fs {
                 other => Ok((before, other.map_err(errno)?)),
             })
         })?;
+        self.note_changed(ino);
         self.nodes.lock().add_name(ino, parent, name);
         self.follow(&before, &from, &stat);
         Ok(self.introduce(&to, parent, name, stat))
@@ -206,6 +207,7 @@ impl Fs {
         let hold = self.hold_if_open(&key, &stat);
         self.store.by(caller.actor()).remove(&key, &expect, Some(&stat)).map_err(errno)?;
         self.expects.end(&key);
+        self.note_changed(ino);
         self.nodes.lock().remove_name(ino, parent, name, hold);
         Ok(())
     }
@@ -296,6 +298,7 @@ impl Fs {
             // Two names of one file: rename(2) leaves both.
             return Ok(());
         }
+        [Some(ino), other].into_iter().flatten().for_each(|ino| self.note_changed(ino));
         {
             let mut nodes = self.nodes.lock();
             nodes.add_name(ino, new_parent, new_name);

@@ -8,10 +8,12 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::ffi::{OsStr, OsString};
 use std::hash::{BuildHasher, RandomState};
+use std::num::NonZeroUsize;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use lru::LruCache;
 use parking_lot::Mutex;
 
 use super::former::FormerNames;
@@ -22,6 +24,9 @@ use crate::types::{Key, Timestamp};
 
 /// The root directory's inode number.
 pub const ROOT: Ino = 1;
+
+/// Of how many files that were saved last the attributes are held.
+const SAVED: NonZeroUsize = NonZeroUsize::new(4096).expect("not zero");
 
 /// What tells two states of a file apart, its metadata included.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -207,6 +212,8 @@ pub struct Nodes {
     /// Gone without a call of forget, which says so next time.
     gone: Vec<(Ino, Node)>,
     pub former: FormerNames,
+    /// What was saved and closed, and not looked at since: programs ask for the attributes right after that.
+    saved: LruCache<Ino, Stat>,
 }
 
 impl Nodes {
@@ -229,6 +236,7 @@ impl Nodes {
             hasher: RandomState::new(),
             gone: Vec::new(),
             former: FormerNames::new(ttl),
+            saved: LruCache::new(SAVED),
         }
     }
 
@@ -429,6 +437,30 @@ impl Nodes {
             self.leave(parent);
         }
         last
+    }
+
+    /// The last handle of what was saved is closed.
+    pub fn note_saved(&mut self, ino: Ino, stat: Stat) {
+        if self.is_as_saved(ino, &stat) {
+            self.saved.put(ino, stat);
+        }
+    }
+
+    /// The attributes of what was saved last and not touched since; asked once, for the kernel knows them then.
+    pub fn take_saved(&mut self, ino: Ino) -> Option<Stat> {
+        let stat = self.saved.pop(&ino)?;
+        self.is_as_saved(ino, &stat).then_some(stat)
+    }
+
+    /// Something may be done to its attributes.
+    pub fn forget_saved(&mut self, ino: Ino) {
+        self.saved.pop(&ino);
+    }
+
+    /// Whether the kernel has heard of nothing else since it was saved, and nobody has it open.
+    fn is_as_saved(&self, ino: Ino, stat: &Stat) -> bool {
+        let node = self.map.get(&ino).filter(|node| !node.may_be_open());
+        stat.nlink == 1 && node.is_some_and(|node| node.seen == Some(Seen::from(stat)))
     }
 
     /// How many inodes the kernel knows.

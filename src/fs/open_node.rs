@@ -40,6 +40,8 @@ pub(super) struct State {
     /// The kernel may remember attributes from before the session is saved. Not after a write(2), for it forgets size
     /// and times by itself then (`fuse_write_update_attr`), and also what was answered before but came in later.
     pub(super) told: bool,
+    /// What the object was after the last save, if nothing was done to it since.
+    pub(super) saved: Option<Stat>,
 }
 
 /// What a save, or the end of a session, makes of what the kernel knows.
@@ -55,6 +57,7 @@ pub struct Saved {
 
 impl State {
     pub(super) fn add_handle(&mut self, write: bool) {
+        self.saved = None;
         self.handles += 1;
         self.writers += usize::from(write);
     }
@@ -77,6 +80,7 @@ impl State {
         if !handle.write {
             return Err(Errno::BADF);
         }
+        self.saved = None;
         match &mut self.session {
             Some(session) if handle.session == self.session_number => Ok(session),
             _ => Err(Errno::STALE),
@@ -89,6 +93,7 @@ impl State {
         if let (Some(stat), Some(file)) = (&stat, session.base_file()) {
             self.current = Some(Opened { file: file.clone(), stat: stat.clone() });
         }
+        self.saved.clone_from(&stat);
         let told = stat.is_some() && std::mem::take(&mut self.told);
         Ok(Saved { told, merged: session.take_merged(), stat })
     }
@@ -173,6 +178,7 @@ impl OpenNode {
     /// based on what it was `before` goes on; one that was stale stays so.
     pub fn follow(&self, before: &Stat, key: &Key, stat: &Stat) {
         let mut state = self.state.lock();
+        state.saved = None;
         if let Some(session) = &mut state.session
             && !session.is_lost()
         {

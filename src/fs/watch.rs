@@ -149,6 +149,7 @@ impl Fs {
         let Change::Entry { token: parent, name } = change else {
             let all: Vec<Ino> = self.nodes.lock().iter().map(|(ino, _)| ino).collect();
             for ino in all {
+                self.note_changed(ino);
                 self.watching.invalidate(ino, true);
             }
             return;
@@ -175,12 +176,14 @@ impl Fs {
         };
         drop(nodes);
         if let Some(former) = former {
+            self.note_changed(former);
             self.watching.invalidate_attributes(former);
         }
         if !of_name {
             self.invalidate_dir(*parent);
         }
         if let Some((ino, data)) = inode {
+            self.note_changed(ino);
             self.watching.invalidate(ino, data);
         }
     }

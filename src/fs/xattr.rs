@@ -115,6 +115,7 @@ impl Fs {
         }
         let (key, backend) = (self.sure_key(ino)?, self.store.backend());
         self.store.set_xattr(&key, name, value, flags).map_err(errno)?;
+        self.note_changed(ino);
         if name == ACCESS_ACL {
             // The mode changes with it, and as with chmod(2) sgid is not for others to grant (`posix_acl_update_mode`).
             let stat = backend.stat(&key).map_err(from_backend)?;
@@ -140,7 +141,9 @@ impl Fs {
             }
             return Ok(());
         }
-        self.store.backend().remove_xattr(&self.sure_key(ino)?, name).map_err(from_backend)
+        self.store.backend().remove_xattr(&self.sure_key(ino)?, name).map_err(from_backend)?;
+        self.note_changed(ino);
+        Ok(())
     }
 }
 

@@ -6,6 +6,7 @@ use std::mem::MaybeUninit;
 use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt, symlink};
 use std::path::Path;
 use std::thread;
+use std::time::Duration;
 
 use super::read_write;
 use crate::common::{self, Store};
@@ -77,7 +78,7 @@ fn changes_touch_the_times_that_they_should() {
     let mtime = |meta: &fs::Metadata| (meta.mtime(), meta.mtime_nsec());
     let ctime = |meta: &fs::Metadata| (meta.ctime(), meta.ctime_nsec());
     // The clock behind ctime may tick only every few milliseconds.
-    let tick = || thread::sleep(std::time::Duration::from_millis(20));
+    let tick = || thread::sleep(Duration::from_millis(20));
 
     let before = settle(&path);
     tick();
@@ -129,7 +130,7 @@ fn as_root_reading_is_marked_as_relatime_has_it_or_not_at_all() {
         assert_eq!(above, below, "{name}: the mount says the same as the store");
         above
     };
-    let a_moment = || thread::sleep(std::time::Duration::from_millis(20));
+    let a_moment = || thread::sleep(Duration::from_millis(20));
     let mount = store.mount();
     fs::create_dir(mount.join("dir")).unwrap();
     // Whole pages that were just written are read from the kernel's cache.
@@ -165,6 +166,54 @@ fn as_root_reading_is_marked_as_relatime_has_it_or_not_at_all() {
     a_moment();
     mount.sh("touch -md 2001-01-01 large; cat small large > /dev/null; ls dir > /dev/null");
     assert_eq!((atimes(&mount, "small"), atimes(&mount, "large"), atimes(&mount, "dir")), before);
+}
+
+/// The daemon answers the question that follows a save from what the save has told it. Whatever else was done to the file
+/// before the question, the answer is true.
+#[test]
+fn what_is_asked_after_a_save_is_what_the_store_has() {
+    let store = Store::new();
+    let mount = store.mount();
+    let shown = |path: &Path| {
+        let meta = fs::symlink_metadata(path).unwrap();
+        let times = [meta.atime(), meta.atime_nsec(), meta.mtime(), meta.mtime_nsec(), meta.ctime(), meta.ctime_nsec()];
+        (meta.mode(), meta.uid(), meta.gid(), meta.nlink(), meta.len(), meta.blocks(), times)
+    };
+    let commands = [
+        "true",
+        "chmod 640 FILE",
+        "setfattr -n user.colour -v red FILE",
+        "setfattr -n user.colour -v red FILE; echo more >> FILE; setfattr -x user.colour FILE",
+        "setfacl -m u:7:rw FILE",
+        "ln FILE other-FILE",
+        "ln FILE other-FILE; rm other-FILE",
+        "mv FILE other-FILE; mv other-FILE FILE",
+        "echo another > other-FILE; mv other-FILE FILE",
+        "touch -d 2001-02-03 FILE",
+        "cat FILE",
+        "truncate -s 2 FILE",
+        "echo more >> FILE",
+        "exec 3<> FILE; echo other >&3; sync FILE; chmod 600 FILE; cat <&3; echo more >&3",
+        "exec 3> FILE; echo other >&3; sync FILE; setfattr -n user.colour -v red FILE; ln FILE other-FILE",
+        "exec 3< FILE; echo other > FILE; cat <&3",
+    ];
+    let as_root = common::is_root().then_some("chown 1:2 FILE");
+    for (number, command) in commands.into_iter().chain(as_root).enumerate() {
+        let name = format!("file{number}");
+        // Longer ago than clocks are coarse.
+        mount.sh(&format!("echo what is saved > {name}; sleep 0.02"));
+        mount.sh(&command.replace("FILE", &name));
+        assert_eq!(shown(&mount.join(&name)), shown(&store.path().join(&name)), "after `{command}`");
+    }
+    for (number, command) in ["chmod 640 FILE", "echo more >> FILE", "ln FILE FILE-2"].into_iter().enumerate() {
+        let name = format!("outside{number}");
+        mount.sh(&format!("echo what is saved > {name}"));
+        common::sh(store.path(), &command.replace("FILE", &name));
+        common::wait_for(&format!("the mount to show `{command}`, which was done outside"), || {
+            (shown(&mount.join(&name)) == shown(&store.path().join(&name))).then_some(())
+        });
+    }
+    mount.unmount();
 }
 
 #[test]

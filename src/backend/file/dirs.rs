@@ -74,17 +74,20 @@ impl Dirs {
         if dir.is_root() {
             return Ok(self.root.clone());
         }
+        if let Some(found) = self.cached(dir, moves) {
+            return Ok(found);
+        }
+        let opened = Arc::new(self.walk(dir).map_err(|error| from_walk(dir, error))?);
+        self.cache.lock().put(dir.clone(), opened.clone());
+        Ok(opened)
+    }
+
+    fn cached(&self, dir: &Key, moves: u64) -> Option<Arc<Dir>> {
         let mut cache = self.cache.lock();
         if self.moves.swap(moves, Ordering::AcqRel) != moves {
             cache.clear();
         }
-        if let Some(found) = cache.get(dir) {
-            return Ok(found.clone());
-        }
-        drop(cache);
-        let opened = Arc::new(self.walk(dir).map_err(|error| from_walk(dir, error))?);
-        self.cache.lock().put(dir.clone(), opened.clone());
-        Ok(opened)
+        cache.get(dir).cloned()
     }
 
     fn walk(&self, dir: &Key) -> rustix::io::Result<Dir> {
@@ -121,13 +124,12 @@ impl Dirs {
     /// A directory for history into which something is about to be put, made like those above it where it is missing.
     /// One that was made just now isn't opened: most histories are of one entry, and what was made is no link.
     pub fn room(&self, dir: &Key, moves: u64) -> Result<Room> {
-        match self.open(dir, moves) {
-            Err(Error::NotFound(_)) => {}
-            other => return Ok(Room { dir: other?, below: OsString::new() }),
-        }
         let (Some(parent), Some(name)) = (dir.parent(), dir.name()) else {
             return Ok(Room { dir: self.root.clone(), below: OsString::new() });
         };
+        if let Some(found) = self.cached(dir, moves) {
+            return Ok(Room { dir: found, below: OsString::new() });
+        }
         let above = self.open_or_create(&parent, moves)?;
         match rustix::fs::mkdirat(&above, name, Mode::RWXU) {
             Ok(()) => {

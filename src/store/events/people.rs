@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use lru::LruCache;
 use parking_lot::Mutex;
+use rustix::fs::{Mode, OFlags};
 
 /// How long what was read in /proc is believed: long enough that a process which makes thousands of files is looked up
 /// a few times a second, short enough that one which starts another program in its place (execve(2)) gets its new name.
@@ -80,15 +81,27 @@ impl People {
 
 fn look_up(thread: u32) -> Option<Known> {
     let pid = process_of(thread)?;
-    let program = std::fs::read(format!("/proc/{pid}/comm")).ok();
+    let mut name = [0; 64];
+    let program = beginning(&format!("/proc/{pid}/comm"), &mut name);
     let program = program.map(|name| String::from_utf8_lossy(name.trim_ascii_end()).into());
     Some(Known { pid, program, at: Instant::now() })
 }
 
 /// The process (thread group) that a thread belongs to, as proc_pid_status(5) has it.
 pub(crate) fn process_of(thread: u32) -> Option<u32> {
-    let status = std::fs::read_to_string(format!("/proc/{thread}/status")).ok()?;
-    status.lines().find_map(|line| line.strip_prefix("Tgid:")?.trim().parse().ok())
+    let mut status = [0; 1024];
+    let status = beginning(&format!("/proc/{thread}/status"), &mut status)?;
+    status.split(|&b| b == b'\n').find_map(|line| {
+        let id = std::str::from_utf8(line.strip_prefix(b"Tgid:")?).ok()?;
+        id.trim().parse().ok()
+    })
+}
+
+/// What a file of proc(5) begins with, by one read: they have no size by which a buffer could be made.
+fn beginning<'a>(path: &str, buffer: &'a mut [u8]) -> Option<&'a [u8]> {
+    let file = rustix::fs::open(path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty()).ok()?;
+    let length = rustix::io::read(&file, &mut *buffer).ok()?;
+    Some(&buffer[..length])
 }
 
 #[cfg(test)]

@@ -80,6 +80,8 @@ pub struct Session {
     announced: announce::Announced,
     /// The generation that reads come from as far as nothing was written over it; `None` when it starts empty.
     base: Option<Opened>,
+    /// What the base was before the session was made empty: it may come to the same bytes again.
+    emptied: Option<Opened>,
     /// What must be current for the commit.
     expect: Precondition,
     /// What was written.
@@ -189,6 +191,7 @@ impl Session {
             actor: options.actor,
             announced: announce::Announced::default(),
             base,
+            emptied: None,
             expect,
             staged: None,
             tail_from: None,
@@ -378,6 +381,7 @@ impl Session {
                 self.base = base;
                 return Err(error);
             }
+            self.emptied = base.or(self.emptied.take()).filter(|_| !self.published);
         } else {
             self.stage_from(size.min(old))?;
             self.staged_file()?.set_len(size).map_err(|e| self.io("truncate", e))?;

@@ -107,6 +107,7 @@ impl Session {
         self.announce(key, &stat);
         self.follow(key, &stat);
         self.published = true;
+        self.emptied = None;
         self.synced |= durable;
         Ok(Some(stat))
     }

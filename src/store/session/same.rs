@@ -31,10 +31,18 @@ impl Session {
         if found.size != size || found.generation.is_none() || !found.recorded || !self.expects_just(&found) {
             return Ok(None);
         }
-        let Ok(current) = self.store.backend.open(key) else { return Ok(None) };
-        if current.stat.precondition() != found.precondition() || current.stat.size != size {
-            return Ok(None);
-        }
+        let is_found = |opened: &Opened| {
+            let same_file = opened.stat.incarnation == found.incarnation;
+            same_file && opened.stat.precondition() == found.precondition() && opened.stat.size == size
+        };
+        let opened = self.base.as_ref().or(self.emptied.as_ref()).filter(|opened| is_found(opened));
+        let current = match opened {
+            Some(opened) => Opened { file: opened.file.clone(), stat: found },
+            None => match self.store.backend.open(key) {
+                Ok(current) if is_found(&current) => current,
+                _ => return Ok(None),
+            },
+        };
         let same = untouched
             || are_same(&current.file, staged.file(), size)
                 .map_err(|error| self.io("compare with what is there", error))?;
@@ -83,7 +91,8 @@ impl Session {
 }
 
 fn are_same(a: &File, b: &File, size: u64) -> io::Result<bool> {
-    let (mut ours, mut theirs) = (vec![0; 64 << 10], vec![0; 64 << 10]);
+    let most = usize::try_from(size).unwrap_or(usize::MAX).min(64 << 10);
+    let (mut ours, mut theirs) = (vec![0; most], vec![0; most]);
     let mut at = 0;
     while at < size {
         let most = usize::try_from(size - at).unwrap_or(usize::MAX).min(ours.len());
