@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use rustix::fs::{Gid, Mode, Uid};
 use rustix::io::Errno;
 
-use super::nodes::Remains;
+use super::node::Remains;
 use super::open_node::OpenNode;
 use super::types::{Attr, Caller, Changes, Fh, Ino};
 use super::views::is_view;

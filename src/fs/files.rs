@@ -14,7 +14,7 @@ use rustix::fs::OFlags;
 use rustix::io::Errno;
 
 use super::errno::from_io;
-use super::nodes::Node;
+use super::node::Node;
 use super::open_node::{OpenNode, Saved, State};
 use super::types::{Caller, Entry, Fh, Ino, OpenReply};
 use super::views::is_view;
@@ -253,7 +253,7 @@ impl Fs {
             let now = (!node.is_split()).then(|| stat.version());
             let keep = now.is_some() && node.cached == now;
             node.cached = now;
-            let seen = super::nodes::Seen::from(stat);
+            let seen = super::node::Seen::from(stat);
             let stale = node.seen.is_some_and(|known| !known.same_bytes(&seen));
             node.seen = Some(seen);
             (keep, stale)

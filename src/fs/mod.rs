@@ -18,6 +18,7 @@ mod files;
 mod former;
 mod groups;
 mod names;
+mod node;
 mod nodes;
 mod open_node;
 mod peers;

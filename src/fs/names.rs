@@ -8,7 +8,7 @@ use rustix::fs::RenameFlags;
 use rustix::io::Errno;
 
 use super::expect::as_seen;
-use super::nodes::Remains;
+use super::node::Remains;
 use super::types::{Caller, Entry, Ino};
 use super::views::is_view;
 use super::{Fs, Result, errno, from_backend};

@@ -9,7 +9,7 @@ use rustix::io::Errno;
 
 use super::errno::from_io;
 use super::files::Handle;
-use super::nodes::Node;
+use super::node::Node;
 use super::{Result, errno};
 use crate::backend::{FileKind, Opened, SetAttr, Stat};
 use crate::store::Session;

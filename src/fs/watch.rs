@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 
-use super::nodes::{ROOT, Seen};
+use super::node::Seen;
+use super::nodes::ROOT;
 use super::types::{Ino, Invalidate};
 use super::{Fs, peers};
 use crate::backend::{Change, Watch};

@@ -17,6 +17,7 @@ mod publish;
 mod room;
 mod rules;
 mod same;
+mod stage;
 
 use std::fs::File;
 use std::io;
@@ -26,9 +27,7 @@ use std::sync::Arc;
 use rustix::fs::{FallocateFlags, SeekFrom};
 
 use super::{Actor, Breach, ConflictId, Error, Result, Store};
-use crate::backend::{
-    self, Creator, FileKind, Intent, Opened, RunningSum, SetTime, Staged, Stat, copy_range, timestamps,
-};
+use crate::backend::{self, Creator, FileKind, Opened, RunningSum, SetTime, Staged, Stat, timestamps};
 use crate::types::{Generation, Key, Precondition, Timestamp};
 
 /// How to open a session.
@@ -478,94 +477,6 @@ impl Session {
         rustix::fs::futimens(&**staged.file(), &timestamps(atime, mtime))?;
         Ok(true)
     }
-
-    // Staging
-
-    /// Makes the bytes from `offset` on writable.
-    fn stage_from(&mut self, offset: u64) -> Result<()> {
-        self.check_lost()?;
-        if self.staged.is_none() {
-            let base_size = self.base_size();
-            let tail_from = (base_size > 0).then_some(base_size);
-            let intent = self.intent(tail_from);
-            let staged = self.store.backend.staging().stage(&intent).map_err(|e| self.io("stage", e))?;
-            if let Some(from) = tail_from {
-                staged.file().set_len(from).map_err(|e| self.io("stage", e))?;
-            }
-            self.sum = RunningSum::new(tail_from.unwrap_or(0));
-            self.staged = Some(staged);
-            self.tail_from = tail_from;
-        }
-        match self.tail_from {
-            Some(from) if offset < from => self.stage_whole(),
-            _ => Ok(()),
-        }
-    }
-
-    /// Makes what is staged empty, with nothing of the base before it.
-    fn stage_nothing(&mut self) -> Result<()> {
-        if self.staged.is_none() {
-            self.stage_from(0)?;
-        }
-        // ext4 writes out at the close what was ever truncated to nothing (auto_da_alloc), so not what is empty.
-        if self.size().map_err(|e| self.io("find the end", e))? > 0 {
-            self.staged_file()?.set_len(0).map_err(|e| self.io("truncate", e))?;
-        }
-        self.sum = RunningSum::new(0);
-        if self.tail_from.take().is_some()
-            && let Some(staged) = &self.staged
-        {
-            self.note(staged, None)?;
-        }
-        Ok(())
-    }
-
-    /// Makes all bytes writable: copies the base into the staged file.
-    fn stage_whole(&mut self) -> Result<()> {
-        self.stage_from(u64::MAX)?;
-        let Some(from) = self.tail_from else { return Ok(()) };
-        let staged = self.staged.as_ref().ok_or_else(|| self.broken())?;
-        if let Some(base) = &self.base {
-            copy_range(&base.file, staged.file(), 0, from).map_err(|e| self.io("copy", e))?;
-        }
-        self.note(staged, None)?;
-        self.tail_from = None;
-        self.sum.lose();
-        Ok(())
-    }
-
-    fn intent(&self, append_from: Option<u64>) -> Intent {
-        let base = append_from.and(self.mergeable_base());
-        Intent {
-            key: self.key.clone(),
-            expect: self.expect,
-            append_from,
-            base,
-            acknowledged: false,
-            in_place: false,
-            sum: None,
-        }
-    }
-
-    /// The bytes to which others may append, too. Who named a generation wants that one and no other.
-    fn mergeable_base(&self) -> Option<u64> {
-        let base = self.base.as_ref().filter(|_| self.append_only && matches!(self.expect, Precondition::Version(..)));
-        base.map(|base| base.stat.incarnation)
-    }
-
-    fn note(&self, staged: &Staged, append_from: Option<u64>) -> Result<()> {
-        staged.note(&self.intent(append_from)).map_err(|e| self.io("write the journal", e))
-    }
-
-    fn staged_file(&self) -> Result<&Arc<File>> {
-        self.staged.as_ref().map(Staged::file).ok_or_else(|| self.broken())
-    }
-
-    fn base_size(&self) -> u64 {
-        self.base.as_ref().map_or(0, |base| base.stat.size)
-    }
-
-    // Failure
 
     fn check_lost(&self) -> Result<()> {
         match &self.lost {
