@@ -244,6 +244,29 @@ fn flip(path: &std::path::Path) {
     file.set_times(fs::FileTimes::new().set_modified(modified)).unwrap();
 }
 
+/// A laptop runs on its battery while nobody uses the mount.
+#[test]
+fn a_mount_that_nobody_uses_sleeps() {
+    let store = Store::new();
+    let mount = store.mount();
+    fs::write(mount.join("note"), "one").unwrap();
+    let wakes = || {
+        let threads = fs::read_dir(format!("/proc/{}/task", mount.pid())).unwrap().flatten();
+        let waits = threads.filter_map(|thread| {
+            let status = fs::read_to_string(thread.path().join("status")).ok()?;
+            status.lines().find_map(|line| line.strip_prefix("voluntary_ctxt_switches:")?.trim().parse::<u64>().ok())
+        });
+        waits.sum::<u64>()
+    };
+    // What it does with what was saved comes first.
+    wait_for("three seconds in which none of its threads wakes more than now and then", || {
+        let before = wakes();
+        std::thread::sleep(std::time::Duration::from_secs(3));
+        (wakes() - before < 12).then_some(())
+    });
+    mount.unmount();
+}
+
 #[test]
 fn checksums_come_by_themselves_and_damage_is_served_until_it_is_repaired() {
     let store = Store::new();

@@ -8,6 +8,7 @@
 //! What each method promises is said here once; the implementations don't repeat it. Two promises hold for all:
 //! a method that fails has no visible effect, and other users of the same medium see a change whole or not at all.
 
+mod arrivals;
 mod checksum;
 pub mod conformance;
 mod copy;
@@ -24,6 +25,7 @@ use std::fs::File;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
+pub use arrivals::Arrivals;
 pub(crate) use checksum::{RunningSum, sum_of};
 pub(crate) use copy::copy_range;
 pub use error::{Error, Result};

@@ -22,7 +22,9 @@ use parking_lot::Mutex;
 use rustix::fs::{AtFlags, FlockOperation, Mode, OFlags};
 use serde::{Deserialize, Serialize};
 
+use super::arrivals::Arrivals;
 use super::journal::{self, Journal, Line};
+use super::stat::{SetTime, timestamps};
 use crate::types::{Key, ObjectId, Precondition};
 
 /// Emptied staged files that are kept for the next tails, since an open is cheaper than a creation.
@@ -140,7 +142,13 @@ impl StagingArea {
         let mut owner = self.owner.lock();
         change(&mut owner);
         match self.instance.get() {
-            Some(instance) => write_owner(&instance.path, &owner),
+            Some(instance) => {
+                write_owner(&instance.path, &owner)?;
+                // For those who watch the directory ([`Arrivals`]); the others look.
+                let now = timestamps(Some(SetTime::Now), Some(SetTime::Now));
+                let _ = rustix::fs::utimensat(rustix::fs::CWD, &self.root, &now, AtFlags::empty());
+                Ok(())
+            }
             None => {
                 drop(owner);
                 self.instance().map(drop)
@@ -167,6 +175,11 @@ impl StagingArea {
             }
         }
         Ok(others)
+    }
+
+    /// Watches for users that come and go. `None` where that is not possible, and they must be looked for.
+    pub fn watch_users(&self) -> Option<Arrivals> {
+        Arrivals::watch(&self.root)
     }
 
     /// A new empty staged file, for what `intent` says.

@@ -1,10 +1,9 @@
 //! The checksums of a mount: when to ask the store to compute some. Which, and how fast, the store decides.
 
 use std::sync::{Arc, Weak};
-use std::time::Instant;
 
 use super::Fs;
-use super::collector::{NAP, spawn_patient};
+use super::collector::spawn_patient;
 use crate::store::checksums::{Summed, Summing};
 
 impl Fs {
@@ -16,10 +15,7 @@ impl Fs {
             // A cause that stays is told once.
             let mut told = None;
             loop {
-                let until = Instant::now() + every;
-                while Instant::now() < until && !background.has_ended() {
-                    std::thread::sleep(NAP.min(every));
-                }
+                background.rest(every);
                 let Some(_busy) = background.begin() else { return };
                 let Some(store) = Weak::upgrade(&fs).map(|fs| fs.store.clone()) else { return };
                 let failed = match store.sum_in_background(&Summing { quiet, stop: &|| background.has_ended() }) {

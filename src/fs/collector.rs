@@ -4,15 +4,13 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
-use parking_lot::{Mutex, MutexGuard};
+use parking_lot::{Condvar, Mutex, MutexGuard};
 
 use super::Fs;
 use crate::store::{Collected, Error, Store};
 
 /// When there was nothing that could go though space is short, so long nobody looks again.
 const IN_VAIN: Duration = Duration::from_secs(600);
-/// Sleeps are cut into pieces of this length, so that the thread ends soon after the mount.
-pub(super) const NAP: Duration = Duration::from_millis(500);
 /// How long the end of a mount waits for a run to stop: it does between two batches.
 const PATIENCE: Duration = Duration::from_secs(5);
 
@@ -20,6 +18,9 @@ const PATIENCE: Duration = Duration::from_secs(5);
 #[derive(Debug, Default)]
 pub struct Background {
     ended: AtomicBool,
+    /// Wakes who waits for the next run, with `ending`, when the mount ends.
+    wake: Condvar,
+    ending: Mutex<()>,
     /// Held during a run. The store is in use as long.
     busy: Mutex<()>,
 }
@@ -27,10 +28,21 @@ pub struct Background {
 impl Background {
     /// The mount ends: a run that is under way stops, and none begins. `who` it is, is said if it doesn't stop soon.
     pub fn end(&self, who: &str) {
-        self.ended.store(true, Ordering::Relaxed);
+        {
+            let _ending = self.ending.lock();
+            self.ended.store(true, Ordering::Relaxed);
+        }
+        self.wake.notify_all();
         if self.busy.try_lock_for(PATIENCE).is_none() {
             log::warn!("{who} is still busy; what it has begun, the next one goes on with");
         }
+    }
+
+    /// Waits so long, or until the mount ends.
+    pub fn rest(&self, how_long: Duration) {
+        let mut ending = self.ending.lock();
+        let until = Instant::now() + how_long;
+        while !self.has_ended() && !self.wake.wait_until(&mut ending, until).timed_out() {}
     }
 
     /// Begins a run, which lasts as long as the result; `None` when the mount has ended.
@@ -52,10 +64,7 @@ impl Fs {
         let collector = move || {
             let mut in_vain: Option<Instant> = None;
             loop {
-                let until = Instant::now() + every;
-                while Instant::now() < until && !background.has_ended() {
-                    std::thread::sleep(NAP.min(every));
-                }
+                background.rest(every);
                 let Some(_busy) = background.begin() else { return };
                 let Some(store) = Weak::upgrade(&fs).map(|fs| fs.store.clone()) else { return };
                 let stop = || background.has_ended();

@@ -17,8 +17,11 @@ use super::types::Ino;
 use super::{Fs, Result};
 use crate::types::Key;
 
-/// How often to look whether other mounts of the store are alive.
+/// How often to look whether other mounts of the store are alive, while there are any or none can be heard coming.
 pub const EVERY: Duration = Duration::from_millis(100);
+
+/// How often to look though nobody was heard coming.
+pub const SELDOM: Duration = Duration::from_secs(5);
 
 /// How long to wait for another mount to take note of this one. It may be stopped (SIGSTOP).
 const PATIENCE: Duration = Duration::from_secs(10);

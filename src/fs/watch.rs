@@ -95,11 +95,15 @@ impl Fs {
         self.start_checksums();
         if self.store.backend().capabilities().persistent {
             let fs = Arc::downgrade(self);
+            let users = self.store.backend().staging().watch_users();
             let watcher = move || {
                 while let Some(fs) = Weak::upgrade(&fs) {
-                    fs.look_for_peers();
+                    let alone = !fs.look_for_peers();
                     drop(fs);
-                    std::thread::sleep(peers::EVERY);
+                    match &users {
+                        Some(users) if alone => users.wait(peers::SELDOM),
+                        _ => std::thread::sleep(peers::EVERY),
+                    }
                 }
             };
             if let Err(error) = std::thread::Builder::new().name("sepia-peers".into()).spawn(watcher) {

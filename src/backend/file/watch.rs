@@ -16,6 +16,7 @@ use rustix::fs::inotify;
 use rustix::io::Errno;
 
 use super::*;
+use crate::backend::arrivals::is_local;
 
 /// How long events are collected. Short enough that nobody waits for them, long enough for the events of one save.
 const SETTLE: Duration = Duration::from_millis(5);
@@ -38,21 +39,6 @@ struct Shared {
 struct Tokens {
     by_watch: HashMap<i32, u64>,
     by_token: HashMap<u64, i32>,
-}
-
-/// Whether only this machine writes to the filesystem of a directory. One that isn't known here counts as shared.
-fn is_local(dir: &Path) -> bool {
-    // From linux/magic.h, and zfs and bcachefs from their sources.
-    const EXT4: u64 = 0xEF53;
-    const XFS: u64 = 0x5846_5342;
-    const BTRFS: u64 = 0x9123_683E;
-    const TMPFS: u64 = 0x0102_1994;
-    const F2FS: u64 = 0xF2F5_2010;
-    const OVERLAY: u64 = 0x794C_7630;
-    const ZFS: u64 = 0x2FC1_2FC1;
-    const BCACHEFS: u64 = 0xCA45_1A4E;
-    rustix::fs::statfs(dir)
-        .is_ok_and(|stat| matches!(stat.f_type as u64, EXT4 | XFS | BTRFS | TMPFS | F2FS | OVERLAY | ZFS | BCACHEFS))
 }
 
 /// Starts watching; directories are added later.
