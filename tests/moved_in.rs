@@ -4,86 +4,10 @@
 mod common;
 
 use std::fs;
-use std::path::PathBuf;
 
 use common::library::{ANY, key, put, read};
-use rustix::fs::{Mode, OFlags};
+use common::place::{Place, copy};
 use sepia::store::SessionOptions;
-use sepia::{Generation, Store};
-
-struct Place {
-    _dir: tempfile::TempDir,
-    path: PathBuf,
-    store: Store,
-}
-
-impl Place {
-    fn new() -> Self {
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("store");
-        let store = Store::init(path.to_str().unwrap()).unwrap();
-        Place { _dir: dir, path, store }
-    }
-
-    /// Another process.
-    fn other(&self) -> Store {
-        Store::open(self.path.to_str().unwrap()).unwrap()
-    }
-
-    fn mv(&self, from: &str, to: &str) {
-        fs::rename(self.path.join(from), self.path.join(to)).unwrap();
-    }
-
-    /// Adds a generation of which the one before is the beginning.
-    fn append(&self, name: &str, text: &str) {
-        let mut session = self.store.open_session(&key(name), &SessionOptions::default()).unwrap();
-        session.append(text.as_bytes()).unwrap();
-        session.publish(&key(name), false).unwrap();
-        session.close(&key(name));
-    }
-
-    /// An object of so many generations, each of which but the last is the beginning of the next.
-    fn grow(&self, name: &str, generations: u64) {
-        put(&self.store, name, "1");
-        for number in 2..=generations {
-            self.append(name, &number.to_string());
-        }
-    }
-
-    /// Its bytes, if they are not lost.
-    fn then(&self, name: &str, number: u64) -> Option<String> {
-        let opened = self.store.backend().open_generation(&key(name), Generation::new(number).unwrap());
-        opened.ok().map(|opened| read(&opened))
-    }
-
-    fn numbers(&self, name: &str) -> Vec<u64> {
-        self.store.history(&key(name)).unwrap().iter().map(|info| info.generation.get()).collect()
-    }
-
-    /// All generations that have bytes.
-    fn shown(&self, name: &str) -> Vec<String> {
-        self.numbers(name).into_iter().filter_map(|number| self.then(name, number)).collect()
-    }
-
-    fn two_dirs(&self) {
-        for dir in ["from", "to"] {
-            self.store.create_dirs(&key(dir)).unwrap();
-        }
-    }
-
-    fn rename(&self, from: &str, to: &str) {
-        self.store.rename(&key(from), &key(to), ANY).unwrap();
-    }
-
-    /// The whole store, as cp -a takes it elsewhere.
-    fn copied(&self) -> Place {
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("store");
-        assert!(std::process::Command::new("cp").arg("-a").args([&self.path, &path]).status().unwrap().success());
-        let store = Store::open(path.to_str().unwrap()).unwrap();
-        Place { _dir: dir, path, store }
-    }
-}
 
 /// The beginnings of what is gone are lost, and not those of what came, whatever number it brings.
 #[test]
@@ -249,23 +173,6 @@ fn a_copy_of_another_object_inherits_nothing() {
         assert_eq!((place.then("a", 1), place.then("a", 2)), (None, None));
         put(&place.store, "a", "new");
     }
-}
-
-/// As cp -a does, or rsync -X.
-fn copy(from: &std::path::Path, to: &std::path::Path) {
-    fs::copy(from, to).unwrap();
-    let open = |path| rustix::fs::open(path, OFlags::RDONLY, Mode::empty()).unwrap();
-    let (from, to) = (open(from), open(to));
-    let mut record = [0; 64];
-    let length = rustix::fs::fgetxattr(&from, "user.sepia", &mut record[..]).unwrap();
-    rustix::fs::fsetxattr(&to, "user.sepia", &record[..length], rustix::fs::XattrFlags::empty()).unwrap();
-    let stat = rustix::fs::fstat(&from).unwrap();
-    let time = |sec, nsec| rustix::fs::Timespec { tv_sec: sec, tv_nsec: nsec as _ };
-    let times = rustix::fs::Timestamps {
-        last_access: time(stat.st_atime, stat.st_atime_nsec),
-        last_modification: time(stat.st_mtime, stat.st_mtime_nsec),
-    };
-    rustix::fs::futimens(&to, &times).unwrap();
 }
 
 /// A store that was restored from a copy goes on with its histories.

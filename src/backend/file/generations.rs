@@ -134,7 +134,7 @@ impl FileBackend {
     pub(super) fn close_history(&self, key: &Key) -> Result<()> {
         let kept = self.kept(key)?;
         let is_gone = |last: &&GenerationInfo| last.kept == Kept::Lost(CHANGED_OUTSIDE.into()) && last.size > 0;
-        let Some(last) = kept.iter().rfind(|info| !is_dropped(info)).filter(is_gone) else { return Ok(()) };
+        let Some(last) = kept.iter().rfind(|info| !is_passed_over(info)).filter(is_gone) else { return Ok(()) };
         let superseded = last.superseded.unwrap_or(last.committed);
         let number = self.highest(key)?.unwrap_or(last.generation).next().get();
         let lost = GenerationName { number, committed: superseded, superseded: self.now(), deleted: true };
@@ -587,14 +587,10 @@ pub fn name_parts(info: &GenerationInfo) -> GenerationName {
     }
 }
 
-/// Whether it says no more than that a number was in use.
-pub fn is_dropped(info: &GenerationInfo) -> bool {
-    matches!(&info.kept, Kept::Lost(note) if note == DROPPED)
-}
-
-/// Whether what comes before it may be the beginning of what comes after it.
-fn is_passed_over(info: &GenerationInfo) -> bool {
-    is_dropped(info) || matches!(&info.kept, Kept::Lost(note) if super::power::brought_back(note).is_some())
+/// Whether what comes before it may be the beginning of what comes after it: it says that a number was in use and no
+/// more, or that its bytes were torn, and then it was a beginning that was brought back.
+pub fn is_passed_over(info: &GenerationInfo) -> bool {
+    matches!(&info.kept, Kept::Lost(note) if note == DROPPED || super::power::is_torn(note))
 }
 
 /// The name under which a generation is kept.

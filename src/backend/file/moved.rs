@@ -12,7 +12,7 @@ use parking_lot::Mutex;
 use rustix::fs::AtFlags;
 use rustix::io::Errno;
 
-use super::generations::is_dropped;
+use super::generations::is_passed_over;
 use super::*;
 use crate::backend::{GenerationName, Kept};
 use crate::types::Timestamp;
@@ -144,7 +144,7 @@ impl FileBackend {
         let (Some(source), Some(target)) = (self.history_dir(from)?, self.history_dir(to)?) else { return Ok(()) };
         let kept = self.kept(from)?;
         let shared = kept.partition_point(|info| info.generation < upto);
-        let last = kept[..shared].iter().rposition(|info| !is_dropped(info));
+        let last = kept[..shared].iter().rposition(|info| !is_passed_over(info));
         for (at, info) in kept[..shared].iter().enumerate() {
             if Some(at) == last
                 && let Kept::Prefix(size) = info.kept
