@@ -88,11 +88,7 @@ fn a_beginning_outlives_another_power_loss() {
         let mut kept = history.filter(|entry| entry.file_name().to_string_lossy().starts_with(&format!("{number}@")));
         let kept = fs::OpenOptions::new().write(true).open(kept.next().unwrap().path()).unwrap();
         kept.write_all_at(b"\0", 1).unwrap();
-        let Place { _dir, path, store } = place;
-        drop(store);
-        fs::write(path.join(".sepia/settled"), r#"{"mounting":"another","through":0,"clean":false}"#).unwrap();
-        let place = Place { store: Store::open(path.to_str().unwrap()).unwrap(), _dir, path };
-        assert_eq!(place.store.recover().unwrap().len(), 1);
+        let place = after_a_power_loss(place);
         assert_eq!(place.shown("f"), ["1", "new"], "{notes:?}");
     }
 }
@@ -107,4 +103,34 @@ fn a_beginning_goes_along() {
         place.store.remove(&key("g"), ANY).unwrap();
         assert_eq!(place.shown("g"), ["1", "12"], "{notes:?}");
     }
+}
+
+/// Of an object that another program has moved, other names may have beginnings, too.
+#[test]
+fn what_was_moved_outside_and_torn_shows_nothing_else() {
+    let place = Place::new();
+    place.grow("f", 3);
+    place.mv("f", "g");
+    place.append("g", "4");
+    place.append("g", "5");
+    let file = fs::OpenOptions::new().write(true).open(place.path.join("g")).unwrap();
+    let modified = file.metadata().unwrap().modified().unwrap();
+    file.write_all_at(b"\0", 4).unwrap();
+    file.set_modified(modified).unwrap();
+    let place = after_a_power_loss(place);
+    assert_eq!(place.shown("g"), ["123", "1234", "1234"]);
+    put(&place.store, "g", "new");
+    assert_eq!(place.shown("g"), ["123", "1234", "1234", "new"]);
+    place.mv("g", "f");
+    assert_eq!((place.then("f", 1), place.then("f", 2)), (None, None));
+}
+
+/// What Sepia finds when the machine is on again, and something was torn.
+fn after_a_power_loss(place: Place) -> Place {
+    let Place { _dir, path, store } = place;
+    drop(store);
+    fs::write(path.join(".sepia/settled"), r#"{"mounting":"another","through":0,"clean":false}"#).unwrap();
+    let place = Place { store: Store::open(path.to_str().unwrap()).unwrap(), _dir, path };
+    assert_eq!(place.store.recover().unwrap().len(), 1);
+    place
 }

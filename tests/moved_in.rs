@@ -205,6 +205,8 @@ fn what_is_done_under_a_second_name_changes_no_beginning() {
     };
     let saved = linked(&|place| put(&place.store, "h", "entirely other"));
     assert_eq!(saved.shown("f"), ["entirely other"], "the others are lost");
+    put(&saved.store, "f", "new");
+    assert_eq!(saved.shown("f"), ["entirely other", "new"], "and stay so");
     let removed = linked(&|place| {
         place.store.remove(&key("f"), ANY).unwrap();
         put(&place.store, "f", "new");
@@ -300,4 +302,114 @@ fn whoever_opened_it_before_it_counted_on_saves_all_the_same() {
         let all: Vec<_> = (1..=5).map(|number| place.then("d", number).unwrap()).collect();
         assert_eq!(all, ["1", "2", "3", "new", if append { "newer" } else { "New" }]);
     }
+}
+
+/// A session that begins with an append and goes on to write the whole file anew.
+fn append_and_rewrite(place: &Place, name: &str) {
+    let mut session = place.store.open_session(&key(name), &SessionOptions::default()).unwrap();
+    session.append(b"4").unwrap();
+    session.publish(&key(name), false).unwrap();
+    session.write_at(b"anew", 0).unwrap();
+    session.publish(&key(name), false).unwrap();
+    session.close(&key(name));
+}
+
+/// What is saved under another name, where another program has moved the object meanwhile.
+#[test]
+fn what_is_saved_elsewhere_changes_no_beginning() {
+    type Act = fn(&Place);
+    let to_a_new_name: Act = |place| place.mv("f", "g");
+    let to_one_that_counts_alike: Act = |place| {
+        ["a", "b", "c"].into_iter().for_each(|text| put(&place.store, "g", text));
+        place.mv("f", "g");
+    };
+    let to_one_that_counts_further: Act = |place| {
+        ["a", "b", "c", "d", "e", "f"].into_iter().for_each(|text| put(&place.store, "g", text));
+        place.mv("f", "g");
+    };
+    let saved: Act = |place| put(&place.other(), "g", "other");
+    let saved_twice: Act = |place| ["other", "another"].into_iter().for_each(|text| put(&place.store, "g", text));
+    let appended_and_saved: Act = |place| {
+        place.append("g", "4");
+        put(&place.other(), "g", "other");
+    };
+    let appended_and_written_anew: Act = |place| append_and_rewrite(place, "g");
+    let linked_and_saved: Act = |place| {
+        place.append("g", "4");
+        place.store.backend().link(&key("g"), &key("h"), &ANY).unwrap();
+        place.store.remove(&key("h"), ANY).unwrap();
+        put(&place.other(), "g", "other");
+    };
+    let renamed_and_saved: Act = |place| {
+        place.append("g", "4");
+        place.rename("g", "h");
+        put(&place.other(), "h", "other");
+        place.mv("h", "g");
+    };
+    let saved_and_appended: Act = |place| {
+        put(&place.store, "g", "other");
+        place.append("g", "s");
+    };
+    let moves = [to_a_new_name, to_one_that_counts_alike, to_one_that_counts_further];
+    let saves = [
+        saved,
+        saved_twice,
+        appended_and_saved,
+        appended_and_written_anew,
+        linked_and_saved,
+        renamed_and_saved,
+        saved_and_appended,
+    ];
+    for (at, away) in moves.iter().enumerate() {
+        for (with, save) in saves.iter().enumerate() {
+            let place = Place::new();
+            place.grow("f", 3);
+            away(&place);
+            save(&place);
+            let current = read(&place.store.get(&key("g")).unwrap());
+            place.mv("g", "f");
+            for when in ["at once", "after a save"] {
+                assert_eq!((place.then("f", 1), place.then("f", 2)), (None, None), "{when}, move {at}, save {with}");
+                put(&place.store, "f", "new");
+            }
+            assert_eq!(place.shown("f"), [current.as_str(), "new"], "move {at}, save {with}");
+        }
+    }
+}
+
+/// Nor does what is only appended, and its beginnings stay.
+#[test]
+fn what_is_appended_elsewhere_goes_on() {
+    for saved in [false, true] {
+        let place = Place::new();
+        place.grow("f", 3);
+        place.mv("f", "g");
+        place.append("g", "4");
+        place.mv("g", "f");
+        assert_eq!(place.shown("f"), ["1", "12", "1234"]);
+        if saved {
+            put(&place.store, "f", "new");
+        } else {
+            place.append("f", "5");
+        }
+        assert_eq!(place.shown("f"), ["1", "12", "1234", if saved { "new" } else { "12345" }]);
+        place.mv("f", "g");
+        assert_eq!(place.then("g", 3).as_deref(), if saved { None } else { Some("123") });
+    }
+}
+
+/// An exchange gives numbers that leave a gap.
+#[test]
+fn beginnings_go_along_with_an_exchange() {
+    let place = Place::new();
+    place.grow("f", 3);
+    place.grow("g", 5);
+    let how = sepia::backend::Rename { expect_from: ANY, expect_to: ANY, exchange: true };
+    place.store.backend().rename(&key("f"), &key("g"), &how).unwrap();
+    for name in ["f", "g"] {
+        place.append(name, "x");
+        put(&place.store, name, "new");
+    }
+    assert_eq!(place.shown("g"), ["1", "12", "123", "123x", "new"]);
+    assert_eq!(place.shown("f"), ["1", "12", "123", "1234", "12345", "12345x", "new"]);
 }

@@ -316,9 +316,9 @@ impl FileBackend {
         Ok(None)
     }
 
-    /// Whether what was committed then is the beginning of the file at a place no more: it was written in place since,
-    /// under another of its names.
-    fn is_rewritten(&self, key: &Key, place: &Place, committed: Timestamp) -> Result<bool> {
+    /// Whether what was committed then is the beginning of the file at a place no more: it was written in place since, or
+    /// replaced by another file, under another name.
+    pub(super) fn is_rewritten(&self, key: &Key, place: &Place, committed: Timestamp) -> Result<bool> {
         Ok(super::entry::read_rewritten(key, place)?.is_some_and(|rewritten| rewritten > committed))
     }
 
@@ -404,6 +404,22 @@ impl FileBackend {
             mtime: stat.mtime,
             kept,
         }))
+    }
+
+    /// The object that an entry of a history is of, if that can be told.
+    pub(super) fn object_of(&self, key: &Key, dir: &Arc<Dir>, name: &GenerationName) -> Result<Option<ObjectId>> {
+        let text = name.to_string();
+        let Some(generation) = Generation::new(name.number) else { return Ok(None) };
+        match self.look_at_kept(key, dir, generation, name)? {
+            Some(GenerationInfo { kept: Kept::Prefix(_), .. }) => {
+                Ok(Beginning::parse(&read_note(key, dir, &text)?).and_then(|beginning| beginning.id))
+            }
+            Some(GenerationInfo { kept: Kept::Whole, .. }) => {
+                let found = self.find_optional(key, &Place { dir: dir.clone(), name: text.into() })?;
+                Ok(found.map(|found| found.stat.id))
+            }
+            _ => Ok(None),
+        }
     }
 
     pub(super) fn keys_with_history(&self, dir: &Key) -> Result<Vec<Key>> {

@@ -332,6 +332,13 @@ impl FileBackend {
                 break;
             }
         }
+        if let Some((info, file)) = &good
+            && Arc::ptr_eq(file, &torn.file)
+            && self.may_begin_elsewhere(key, place, found)?
+        {
+            // Nobody will read beginnings from what becomes current.
+            self.copy_prefix(key, info, torn, info.size)?;
+        }
         // A part of it was synced: its session went on to append.
         let synced = found.record.map_or(0, |record| record.unsettled.from).min(torn.stat.size);
         let good = match good {
