@@ -7,7 +7,8 @@ use rustix::fs::{AtFlags, Mode, OFlags, RenameFlags, XattrFlags};
 use rustix::io::Errno;
 
 use super::entry::{Found, Place, convert, note_elsewhere, read_rewritten, statx, write_record, write_rewritten};
-use super::generations::{Beginning, create_in_history, kept_name, sign_copy};
+use super::generations::{create_in_history, kept_name, sign_copy};
+use super::notes::Beginning;
 use super::record::{Record, Unsettled};
 use super::*;
 use crate::backend::checksum::{joined, sum_of};

@@ -8,7 +8,8 @@ use std::collections::HashMap;
 use rustix::fs::{AtFlags, FileType};
 use rustix::io::Errno;
 
-use super::generations::{CHANGED_OUTSIDE, DROPPED, is_passed_over, name_of};
+use super::generations::name_of;
+use super::notes::{CHANGED_OUTSIDE, DROPPED, is_passed_over};
 use super::*;
 use crate::backend::Kept;
 

@@ -14,7 +14,8 @@ use rustix::fs::{AtFlags, FlockOperation, Mode, OFlags, StatxFlags};
 use serde::{Deserialize, Serialize};
 
 use super::entry::{Found, Place};
-use super::generations::{Beginning, is_passed_over, kept_name, name_of, read_note};
+use super::generations::{kept_name, name_of};
+use super::notes::{Beginning, is_passed_over, read_note};
 use super::record::Unsettled;
 use super::*;
 use crate::backend::checksum::sum_of;
