@@ -7,6 +7,8 @@ use std::fs;
 
 use common::library::{ANY, key, put, read};
 use common::place::{Place, copy};
+use rustix::fs::{Mode, OFlags};
+use rustix::io::Errno;
 use sepia::store::SessionOptions;
 
 /// The beginnings of what is gone are lost, and not those of what came, whatever number it brings.
@@ -346,6 +348,12 @@ fn what_is_saved_elsewhere_changes_no_beginning() {
         put(&place.other(), "h", "other");
         place.mv("h", "g");
     };
+    let renamed_over_and_saved: Act = |place| {
+        put(&place.store, "h", "h");
+        place.rename("g", "h");
+        put(&place.other(), "h", "other");
+        place.mv("h", "g");
+    };
     let saved_and_appended: Act = |place| {
         put(&place.store, "g", "other");
         place.append("g", "s");
@@ -358,6 +366,7 @@ fn what_is_saved_elsewhere_changes_no_beginning() {
         appended_and_written_anew,
         linked_and_saved,
         renamed_and_saved,
+        renamed_over_and_saved,
         saved_and_appended,
     ];
     for (at, away) in moves.iter().enumerate() {
@@ -375,6 +384,44 @@ fn what_is_saved_elsewhere_changes_no_beginning() {
             assert_eq!(place.shown("f"), [current.as_str(), "new"], "move {at}, save {with}");
         }
     }
+}
+
+/// What says so costs an attribute, which ext4 has no room for in the inode. Without another program's doing there is none.
+#[test]
+fn ordinary_saves_leave_no_mark() {
+    let place = Place::new();
+    let check = |name: &str, when: &str| {
+        let file = rustix::fs::open(place.path.join(name), OFlags::RDONLY, Mode::empty()).unwrap();
+        for mark in ["user.sepia.rewritten", "user.sepia.elsewhere"] {
+            assert_eq!(rustix::fs::fgetxattr(&file, mark, &mut [0u8; 8][..]), Err(Errno::NODATA), "{mark} {when}");
+        }
+    };
+    place.grow("f", 4);
+    check("f", "after appends");
+    put(&place.store, "f", "new");
+    check("f", "after a save");
+    append_and_rewrite(&place, "f");
+    check("f", "after a session");
+    put(&place.other(), "f", "by another process");
+    check("f", "after another process's save");
+    put(&place.store, "tmp", "new");
+    place.rename("tmp", "f");
+    check("f", "after a rename over it");
+    put(&place.store, "f", "newer");
+    check("f", "after a save of what was renamed");
+    place.append("f", "!");
+    place.rename("f", "g");
+    place.append("g", "!");
+    put(&place.store, "g", "newest");
+    check("g", "after a rename");
+    place.two_dirs();
+    place.grow("from/f", 2);
+    put(&place.store, "to/f", "gone");
+    place.store.remove(&key("to/f"), ANY).unwrap();
+    place.rename("from", "to");
+    place.append("to/f", "!");
+    put(&place.store, "to/f", "new");
+    check("to/f", "after the rename of a directory into another's histories");
 }
 
 /// Nor does what is only appended, and its beginnings stay.

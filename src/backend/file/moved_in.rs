@@ -116,7 +116,8 @@ impl FileBackend {
         // A commit that died has kept the current one already.
         let last = names.iter().rfind(|name| (name.number, name.committed) != (own, record.committed));
         let Some(last) = last.filter(|last| last.number + 1 == own) else { return Ok(true) };
-        Ok(self.object_of(key, &dir, last)? != Some(found.stat.id))
+        // The moment when the one gave way to the other: by a rename over it, which brings another object.
+        Ok(last.superseded != record.committed && self.object_of(key, &dir, last)? != Some(found.stat.id))
     }
 
     /// Sees to it that nothing that is kept of `key` has the current one's number, or is taken for its beginning.

@@ -6,7 +6,7 @@
 use rustix::fs::{AtFlags, RenameFlags};
 use rustix::io::Errno;
 
-use super::entry::{Found, Place, write_record};
+use super::entry::{Found, Place, note_elsewhere, write_record};
 use super::generations::kept_name;
 use super::moved::Note;
 use super::record::{Record, Unsettled};
@@ -110,6 +110,10 @@ impl FileBackend {
             highest = self.highest(to)?;
         }
         let note = if history_moves { Some(self.note_rename(from, to)?) } else { None };
+        if replaced.is_some() && moved.stat.kind == FileKind::File && self.may_begin_elsewhere(from, source, &moved)? {
+            // From then on the history of the other name leads up to it.
+            note_elsewhere(from, source)?;
+        }
         if has_history && !history_moves {
             // The bytes that the history which stays is read from are about to leave.
             self.make_prefix_whole(from, source)?;
