@@ -4,86 +4,12 @@
 mod common;
 
 use std::fs;
-use std::path::PathBuf;
 
 use common::library::{ANY, key, put, read};
+use common::place::{Place, copy};
 use rustix::fs::{Mode, OFlags};
+use rustix::io::Errno;
 use sepia::store::SessionOptions;
-use sepia::{Generation, Store};
-
-struct Place {
-    _dir: tempfile::TempDir,
-    path: PathBuf,
-    store: Store,
-}
-
-impl Place {
-    fn new() -> Self {
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("store");
-        let store = Store::init(path.to_str().unwrap()).unwrap();
-        Place { _dir: dir, path, store }
-    }
-
-    /// Another process.
-    fn other(&self) -> Store {
-        Store::open(self.path.to_str().unwrap()).unwrap()
-    }
-
-    fn mv(&self, from: &str, to: &str) {
-        fs::rename(self.path.join(from), self.path.join(to)).unwrap();
-    }
-
-    /// Adds a generation of which the one before is the beginning.
-    fn append(&self, name: &str, text: &str) {
-        let mut session = self.store.open_session(&key(name), &SessionOptions::default()).unwrap();
-        session.append(text.as_bytes()).unwrap();
-        session.publish(&key(name), false).unwrap();
-        session.close(&key(name));
-    }
-
-    /// An object of so many generations, each of which but the last is the beginning of the next.
-    fn grow(&self, name: &str, generations: u64) {
-        put(&self.store, name, "1");
-        for number in 2..=generations {
-            self.append(name, &number.to_string());
-        }
-    }
-
-    /// Its bytes, if they are not lost.
-    fn then(&self, name: &str, number: u64) -> Option<String> {
-        let opened = self.store.backend().open_generation(&key(name), Generation::new(number).unwrap());
-        opened.ok().map(|opened| read(&opened))
-    }
-
-    fn numbers(&self, name: &str) -> Vec<u64> {
-        self.store.history(&key(name)).unwrap().iter().map(|info| info.generation.get()).collect()
-    }
-
-    /// All generations that have bytes.
-    fn shown(&self, name: &str) -> Vec<String> {
-        self.numbers(name).into_iter().filter_map(|number| self.then(name, number)).collect()
-    }
-
-    fn two_dirs(&self) {
-        for dir in ["from", "to"] {
-            self.store.create_dirs(&key(dir)).unwrap();
-        }
-    }
-
-    fn rename(&self, from: &str, to: &str) {
-        self.store.rename(&key(from), &key(to), ANY).unwrap();
-    }
-
-    /// The whole store, as cp -a takes it elsewhere.
-    fn copied(&self) -> Place {
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("store");
-        assert!(std::process::Command::new("cp").arg("-a").args([&self.path, &path]).status().unwrap().success());
-        let store = Store::open(path.to_str().unwrap()).unwrap();
-        Place { _dir: dir, path, store }
-    }
-}
 
 /// The beginnings of what is gone are lost, and not those of what came, whatever number it brings.
 #[test]
@@ -251,23 +177,6 @@ fn a_copy_of_another_object_inherits_nothing() {
     }
 }
 
-/// As cp -a does, or rsync -X.
-fn copy(from: &std::path::Path, to: &std::path::Path) {
-    fs::copy(from, to).unwrap();
-    let open = |path| rustix::fs::open(path, OFlags::RDONLY, Mode::empty()).unwrap();
-    let (from, to) = (open(from), open(to));
-    let mut record = [0; 64];
-    let length = rustix::fs::fgetxattr(&from, "user.sepia", &mut record[..]).unwrap();
-    rustix::fs::fsetxattr(&to, "user.sepia", &record[..length], rustix::fs::XattrFlags::empty()).unwrap();
-    let stat = rustix::fs::fstat(&from).unwrap();
-    let time = |sec, nsec| rustix::fs::Timespec { tv_sec: sec, tv_nsec: nsec as _ };
-    let times = rustix::fs::Timestamps {
-        last_access: time(stat.st_atime, stat.st_atime_nsec),
-        last_modification: time(stat.st_mtime, stat.st_mtime_nsec),
-    };
-    rustix::fs::futimens(&to, &times).unwrap();
-}
-
 /// A store that was restored from a copy goes on with its histories.
 #[test]
 fn a_copy_of_the_object_itself_keeps_its_beginnings() {
@@ -298,6 +207,8 @@ fn what_is_done_under_a_second_name_changes_no_beginning() {
     };
     let saved = linked(&|place| put(&place.store, "h", "entirely other"));
     assert_eq!(saved.shown("f"), ["entirely other"], "the others are lost");
+    put(&saved.store, "f", "new");
+    assert_eq!(saved.shown("f"), ["entirely other", "new"], "and stay so");
     let removed = linked(&|place| {
         place.store.remove(&key("f"), ANY).unwrap();
         put(&place.store, "f", "new");
@@ -393,4 +304,159 @@ fn whoever_opened_it_before_it_counted_on_saves_all_the_same() {
         let all: Vec<_> = (1..=5).map(|number| place.then("d", number).unwrap()).collect();
         assert_eq!(all, ["1", "2", "3", "new", if append { "newer" } else { "New" }]);
     }
+}
+
+/// A session that begins with an append and goes on to write the whole file anew.
+fn append_and_rewrite(place: &Place, name: &str) {
+    let mut session = place.store.open_session(&key(name), &SessionOptions::default()).unwrap();
+    session.append(b"4").unwrap();
+    session.publish(&key(name), false).unwrap();
+    session.write_at(b"anew", 0).unwrap();
+    session.publish(&key(name), false).unwrap();
+    session.close(&key(name));
+}
+
+/// What is saved under another name, where another program has moved the object meanwhile.
+#[test]
+fn what_is_saved_elsewhere_changes_no_beginning() {
+    type Act = fn(&Place);
+    let to_a_new_name: Act = |place| place.mv("f", "g");
+    let to_one_that_counts_alike: Act = |place| {
+        ["a", "b", "c"].into_iter().for_each(|text| put(&place.store, "g", text));
+        place.mv("f", "g");
+    };
+    let to_one_that_counts_further: Act = |place| {
+        ["a", "b", "c", "d", "e", "f"].into_iter().for_each(|text| put(&place.store, "g", text));
+        place.mv("f", "g");
+    };
+    let saved: Act = |place| put(&place.other(), "g", "other");
+    let saved_twice: Act = |place| ["other", "another"].into_iter().for_each(|text| put(&place.store, "g", text));
+    let appended_and_saved: Act = |place| {
+        place.append("g", "4");
+        put(&place.other(), "g", "other");
+    };
+    let appended_and_written_anew: Act = |place| append_and_rewrite(place, "g");
+    let linked_and_saved: Act = |place| {
+        place.append("g", "4");
+        place.store.backend().link(&key("g"), &key("h"), &ANY).unwrap();
+        place.store.remove(&key("h"), ANY).unwrap();
+        put(&place.other(), "g", "other");
+    };
+    let renamed_and_saved: Act = |place| {
+        place.append("g", "4");
+        place.rename("g", "h");
+        put(&place.other(), "h", "other");
+        place.mv("h", "g");
+    };
+    let renamed_over_and_saved: Act = |place| {
+        put(&place.store, "h", "h");
+        place.rename("g", "h");
+        put(&place.other(), "h", "other");
+        place.mv("h", "g");
+    };
+    let saved_and_appended: Act = |place| {
+        put(&place.store, "g", "other");
+        place.append("g", "s");
+    };
+    let moves = [to_a_new_name, to_one_that_counts_alike, to_one_that_counts_further];
+    let saves = [
+        saved,
+        saved_twice,
+        appended_and_saved,
+        appended_and_written_anew,
+        linked_and_saved,
+        renamed_and_saved,
+        renamed_over_and_saved,
+        saved_and_appended,
+    ];
+    for (at, away) in moves.iter().enumerate() {
+        for (with, save) in saves.iter().enumerate() {
+            let place = Place::new();
+            place.grow("f", 3);
+            away(&place);
+            save(&place);
+            let current = read(&place.store.get(&key("g")).unwrap());
+            place.mv("g", "f");
+            for when in ["at once", "after a save"] {
+                assert_eq!((place.then("f", 1), place.then("f", 2)), (None, None), "{when}, move {at}, save {with}");
+                put(&place.store, "f", "new");
+            }
+            assert_eq!(place.shown("f"), [current.as_str(), "new"], "move {at}, save {with}");
+        }
+    }
+}
+
+/// What says so costs an attribute, which ext4 has no room for in the inode. Without another program's doing there is none.
+#[test]
+fn ordinary_saves_leave_no_mark() {
+    let place = Place::new();
+    let check = |name: &str, when: &str| {
+        let file = rustix::fs::open(place.path.join(name), OFlags::RDONLY, Mode::empty()).unwrap();
+        for mark in ["user.sepia.rewritten", "user.sepia.elsewhere"] {
+            assert_eq!(rustix::fs::fgetxattr(&file, mark, &mut [0u8; 8][..]), Err(Errno::NODATA), "{mark} {when}");
+        }
+    };
+    place.grow("f", 4);
+    check("f", "after appends");
+    put(&place.store, "f", "new");
+    check("f", "after a save");
+    append_and_rewrite(&place, "f");
+    check("f", "after a session");
+    put(&place.other(), "f", "by another process");
+    check("f", "after another process's save");
+    put(&place.store, "tmp", "new");
+    place.rename("tmp", "f");
+    check("f", "after a rename over it");
+    put(&place.store, "f", "newer");
+    check("f", "after a save of what was renamed");
+    place.append("f", "!");
+    place.rename("f", "g");
+    place.append("g", "!");
+    put(&place.store, "g", "newest");
+    check("g", "after a rename");
+    place.two_dirs();
+    place.grow("from/f", 2);
+    put(&place.store, "to/f", "gone");
+    place.store.remove(&key("to/f"), ANY).unwrap();
+    place.rename("from", "to");
+    place.append("to/f", "!");
+    put(&place.store, "to/f", "new");
+    check("to/f", "after the rename of a directory into another's histories");
+}
+
+/// Nor does what is only appended, and its beginnings stay.
+#[test]
+fn what_is_appended_elsewhere_goes_on() {
+    for saved in [false, true] {
+        let place = Place::new();
+        place.grow("f", 3);
+        place.mv("f", "g");
+        place.append("g", "4");
+        place.mv("g", "f");
+        assert_eq!(place.shown("f"), ["1", "12", "1234"]);
+        if saved {
+            put(&place.store, "f", "new");
+        } else {
+            place.append("f", "5");
+        }
+        assert_eq!(place.shown("f"), ["1", "12", "1234", if saved { "new" } else { "12345" }]);
+        place.mv("f", "g");
+        assert_eq!(place.then("g", 3).as_deref(), if saved { None } else { Some("123") });
+    }
+}
+
+/// An exchange gives numbers that leave a gap.
+#[test]
+fn beginnings_go_along_with_an_exchange() {
+    let place = Place::new();
+    place.grow("f", 3);
+    place.grow("g", 5);
+    let how = sepia::backend::Rename { expect_from: ANY, expect_to: ANY, exchange: true };
+    place.store.backend().rename(&key("f"), &key("g"), &how).unwrap();
+    for name in ["f", "g"] {
+        place.append(name, "x");
+        put(&place.store, name, "new");
+    }
+    assert_eq!(place.shown("g"), ["1", "12", "123", "123x", "new"]);
+    assert_eq!(place.shown("f"), ["1", "12", "123", "1234", "12345", "12345x", "new"]);
 }

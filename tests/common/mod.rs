@@ -13,6 +13,7 @@ mod loop_fs;
 mod mount;
 mod namespaces;
 pub mod over;
+pub mod place;
 mod scratch;
 mod store;
 

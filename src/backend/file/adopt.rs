@@ -132,7 +132,7 @@ impl FileBackend {
                 superseded: self.now(),
                 deleted: false,
             };
-            self.keep_as_note(key, &lost, super::generations::CHANGED_OUTSIDE, stat.mtime)?;
+            self.keep_as_note(key, &lost, super::notes::CHANGED_OUTSIDE, stat.mtime)?;
             log::warn!("{key}: was changed outside Sepia; that is generation {generation} now");
         }
         let kept_number = found.record.is_some_and(|record| record.generation == generation);

@@ -6,8 +6,9 @@ use std::os::unix::fs::{FileExt, MetadataExt};
 use rustix::fs::{AtFlags, Mode, OFlags, RenameFlags, XattrFlags};
 use rustix::io::Errno;
 
-use super::entry::{Found, Place, convert, read_rewritten, statx, write_record, write_rewritten};
-use super::generations::{Beginning, create_in_history, kept_name, sign_copy};
+use super::entry::{Found, Place, convert, note_elsewhere, read_rewritten, statx, write_record, write_rewritten};
+use super::generations::{create_in_history, kept_name, sign_copy};
+use super::notes::Beginning;
 use super::record::{Record, Unsettled};
 use super::*;
 use crate::backend::checksum::{joined, sum_of};
@@ -87,7 +88,7 @@ impl FileBackend {
         } else {
             self.power.saved();
         }
-        self.saw_counted(key, &record);
+        self.saw_counted(key, &record, false);
         Ok((just_recorded(key, &place, &record)?, record.inode == found.stat.incarnation))
     }
 
@@ -112,8 +113,12 @@ impl FileBackend {
             return self.copy_into(key, place, &found, staged, generation, amend, now);
         }
         let fresh = found.is_reserved();
+        let elsewhere = !fresh && self.may_begin_elsewhere(key, place, &found)?;
         staged.taint();
         super::metadata::copy(key, place, &found.stat, staged, fresh)?;
+        if elsewhere {
+            super::metadata::set_rewritten(key, staged, now)?;
+        }
         let meta = staged.file().metadata().map_err(|e| Error::from_io(key, "stat", e))?;
         let record = Record {
             generation,
@@ -237,6 +242,11 @@ impl FileBackend {
         if is_shared(&found) {
             self.unkeep(key, &found)?;
         }
+        let elsewhere = self.may_begin_elsewhere(key, &place, &found)?;
+        if elsewhere {
+            // From here on the history leads up to what is current.
+            note_elsewhere(key, &place)?;
+        }
         let intent = Intent {
             key: key.clone(),
             expect: found.stat.precondition(),
@@ -306,7 +316,7 @@ impl FileBackend {
             // From here on only what the session appends further can be torn.
             write_record(key, &place, &Record { unsettled: Unsettled::nothing(record.size), ..record })?;
         }
-        self.saw_counted(key, &record);
+        self.saw_counted(key, &record, elsewhere);
         just_recorded(key, &place, &record)
     }
 
@@ -333,7 +343,7 @@ impl FileBackend {
             && read_rewritten(key, place)?.is_none_or(|rewritten| rewritten <= committed);
         // After a power loss another file begins with the same bytes, if they were brought back.
         if untouched || self.only_appended_since(key, (generation, committed), current)? {
-            Ok(found)
+            self.counted(key, place, found)
         } else {
             Err(stale)
         }

@@ -8,7 +8,8 @@ use std::collections::HashMap;
 use rustix::fs::{AtFlags, FileType};
 use rustix::io::Errno;
 
-use super::generations::{CHANGED_OUTSIDE, DROPPED, is_dropped, name_of};
+use super::generations::name_of;
+use super::notes::{CHANGED_OUTSIDE, DROPPED, is_passed_over};
 use super::*;
 use crate::backend::Kept;
 
@@ -50,7 +51,7 @@ impl FileBackend {
                     continue;
                 }
             }
-            if !is_dropped(info) {
+            if !is_passed_over(info) {
                 before = Some(info);
             }
             if !matches!(info.kept, Kept::Lost(_)) {

@@ -373,6 +373,20 @@ pub fn write_rewritten(key: &Key, place: &Place, committed: Timestamp) -> Result
     write_own(key, place, record::REWRITTEN, &committed.nanos().to_le_bytes())
 }
 
+/// Whether the histories of other names may have beginnings of the file at a place, as was noted on it.
+pub fn is_noted_elsewhere(key: &Key, place: &Place) -> Result<bool> {
+    match xattr::get(place, record::ELSEWHERE, &mut [0; 8]) {
+        Ok(_) | Err(Errno::RANGE) => Ok(true),
+        Err(Errno::NODATA) => Ok(false),
+        Err(error) => Err(Error::from_io(key, "read whether it was elsewhere", error)),
+    }
+}
+
+/// Notes that they may.
+pub fn note_elsewhere(key: &Key, place: &Place) -> Result<()> {
+    if is_noted_elsewhere(key, place)? { Ok(()) } else { write_own(key, place, record::ELSEWHERE, &[1]) }
+}
+
 fn write_own(key: &Key, place: &Place, name: &str, value: &[u8]) -> Result<()> {
     let set = || xattr::set(place, name, value, XattrFlags::empty());
     match set() {

@@ -105,15 +105,15 @@ impl FileBackend {
     }
 }
 
-/// Gives a staged file the extended attributes of the object that it is to replace. `fresh`: the object was just
-/// made, so its access time means nothing.
+/// Gives a staged file the extended attributes of the object that it is to replace, also the one that says of what it
+/// isn't the beginning any more. `fresh`: the object was just made, so its access time means nothing.
 pub fn copy(key: &Key, place: &Place, from: &Stat, to: &Staged, fresh: bool) -> Result<()> {
     let names = match list_names(place) {
         Ok(names) => names,
         Err(Errno::OPNOTSUPP | Errno::ACCESS) => Vec::new(),
         Err(error) => return Err(Error::from_io(key, "read its attributes", error)),
     };
-    for name in names.iter().filter(|name| !record::is_own(name)) {
+    for name in names.iter().filter(|name| !record::is_own(name) || *name == record::REWRITTEN) {
         let mut value = vec![0; XATTR_MAX];
         let length = match xattr::get(place, name, &mut value) {
             Ok(length) => length,
@@ -131,6 +131,12 @@ pub fn copy(key: &Key, place: &Place, from: &Stat, to: &Staged, fresh: bool) -> 
         rustix::fs::futimens(&**to.file(), &times).map_err(|e| Error::from_io(key, "copy its times", e))?;
     }
     Ok(())
+}
+
+/// Notes on a staged file that what was committed before `now` is nothing that it begins with.
+pub fn set_rewritten(key: &Key, staged: &Staged, now: Timestamp) -> Result<()> {
+    rustix::fs::fsetxattr(&**staged.file(), record::REWRITTEN, &now.nanos().to_le_bytes(), XattrFlags::empty())
+        .map_err(|e| Error::from_io(key, "save", e))
 }
 
 /// Gives a staged file its record, and the owner and mode of the object that it is to replace: in this order, for an

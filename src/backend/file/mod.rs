@@ -19,6 +19,7 @@ mod metadata;
 mod moved;
 mod moved_in;
 mod names;
+mod notes;
 mod open;
 mod power;
 mod record;

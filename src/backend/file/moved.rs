@@ -12,7 +12,7 @@ use parking_lot::Mutex;
 use rustix::fs::AtFlags;
 use rustix::io::Errno;
 
-use super::generations::is_dropped;
+use super::notes::{CHANGED_OUTSIDE, is_passed_over};
 use super::*;
 use crate::backend::{GenerationName, Kept};
 use crate::types::Timestamp;
@@ -144,7 +144,7 @@ impl FileBackend {
         let (Some(source), Some(target)) = (self.history_dir(from)?, self.history_dir(to)?) else { return Ok(()) };
         let kept = self.kept(from)?;
         let shared = kept.partition_point(|info| info.generation < upto);
-        let last = kept[..shared].iter().rposition(|info| !is_dropped(info));
+        let last = kept[..shared].iter().rposition(|info| !is_passed_over(info));
         for (at, info) in kept[..shared].iter().enumerate() {
             if Some(at) == last
                 && let Kept::Prefix(size) = info.kept
@@ -156,8 +156,7 @@ impl FileBackend {
             }
             if Some(at) == last && matches!(info.kept, Kept::Prefix(_)) {
                 // Nothing here has its bytes.
-                let lost = super::generations::CHANGED_OUTSIDE;
-                self.keep_as_note(to, &super::generations::name_parts(info), lost, info.mtime)?;
+                self.keep_as_note(to, &super::generations::name_parts(info), CHANGED_OUTSIDE, info.mtime)?;
                 continue;
             }
             if let Kept::Lost(note) = &info.kept {

@@ -1,6 +1,9 @@
 //! What another program has moved to a name that has a history: it brings its number along, which may have been used
 //! there, and is not what the last entries of the history may be the beginnings of. Before anything of it is kept or
 //! shown, it counts on, and the history is closed.
+//!
+//! It may come back, to beginnings of it that were left behind. So who replaces its bytes where the history doesn't lead
+//! up to it says so on the new file (`user.sepia.rewritten`).
 
 use std::num::NonZeroUsize;
 
@@ -8,8 +11,7 @@ use lru::LruCache;
 use parking_lot::Mutex;
 use rustix::io::Errno;
 
-use super::entry::{Found, Place, write_record};
-use super::generations::Beginning;
+use super::entry::{Found, Place, is_noted_elsewhere, write_record};
 use super::record::Record;
 use super::*;
 use crate::types::Timestamp;
@@ -20,9 +22,25 @@ const REMEMBERED: NonZeroUsize = NonZeroUsize::new(16 << 10).expect("not zero");
 /// The directory of a history, and when its entries were last changed.
 type State = Option<(u64, Timestamp)>;
 
-/// Files, by their inode numbers and commits, that belong to the histories of their names as these were then.
+/// A file, by its inode number and commit, that belongs to the history of its name as that was then.
 #[derive(Debug)]
-pub struct Counted(Mutex<LruCache<Key, (u64, Timestamp, State)>>);
+struct Seen {
+    inode: u64,
+    committed: Timestamp,
+    state: State,
+    /// Whether other names may have beginnings of it, if this process has committed it.
+    elsewhere: Option<bool>,
+}
+
+impl Seen {
+    fn is(&self, inode: u64, record: &Record) -> bool {
+        (self.inode, self.committed) == (inode, record.committed)
+    }
+}
+
+/// What was seen last at each of the keys that were seen last.
+#[derive(Debug)]
+pub struct Counted(Mutex<LruCache<Key, Seen>>);
 
 impl Counted {
     pub fn new() -> Self {
@@ -31,10 +49,15 @@ impl Counted {
 }
 
 impl FileBackend {
-    /// What has this record has just become current at `key`, by a commit.
-    pub(super) fn saw_counted(&self, key: &Key, record: &Record) {
+    /// What has this record has just become current at `key`, by a commit. `elsewhere`: other names may have beginnings of
+    /// it.
+    pub(super) fn saw_counted(&self, key: &Key, record: &Record, elsewhere: bool) {
+        self.saw(key, record, Some(elsewhere));
+    }
+
+    fn saw(&self, key: &Key, &Record { inode, committed, .. }: &Record, elsewhere: Option<bool>) {
         match self.history_state(key) {
-            Ok(state) => drop(self.counted.0.lock().put(key.clone(), (record.inode, record.committed, state))),
+            Ok(state) => drop(self.counted.0.lock().put(key.clone(), Seen { inode, committed, state, elsewhere })),
             // Then it is looked at again.
             Err(_) => drop(self.counted.0.lock().pop(key)),
         }
@@ -49,14 +72,15 @@ impl FileBackend {
     /// What is at `key`, belonging to the history there. To be called under the key's lock.
     pub(super) fn counted(&self, key: &Key, place: &Place, mut found: Found) -> Result<Found> {
         let Some(record) = found.record else { return Ok(found) };
-        let known = (found.stat.incarnation, record.committed, self.history_state(key)?);
-        if self.counted.0.lock().get(key) == Some(&known) {
+        let state = self.history_state(key)?;
+        let is_known = |seen: &Seen| seen.is(found.stat.incarnation, &record) && seen.state == state;
+        if self.counted.0.lock().get(key).is_some_and(is_known) {
             return Ok(found);
         }
         if found.stat.nlink > 1 && self.unkeep(key, &found)? {
             found = self.find(key, place)?;
         }
-        if let Some(record) = self.arrived(key, &found)? {
+        if let Some(record) = self.arrived(key, place, &found)? {
             self.close_history(key)?;
             if let Some(highest) = self.highest(key)?.filter(|highest| record.generation <= *highest) {
                 let generation = highest.next();
@@ -67,9 +91,33 @@ impl FileBackend {
             }
         }
         if let Some(record) = &found.record {
-            self.saw_counted(key, record);
+            self.saw(key, record, None);
         }
         Ok(found)
+    }
+
+    /// Whether the histories of other names may have beginnings of the file at a place: it has got where it is by another
+    /// program's doing, or may have. To be called under the key's lock.
+    pub(super) fn may_begin_elsewhere(&self, key: &Key, place: &Place, found: &Found) -> Result<bool> {
+        // The first generation was never appended to.
+        let Some(record) = found.record.filter(|record| record.generation > Generation::FIRST) else {
+            return Ok(false);
+        };
+        let seen = |seen: &Seen| seen.elsewhere.filter(|_| seen.is(found.stat.incarnation, &record));
+        if let Some(elsewhere) = self.counted.0.lock().get(key).and_then(seen) {
+            return Ok(elsewhere);
+        }
+        if is_noted_elsewhere(key, place)? {
+            return Ok(true);
+        }
+        let own = record.generation.get();
+        let (names, _) = self.history_entries(key)?;
+        let Some(dir) = self.history_dir(key)? else { return Ok(true) };
+        // A commit that died has kept the current one already.
+        let last = names.iter().rfind(|name| (name.number, name.committed) != (own, record.committed));
+        let Some(last) = last.filter(|last| last.number + 1 == own) else { return Ok(true) };
+        // The moment when the one gave way to the other: by a rename over it, which brings another object.
+        Ok(last.superseded != record.committed && self.object_of(key, &dir, last)? != Some(found.stat.id))
     }
 
     /// Sees to it that nothing that is kept of `key` has the current one's number, or is taken for its beginning.
@@ -77,7 +125,7 @@ impl FileBackend {
     pub(super) fn count_on_if_moved_in(&self, key: &Key) -> Result<bool> {
         let Ok(place) = self.place(key) else { return Ok(false) };
         let Some(found) = self.find_optional(key, &place)? else { return Ok(false) };
-        if self.arrived(key, &found)?.is_none() {
+        if self.arrived(key, &place, &found)?.is_none() {
             return Ok(false);
         }
         match self.count_on_locked(key) {
@@ -101,7 +149,7 @@ impl FileBackend {
     }
 
     /// The record of what is at `key`, if it doesn't belong to the history there.
-    fn arrived(&self, key: &Key, found: &Found) -> Result<Option<Record>> {
+    fn arrived(&self, key: &Key, place: &Place, found: &Found) -> Result<Option<Record>> {
         let Some(record) = found.record.filter(|_| !found.is_changed()) else { return Ok(None) };
         let (names, _) = self.history_entries(key)?;
         let Some(last) = names.last() else { return Ok(None) };
@@ -112,8 +160,9 @@ impl FileBackend {
         }
         let Some(dir) = self.history_dir(key)? else { return Ok(None) };
         let beginning = self.last_beginning(key, &dir, &names, Some(&record))?;
-        let is_foreign = |(beginning, _): (Beginning, _)| !beginning.is_of(&record, Generation::new(last.number));
-        Ok(beginning.is_some_and(is_foreign).then_some(record))
+        let Some((beginning, committed)) = beginning else { return Ok(None) };
+        let is_foreign = !beginning.is_of(&record, Generation::new(last.number));
+        Ok((is_foreign || self.is_rewritten(key, place, committed)?).then_some(record))
     }
 }
 

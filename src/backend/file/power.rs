@@ -14,7 +14,8 @@ use rustix::fs::{AtFlags, FlockOperation, Mode, OFlags, StatxFlags};
 use serde::{Deserialize, Serialize};
 
 use super::entry::{Found, Place};
-use super::generations::{Beginning, kept_name, name_of, read_note};
+use super::generations::{kept_name, name_of};
+use super::notes::{Beginning, is_passed_over, read_note};
 use super::record::Unsettled;
 use super::*;
 use crate::backend::checksum::sum_of;
@@ -218,7 +219,7 @@ impl FileBackend {
         let kept = self.kept(key)?;
         let is_torn = |number: u64| {
             let mut found = kept.iter().filter(|info| info.generation.get() == number);
-            found.any(|info| matches!(&info.kept, Kept::Lost(note) if note.starts_with(TORN)))
+            found.any(|info| matches!(&info.kept, Kept::Lost(note) if is_torn(note)))
         };
         let stat = match self.look(key) {
             Ok(stat) => stat,
@@ -248,7 +249,7 @@ impl FileBackend {
                 continue;
             }
             // What can be read only from it gets a file of its own.
-            for older in kept[..at].iter().rev().filter(|older| !super::generations::is_dropped(older)) {
+            for older in kept[..at].iter().rev().filter(|older| !is_passed_over(older)) {
                 let Kept::Prefix(size) = older.kept else { break };
                 if self.prefix_is_intact(key, older, &opened.file, through)? {
                     self.copy_prefix(key, older, &opened, size)?;
@@ -332,6 +333,13 @@ impl FileBackend {
                 break;
             }
         }
+        if let Some((info, file)) = &good
+            && Arc::ptr_eq(file, &torn.file)
+            && self.may_begin_elsewhere(key, place, found)?
+        {
+            // Nobody will read beginnings from what becomes current.
+            self.copy_prefix(key, info, torn, info.size)?;
+        }
         // A part of it was synced: its session went on to append.
         let synced = found.record.map_or(0, |record| record.unsettled.from).min(torn.stat.size);
         let good = match good {
@@ -413,6 +421,11 @@ fn is_summed(file: &File, size: u64, unsettled: Unsettled) -> bool {
 
 fn torn_note(brought_back: Option<Generation>) -> String {
     brought_back.map_or_else(|| TORN.to_owned(), |generation| format!("{TORN}{BROUGHT_BACK}{generation}"))
+}
+
+/// Whether a note says that the bytes never reached the medium.
+pub fn is_torn(note: &str) -> bool {
+    note.starts_with(TORN)
 }
 
 /// The generation whose bytes took the place of a torn one, if that is what a note says.

@@ -16,9 +16,13 @@ pub const NAME: &str = "user.sepia";
 /// Another attribute, of files whose bytes were replaced in place: when, in nanoseconds (8 bytes, little endian).
 pub const REWRITTEN: &str = "user.sepia.rewritten";
 
+/// And another, of files that were appended to where the history doesn't lead up to them: the histories of other names
+/// may have beginnings of them.
+pub const ELSEWHERE: &str = "user.sepia.elsewhere";
+
 /// Whether an attribute is one of these.
 pub fn is_own(name: &OsStr) -> bool {
-    name == NAME || name == REWRITTEN
+    name == NAME || name == REWRITTEN || name == ELSEWHERE
 }
 
 const FORMAT: u8 = 1;

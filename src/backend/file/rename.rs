@@ -6,7 +6,7 @@
 use rustix::fs::{AtFlags, RenameFlags};
 use rustix::io::Errno;
 
-use super::entry::{Found, Place, write_record};
+use super::entry::{Found, Place, note_elsewhere, write_record};
 use super::generations::kept_name;
 use super::moved::Note;
 use super::record::{Record, Unsettled};
@@ -110,6 +110,10 @@ impl FileBackend {
             highest = self.highest(to)?;
         }
         let note = if history_moves { Some(self.note_rename(from, to)?) } else { None };
+        if replaced.is_some() && moved.stat.kind == FileKind::File && self.may_begin_elsewhere(from, source, &moved)? {
+            // From then on the history of the other name leads up to it.
+            note_elsewhere(from, source)?;
+        }
         if has_history && !history_moves {
             // The bytes that the history which stays is read from are about to leave.
             self.make_prefix_whole(from, source)?;
@@ -268,10 +272,18 @@ impl FileBackend {
         }
         let target = self.make_history_dir(to)?;
         self.close_history(to)?;
-        // Numbers that were used here already must not come again: those that join count on from them.
+        // Numbers that were used here already must not come again: those that join count on from them. Unless these lead up
+        // to what is here: the object was saved after a crash had left its history behind.
         let highest = self.highest(to)?.map_or(0, Generation::get);
         let lowest = names.iter().map(|name| name.number).find(|number| *number > 0);
-        let count_from = if lowest.is_some_and(|lowest| lowest <= highest) { highest } else { 0 };
+        let leads_up = match (names.last(), self.history_entries(to)?.0.iter().find(|name| name.number > 0)) {
+            (Some(last), Some(first)) if last.number + 1 == first.number => {
+                let object = self.object_of(from, &source, last)?;
+                object.is_some() && object == self.object_of(to, &target, first)?
+            }
+            _ => false,
+        };
+        let count_from = if !leads_up && lowest.is_some_and(|lowest| lowest <= highest) { highest } else { 0 };
         for old in names {
             let number = if old.number > 0 { old.number + count_from } else { 0 };
             let new = GenerationName { number, ..old };

@@ -1,0 +1,136 @@
+//! Histories in which a power loss has left notes on what was torn: what is before these keeps its bytes, and never shows
+//! those of what came later.
+
+mod common;
+
+use std::fs;
+use std::os::unix::fs::{FileExt, symlink};
+
+use common::library::{ANY, key, put};
+use common::place::Place;
+use rustix::fs::{Mode, OFlags, XattrFlags};
+use sepia::Store;
+
+const BACK: &str = "torn by a power loss; brought back: 1";
+const TORN: &str = "torn by a power loss";
+
+/// Where the first generation of an object is the beginning of the second, puts these notes behind it, as if a power
+/// loss had torn so many.
+fn torn(place: &Place, name: &str, notes: &[&str]) {
+    place.grow(name, 2);
+    let history = place.path.join(".sepia/generations").join(name);
+    for (number, note) in (2..).zip(notes) {
+        let entry = format!("{number}@20261123T100000.000000000Z-20261123T110000.000000000Z");
+        symlink(note, history.join(entry)).unwrap();
+    }
+    let file = rustix::fs::open(place.path.join(name), OFlags::RDONLY, Mode::empty()).unwrap();
+    let mut record = [0; 64];
+    let length = rustix::fs::fgetxattr(&file, "user.sepia", &mut record[..]).unwrap();
+    record[1] += notes.len() as u8;
+    rustix::fs::fsetxattr(&file, "user.sepia", &record[..length], XattrFlags::empty()).unwrap();
+}
+
+/// Both ways in which a power loss leaves notes: the last is torn, or the one before it as well.
+const NOTES: [&[&str]; 2] = [&[BACK], &[TORN, BACK]];
+
+#[test]
+fn a_beginning_survives_its_object() {
+    for notes in NOTES {
+        let place = Place::new();
+        torn(&place, "f", notes);
+        put(&place.store, "f", "new");
+        assert_eq!(place.shown("f"), ["1", "12", "new"], "{notes:?}");
+    }
+}
+
+#[test]
+fn nobody_inherits_a_beginning() {
+    for notes in NOTES {
+        let place = Place::new();
+        torn(&place, "f", notes);
+        for number in 1..=7 {
+            put(&place.store, "g", &format!("other {number}"));
+        }
+        place.mv("g", "f");
+        assert_eq!(place.then("f", 1), None, "{notes:?}");
+        put(&place.store, "f", "new");
+        assert_eq!(place.then("f", 1), None, "after a save, {notes:?}");
+        // The note that says so stays as long as it is needed.
+        let backend = place.store.backend();
+        let all = backend.generations(&key("f")).unwrap();
+        let _ = backend.drop_generations(&key("f"), &all[1 + notes.len()..][..1], false).unwrap();
+        assert_eq!(place.then("f", 1), None, "after a drop, {notes:?}");
+    }
+}
+
+/// A name that was left for another one.
+#[test]
+fn a_beginning_is_kept_for_the_name_that_it_had() {
+    for notes in NOTES {
+        let place = Place::new();
+        torn(&place, "f", notes);
+        place.rename("f", "g");
+        put(&place.store, "f", "new");
+        put(&place.store, "f", "newer");
+        assert_eq!(place.then("f", 1).as_deref(), Some("1"), "{notes:?}");
+        assert_eq!(place.shown("g"), ["1", "12"], "{notes:?}");
+    }
+}
+
+#[test]
+fn a_beginning_outlives_another_power_loss() {
+    for notes in NOTES {
+        let place = Place::new();
+        torn(&place, "f", notes);
+        put(&place.store, "f", "new");
+        let number = 2 + notes.len();
+        let history = fs::read_dir(place.path.join(".sepia/generations/f")).unwrap().map(Result::unwrap);
+        let mut kept = history.filter(|entry| entry.file_name().to_string_lossy().starts_with(&format!("{number}@")));
+        let kept = fs::OpenOptions::new().write(true).open(kept.next().unwrap().path()).unwrap();
+        kept.write_all_at(b"\0", 1).unwrap();
+        let place = after_a_power_loss(place);
+        assert_eq!(place.shown("f"), ["1", "new"], "{notes:?}");
+    }
+}
+
+#[test]
+fn a_beginning_goes_along() {
+    for notes in NOTES {
+        let place = Place::new();
+        torn(&place, "f", notes);
+        place.rename("f", "g");
+        assert_eq!(place.shown("g"), ["1", "12"], "{notes:?}");
+        place.store.remove(&key("g"), ANY).unwrap();
+        assert_eq!(place.shown("g"), ["1", "12"], "{notes:?}");
+    }
+}
+
+/// Of an object that another program has moved, other names may have beginnings, too.
+#[test]
+fn what_was_moved_outside_and_torn_shows_nothing_else() {
+    let place = Place::new();
+    place.grow("f", 3);
+    place.mv("f", "g");
+    place.append("g", "4");
+    place.append("g", "5");
+    let file = fs::OpenOptions::new().write(true).open(place.path.join("g")).unwrap();
+    let modified = file.metadata().unwrap().modified().unwrap();
+    file.write_all_at(b"\0", 4).unwrap();
+    file.set_modified(modified).unwrap();
+    let place = after_a_power_loss(place);
+    assert_eq!(place.shown("g"), ["123", "1234", "1234"]);
+    put(&place.store, "g", "new");
+    assert_eq!(place.shown("g"), ["123", "1234", "1234", "new"]);
+    place.mv("g", "f");
+    assert_eq!((place.then("f", 1), place.then("f", 2)), (None, None));
+}
+
+/// What Sepia finds when the machine is on again, and something was torn.
+fn after_a_power_loss(place: Place) -> Place {
+    let Place { _dir, path, store } = place;
+    drop(store);
+    fs::write(path.join(".sepia/settled"), r#"{"mounting":"another","through":0,"clean":false}"#).unwrap();
+    let place = Place { store: Store::open(path.to_str().unwrap()).unwrap(), _dir, path };
+    assert_eq!(place.store.recover().unwrap().len(), 1);
+    place
+}
