@@ -9,7 +9,8 @@ use common::library::{ANY, key, put, read};
 use common::place::{Place, copy};
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
-use sepia::store::SessionOptions;
+use sepia::backend::Rename;
+use sepia::store::{Actor, SessionOptions};
 
 /// The beginnings of what is gone are lost, and not those of what came, whatever number it brings.
 #[test]
@@ -459,4 +460,24 @@ fn beginnings_go_along_with_an_exchange() {
     }
     assert_eq!(place.shown("g"), ["1", "12", "123", "123x", "new"]);
     assert_eq!(place.shown("f"), ["1", "12", "123", "1234", "12345", "12345x", "new"]);
+}
+
+/// A process remembers what it has renamed away, in case that the name is taken again. Others may have renamed the directory.
+#[test]
+fn what_a_process_remembers_of_a_name_hides_no_generation_of_another_one() {
+    let place = Place::new();
+    let other = place.other();
+    for text in ["1", "2"] {
+        put(&other, "e/x", text);
+    }
+    put(&place.store, "d/x", "moves");
+    place.rename("d/x", "d/y");
+    let exchange = Rename { expect_from: ANY, expect_to: ANY, exchange: true };
+    other.by(Actor::current()).rename(&key("d"), &key("e"), &exchange, None).unwrap();
+    other.remove(&key("d/x"), ANY).unwrap();
+    put(&place.store, "d/x", "new");
+    assert_eq!(place.then("d/x", 1).as_deref(), Some("1"));
+    assert_eq!(place.then("d/x", 2).as_deref(), Some("2"));
+    assert_eq!(read(&place.store.get(&key("d/x")).unwrap()), "new");
+    assert_eq!(read(&place.store.get(&key("e/y")).unwrap()), "moves");
 }

@@ -241,7 +241,12 @@ impl FileBackend {
                 continue;
             }
             let Some(info) = self.look_at_kept(key, &dir, generation, &name)? else { continue };
-            // The later of two notes on one generation is the true one.
+            // The later of two notes on one generation is the true one. A note hides no bytes.
+            if matches!(info.kept, Kept::Lost(_))
+                && kept.last().is_some_and(|before| before.generation == generation && before.kept == Kept::Whole)
+            {
+                continue;
+            }
             kept.pop_if(|before| before.generation == generation);
             kept.push(info);
         }

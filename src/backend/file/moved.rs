@@ -95,7 +95,11 @@ impl FileBackend {
     /// Another object is about to take the name `key`, by a rename `from` somewhere or as a new one: the history
     /// goes on from what left. Returns whether there is a history.
     pub(super) fn taken_again(&self, key: &Key, from: Option<&Key>) -> Result<bool> {
-        if let Some((name, mtime, note)) = self.departed.0.lock().pop(key) {
+        let departed = self.departed.0.lock().pop(key);
+        // Another process may have renamed directories since: then the name, and the number, are another history's.
+        if let Some((name, mtime, note)) = departed
+            && self.highest(key)?.is_none_or(|highest| highest.get() < name.number)
+        {
             self.keep_as_note(key, &name, &note.text(), mtime)?;
         } else if self.history_dir(key)?.is_none() {
             return Ok(false);
