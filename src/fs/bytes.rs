@@ -134,7 +134,8 @@ impl Fs {
         target.writers.wrote(caller.thread, false);
         let length = usize::try_from(length).unwrap_or(usize::MAX).min(1 << 30);
         let unwritten = {
-            let state = source.node.state.lock();
+            let mut state = source.node.state.lock();
+            state.saved = None;
             match (&state.session, state.file()) {
                 (None, Some(file)) => Some(file.clone()),
                 _ => None,

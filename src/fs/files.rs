@@ -372,10 +372,15 @@ impl Fs {
         let _names = self.namespace.read();
         let mut state = handle.node.state.lock();
         let key = self.key_to_save(handle.ino, &state);
-        // One that was only truncated waits for the last close: `cmd > file` closes a copy of the descriptor before
-        // cmd has written anything.
+        // One that was only truncated waits until who has opened it closes it for the last time: `cmd > file` closes a copy
+        // of the descriptor before cmd has written anything.
         let due = |session: &Session| {
-            session.is_lost() || (session.has_written() && handle.writers.include_process_of(caller.thread))
+            session.is_lost()
+                || if session.has_written() {
+                    handle.writers.include_process_of(caller.thread)
+                } else {
+                    session.is_dirty() && handle.writers.opener_has_done(caller.thread, handle.ino)
+                }
         };
         let own = handle.session == state.session_number;
         let due = own && state.session.as_ref().is_some_and(due);

@@ -201,7 +201,7 @@ impl Fs {
         self.check_no_view(parent)?;
         let _names = self.namespace.read();
         let key = self.child(parent, name)?;
-        let stat = self.store.backend().stat(&key).map_err(from_backend)?;
+        let stat = self.settled_if_secured(self.store.backend().stat(&key).map_err(from_backend)?, &key)?;
         let ino = stat.id.get();
         let expect = self.expected(&key, Some(&stat))?;
         let hold = self.hold_if_open(&key, &stat);
@@ -345,6 +345,7 @@ impl Fs {
         let moved = self.settled(moved, from)?;
         let replaced = match replaced {
             Some(other) if exchange => Some(self.settled(other, to)?),
+            Some(other) if other.id != moved.id => Some(self.settled_if_secured(other, to)?),
             other => other,
         };
         self.expected(from, Some(&moved))?;
@@ -383,6 +384,23 @@ impl Fs {
         self.store.backend().stat(key).map_err(from_backend)
     }
 
+    /// Saves what an fsync has acknowledged of what is about to lose a name. Returns what is there then.
+    fn settled_if_secured(&self, stat: Stat, key: &Key) -> Result<Stat> {
+        let ino = stat.id.get();
+        let Some(open) = super::open_node::open_of(self.nodes.lock().get(ino)) else { return Ok(stat) };
+        match open.settle_secured(key).transpose() {
+            None => Ok(stat),
+            Some(saved) => {
+                match self.note_saved(ino, saved) {
+                    // It came too late, and is kept as a conflict.
+                    Ok(()) | Err(Errno::STALE) => {}
+                    Err(error) => return Err(error),
+                }
+                self.store.backend().stat(key).map_err(from_backend)
+            }
+        }
+    }
+
     fn follow(&self, before: &Stat, key: &Key, stat: &Stat) {
         let open = super::open_node::open_of(self.nodes.lock().get(before.id.get()));
         if let Some(open) = open {
@@ -398,7 +416,7 @@ impl Fs {
             opened.filter(|(_, key)| key.is_within(dir)).collect()
         };
         for (node, key) in open {
-            node.moved(&key);
+            node.moved(&key, self.store.backend().stat(&key).ok().as_ref());
         }
     }
 

@@ -174,6 +174,16 @@ impl OpenNode {
         }
     }
 
+    /// As [`OpenNode::settle`], of what an fsync has acknowledged, for the object is about to lose its name: its history
+    /// keeps what it was last.
+    pub fn settle_secured(&self, key: &Key) -> Result<Option<Saved>> {
+        let mut state = self.state.lock();
+        match &state.session {
+            Some(session) if session.is_secured() => self.publish(&mut state, key, false).map(Some),
+            _ => Ok(None),
+        }
+    }
+
     /// The object has another name, and perhaps another generation, by this mount's own doing. A session that was
     /// based on what it was `before` goes on; one that was stale stays so.
     pub fn follow(&self, before: &Stat, key: &Key, stat: &Stat) {
@@ -208,10 +218,20 @@ impl OpenNode {
         }
     }
 
-    /// A directory above the object has another name.
-    pub fn moved(&self, key: &Key) {
-        if let Some(session) = &mut self.state.lock().session {
-            session.moved(key);
+    /// A directory above the object has another name, and the object, as it is `now`, perhaps another number by that.
+    pub fn moved(&self, key: &Key, now: Option<&Stat>) {
+        let same = |old: &Stat, now: &Stat| {
+            let bytes = |stat: &Stat| (stat.id, stat.incarnation, stat.size, stat.mtime);
+            now.recorded && bytes(old) == bytes(now)
+        };
+        let before = self.state.lock().current.as_ref().map(|current| current.stat.clone());
+        match (before, now) {
+            (Some(before), Some(now)) if same(&before, now) => self.follow(&before, key, now),
+            _ => {
+                if let Some(session) = &mut self.state.lock().session {
+                    session.moved(key);
+                }
+            }
         }
     }
 

@@ -5,10 +5,13 @@
 //! a process that has written through the handle saves by closing; what nobody closes is saved when the last copy of
 //! the descriptor is gone.
 
+use std::io;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use parking_lot::Mutex;
+use rustix::fs::OFlags;
 
+use super::types::Ino;
 use crate::store::events::process_of;
 
 /// A thread, as FUSE names the sender of a request: by its thread ID in the daemon's PID namespace, 0 if it is in
@@ -49,6 +52,17 @@ impl Writers {
         }
     }
 
+    /// Whether it is the opener who closes a descriptor of an inode, and has no other one to write by. Of other processes
+    /// that have one, nobody knows.
+    pub fn opener_has_done(&self, thread: Thread, ino: Ino) -> bool {
+        if thread == 0 || self.opener == 0 {
+            return false;
+        }
+        let Some(process) = process_of(thread) else { return false };
+        (thread == self.opener || process_of(self.opener) == Some(process))
+            && can_write(process, ino).is_ok_and(|can_write| !can_write)
+    }
+
     /// Whether the process of `thread` has written, or may have: of a thread that has ended nobody knows.
     pub fn include_process_of(&self, thread: Thread) -> bool {
         if thread != 0 && self.last.load(Ordering::Relaxed) == thread {
@@ -66,8 +80,27 @@ impl Writers {
     }
 }
 
+/// Whether a process has a descriptor of an inode, of whatever mount, by which it can write: proc_pid_fdinfo(5). One
+/// that is being closed isn't there any more.
+fn can_write(process: u32, ino: Ino) -> io::Result<bool> {
+    for entry in std::fs::read_dir(format!("/proc/{process}/fdinfo"))? {
+        // Another thread may just close it.
+        let Ok(text) = std::fs::read_to_string(entry?.path()) else { continue };
+        let field = |name: &str| text.lines().find_map(|line| line.strip_prefix(name)).map(str::trim);
+        let flags = field("flags:").and_then(|flags| u32::from_str_radix(flags, 8).ok());
+        let writes = flags.is_none_or(|flags| !(OFlags::from_bits_retain(flags) & OFlags::ACCMODE).is_empty());
+        // Linux 5.14 says which inode it is.
+        if writes && field("ino:").is_none_or(|it| it.parse() == Ok(ino)) {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
 #[cfg(test)]
 mod tests {
+    use std::os::fd::AsRawFd;
+
     use super::*;
 
     fn this_thread() -> Thread {
@@ -87,6 +120,27 @@ mod tests {
         assert!(writers.include_process_of(other));
         child.kill().unwrap();
         child.wait().unwrap();
+    }
+
+    #[test]
+    fn an_opener_has_done_when_it_has_no_descriptor_to_write_by() {
+        use std::os::unix::fs::MetadataExt;
+
+        let file = tempfile::tempfile().unwrap();
+        let ino = file.metadata().unwrap().ino();
+        let writers = Writers::new(this_thread());
+        assert!(!writers.opener_has_done(this_thread(), ino), "it still has this one");
+        let reader = std::fs::File::open(format!("/proc/self/fd/{}", file.as_raw_fd())).unwrap();
+        let copy = file.try_clone().unwrap();
+        drop(file);
+        assert!(!writers.opener_has_done(this_thread(), ino), "it has a copy");
+        drop(copy);
+        assert!(writers.opener_has_done(this_thread(), ino), "what it has left can only read");
+        let mut child = std::process::Command::new("sleep").arg("60").spawn().unwrap();
+        assert!(!writers.opener_has_done(child.id(), ino), "another process closes its copy");
+        child.kill().unwrap();
+        child.wait().unwrap();
+        drop(reader);
     }
 
     #[test]

@@ -137,6 +137,8 @@ impl Store {
         let current = || match self.get(key) {
             Ok(opened) => Ok(Some(opened.stat)),
             Err(Error::Backend(error)) if error.is_not_found() => Ok(None),
+            // A link, or a directory, that took an object's name.
+            Err(Error::Backend(backend::Error::Invalid(..))) => Ok(None),
             Err(error) => Err(error),
         };
         let mut now = current()?;
@@ -150,8 +152,9 @@ impl Store {
         if let Some((stat, generation)) = now.and_then(|stat| stat.generation.map(|g| (stat, g))) {
             history.retain(|info| info.generation < generation);
             history.push(as_current(&stat, generation));
-        } else if history.is_empty() && self.backend.stat(key).is_err_and(|error| error.is_not_found()) {
-            return Err(backend::Error::NotFound(key.clone()).into());
+        } else if history.is_empty() {
+            // Not even that is there, or it was never an object.
+            self.get(key)?;
         }
         Ok(history)
     }

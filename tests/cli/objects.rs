@@ -46,6 +46,28 @@ fn put_cat_and_history_of_an_object() {
     sandbox.run(&["history", "store/Note/x"]).fails(3, "Note/x: no such object");
 }
 
+/// What it was before a link or a directory took its name.
+#[test]
+fn the_history_of_a_name_that_is_something_else_now_is_shown() {
+    let sandbox = Sandbox::new();
+    for name in ["link", "dir"] {
+        sandbox.put(name, b"one");
+        sandbox.put(name, b"two");
+    }
+    std::fs::remove_file(sandbox.store.join("link")).unwrap();
+    sandbox.run(&["rm", "store/dir"]).ok();
+    std::os::unix::fs::symlink("dir", sandbox.store.join("link")).unwrap();
+    std::fs::create_dir(sandbox.store.join("dir")).unwrap();
+    std::fs::create_dir(sandbox.store.join("other")).unwrap();
+    // The second one of the link is gone with what another program removed.
+    for (name, kept) in [("link", 1), ("dir", 2)] {
+        let history = sandbox.run(&["history", &format!("store/{name}"), "--json"]).json();
+        assert_eq!(get(&history, "/generations").as_array().unwrap().len(), kept, "{history}");
+        assert_eq!(sandbox.run(&["cat", &format!("store/{name}"), "-g", "1"]).ok().out, b"one");
+    }
+    sandbox.run(&["history", "store/other"]).fails(1, "is no regular file");
+}
+
 #[test]
 fn put_obeys_its_precondition() {
     let sandbox = Sandbox::new();

@@ -321,6 +321,37 @@ fn copy_file_range_copies_within_and_between_files() {
     assert!(store.cat("from", Some(1)) == bytes);
 }
 
+/// Nothing else comes to say so: whoever looks right after the close sees it.
+#[test]
+fn what_was_only_truncated_is_saved_by_the_close_of_who_opened_it() {
+    let store = Store::new();
+    let mount = store.mount();
+    let path = mount.join("file");
+    let stored = || fs::read(store.path().join("file")).unwrap();
+    for round in 0..20 {
+        fs::write(&path, "bytes").unwrap();
+        let file = fs::File::options().write(true).truncate(true).open(&path).unwrap();
+        let copy = file.try_clone().unwrap();
+        drop(file);
+        assert_eq!(stored(), b"bytes", "round {round}: a copy of the descriptor is open");
+        drop(copy);
+        assert_eq!(stored(), b"", "round {round}: opened with O_TRUNC");
+        fs::write(&path, "bytes").unwrap();
+        fs::File::options().write(true).open(&path).unwrap().set_len(2).unwrap();
+        assert_eq!(stored(), b"by", "round {round}: cut off");
+        fs::write(&path, "bytes").unwrap();
+        mount.sh(": > file");
+        assert_eq!(stored(), b"", "round {round}: by a shell");
+    }
+    // Who hands the descriptor on has done with it. What is written then belongs to the same generation.
+    fs::write(&path, "bytes").unwrap();
+    let before = store.generations("file");
+    mount.sh("python3 -c 'import subprocess; f = open(\"file\", \"w\"); c = subprocess.Popen([\"sh\", \"-c\", \"sleep 0.2; echo new\"], stdout=f); f.close(); c.wait()'");
+    let after = store.generations("file");
+    assert_eq!((stored(), after.len()), (b"new\n".to_vec(), before.len() + 1), "{before:?} {after:?}");
+    mount.unmount();
+}
+
 #[test]
 fn truncation_cuts_and_extends() {
     let store = Store::new();

@@ -168,6 +168,42 @@ fn as_root_reading_is_marked_as_relatime_has_it_or_not_at_all() {
     assert_eq!((atimes(&mount, "small"), atimes(&mount, "large"), atimes(&mount, "dir")), before);
 }
 
+/// As tar, cp -p and rsync set them, on whatever kind of save.
+#[test]
+fn times_that_are_set_on_an_open_file_stay() {
+    let store = Store::new();
+    let mount = store.mount();
+    let times = Timestamps {
+        last_access: Timespec { tv_sec: 111, tv_nsec: 1 },
+        last_modification: Timespec { tv_sec: 222, tv_nsec: 2 },
+    };
+    type Open = fn(&mut fs::OpenOptions) -> &mut fs::OpenOptions;
+    let opens: [(&str, Open); 4] = [
+        ("new", |options| options.write(true).create_new(true)),
+        ("written", |options| options.write(true)),
+        ("written anew", |options| options.write(true).truncate(true)),
+        ("appended to", |options| options.append(true)),
+    ];
+    for (name, options) in opens {
+        for (bytes, sync) in [("three bytes", false), ("other bytes", true)] {
+            let path = mount.join(format!("{name}, {bytes}"));
+            if name != "new" {
+                fs::write(&path, "three bytes").unwrap();
+            }
+            let mut file = options(&mut fs::OpenOptions::new()).open(&path).unwrap();
+            std::io::Write::write_all(&mut file, bytes.as_bytes()).unwrap();
+            rustix::fs::futimens(&file, &times).unwrap();
+            if sync {
+                file.sync_all().unwrap();
+            }
+            drop(file);
+            let shown = |meta: fs::Metadata| (meta.atime(), meta.atime_nsec(), meta.mtime(), meta.mtime_nsec());
+            assert_eq!(shown(fs::metadata(&path).unwrap()), (111, 1, 222, 2), "{name}, {bytes}");
+        }
+    }
+    mount.unmount();
+}
+
 /// The daemon answers the question that follows a save from what the save has told it. Whatever else was done to the file
 /// before the question, the answer is true.
 #[test]
@@ -196,6 +232,7 @@ fn what_is_asked_after_a_save_is_what_the_store_has() {
         "exec 3<> FILE; echo other >&3; sync FILE; chmod 600 FILE; cat <&3; echo more >&3",
         "exec 3> FILE; echo other >&3; sync FILE; setfattr -n user.colour -v red FILE; ln FILE other-FILE",
         "exec 3< FILE; echo other > FILE; cat <&3",
+        "exec 3<> FILE; echo other >&3; sync FILE; sleep 0.02; python3 -c 'import os; os.copy_file_range(3, 1, 4, 0)' > other-FILE",
     ];
     let as_root = common::is_root().then_some("chown 1:2 FILE");
     for (number, command) in commands.into_iter().chain(as_root).enumerate() {

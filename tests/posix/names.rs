@@ -5,7 +5,7 @@ use std::ffi::{OsStr, OsString};
 use std::fs::{self, File, OpenOptions};
 use std::io::{Read, Write};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
-use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt, symlink};
+use std::os::unix::fs::{FileExt, FileTypeExt, MetadataExt, PermissionsExt, symlink};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::Path;
 use std::thread;
@@ -45,6 +45,56 @@ fn rename_refuses_or_exchanges_when_asked() {
     assert_eq!(fs::read(other.join("member")).unwrap(), b"member");
     assert_eq!(rename(&dir, &mount.join("nothing"), RenameFlags::EXCHANGE), Err(Errno::NOENT));
     assert_eq!(rename(&other, &other.join("below"), RenameFlags::empty()), Err(Errno::INVAL));
+}
+
+/// The members of a directory get other numbers where its new name has a history. Who is writing one goes on.
+#[test]
+fn files_can_be_written_while_their_directory_comes_to_an_older_history() {
+    let store = Store::new();
+    let mount = store.mount();
+    mount.sh("mkdir f; echo old > f/a; echo older > f/a; rm f/a; echo b > f/b; rm f/b; rmdir f");
+    mount.sh("mkdir e; echo 1 > e/a; echo 1 > e/b; echo 1 > e/c; for i in 2 3 4 5; do echo $i > e/b; done");
+    let open = |name: &str| fs::File::options().write(true).open(mount.join("e").join(name)).unwrap();
+    let (a, b, c) = (open("a"), open("b"), open("c"));
+    b.write_all_at(b"early", 0).unwrap();
+    let emptied = fs::File::options().write(true).truncate(true).open(mount.join("e/c")).unwrap();
+    fs::rename(mount.join("e"), mount.join("f")).unwrap();
+    a.write_all_at(b"late", 0).unwrap();
+    a.sync_all().unwrap();
+    drop((a, b, c));
+    emptied.write_all_at(b"anew", 0).unwrap();
+    drop(emptied);
+    for (name, bytes) in [("f/a", "late"), ("f/b", "early"), ("f/c", "anew")] {
+        assert_eq!(fs::read_to_string(mount.join(name)).unwrap(), bytes, "{name}");
+    }
+    assert!(store.conflicts().is_empty());
+    mount.unmount();
+}
+
+/// What a later fsync has acknowledged is not published by it. It goes into the history when the name goes.
+#[test]
+fn what_every_fsync_acknowledged_is_kept_when_the_file_is_removed_or_replaced() {
+    let store = Store::new();
+    let mount = store.mount();
+    fs::write(mount.join("other"), "other").unwrap();
+    let write = |name: &str| {
+        let file = fs::File::create(mount.join(name)).unwrap();
+        for text in ["AAAA", "BBBB", "CCCC"] {
+            file.write_all_at(text.as_bytes(), 0).unwrap();
+            if text != "CCCC" {
+                file.sync_all().unwrap();
+            }
+        }
+        file
+    };
+    let (removed, replaced) = (write("removed"), write("replaced"));
+    fs::remove_file(mount.join("removed")).unwrap();
+    fs::rename(mount.join("other"), mount.join("replaced")).unwrap();
+    drop((removed, replaced));
+    for name in ["removed", "replaced"] {
+        assert_eq!(store.cat(name, Some(1)), b"CCCC", "{name}");
+    }
+    mount.unmount();
 }
 
 #[test]

@@ -4,6 +4,8 @@ use std::os::unix::fs::FileExt;
 
 use super::entry::Found;
 use super::*;
+use crate::backend::Kept;
+use crate::types::Timestamp;
 
 impl FileBackend {
     /// A commit that died before its rename left at most a second link to the current generation, which the next
@@ -36,35 +38,61 @@ impl FileBackend {
         self.is_appended(&found, abandoned, from)
     }
 
-    /// Whether what was staged to be appended is what the current generation ends with, one commit after the expected.
+    /// Whether what was staged to be appended is what a generation ends with, one commit after the expected. Others may
+    /// have saved since.
     fn is_appended(&self, found: &Found, abandoned: &Abandoned, from: u64) -> Result<bool> {
         let key = &abandoned.intent.key;
-        let (Precondition::Version(base, id, committed), Some(current)) =
-            (abandoned.intent.expect, found.stat.generation)
-        else {
-            return Ok(false);
-        };
-        // A session that appends again amends its own generation: the number stays, the time of the commit doesn't.
-        let next = current == base.next() || (current == base && found.stat.committed != Some(committed));
+        let Precondition::Version(base, id, committed) = abandoned.intent.expect else { return Ok(false) };
         let staged = abandoned.staged.file();
         let failed = |error: std::io::Error| Error::from_io(key, "compare an append", error);
         let length = staged.metadata().map_err(failed)?.len().saturating_sub(from);
-        if found.stat.id != id || !next || length == 0 || found.stat.size < length {
+        if found.stat.id != id || length == 0 {
             return Ok(false);
         }
-        let object = super::open::open_place(key, &self.place(key)?)?.file;
-        let start = found.stat.size - length;
-        let (mut ours, mut theirs) = (vec![0; 64 << 10], vec![0; 64 << 10]);
-        let mut at = 0;
-        while at < length {
-            let most = usize::try_from(length - at).unwrap_or(usize::MAX).min(ours.len());
-            staged.read_exact_at(&mut ours[..most], from + at).map_err(failed)?;
-            object.read_exact_at(&mut theirs[..most], start + at).map_err(failed)?;
-            if ours[..most] != theirs[..most] {
-                return Ok(false);
-            }
-            at += most as u64;
+        // A session that appends again amends its own generation: the number stays, the time of the commit doesn't.
+        let is_next = |generation: Generation, when: Option<Timestamp>| {
+            generation == base.next() || (generation == base && when != Some(committed))
+        };
+        let current = super::open::open_place(key, &self.place(key)?)?.file;
+        let mut whole = current.clone();
+        let mut ends = Vec::new();
+        if found.stat.generation.is_some_and(|generation| is_next(generation, found.stat.committed)) {
+            ends.push((current, found.stat.size));
         }
-        Ok(true)
+        for info in self.kept(key)?.iter().rev() {
+            match info.kept {
+                Kept::Whole => whole = self.open_whole(key, info)?.file,
+                Kept::Prefix(_) => {}
+                Kept::Lost(_) => continue,
+            }
+            if is_next(info.generation, Some(info.committed)) {
+                ends.push((whole.clone(), info.size));
+            }
+        }
+        for (file, end) in ends {
+            if end >= length && holds(&file, end - length, staged, from, length).map_err(failed)? {
+                return Ok(true);
+            }
+        }
+        Ok(false)
     }
+}
+
+/// Whether a file has, from offset `at` on, the `length` bytes that another has from `from` on.
+fn holds(file: &File, at: u64, other: &File, from: u64, length: u64) -> std::io::Result<bool> {
+    let (mut ours, mut theirs) = (vec![0; 64 << 10], vec![0; 64 << 10]);
+    let mut done = 0;
+    while done < length {
+        let most = usize::try_from(length - done).unwrap_or(usize::MAX).min(ours.len());
+        other.read_exact_at(&mut ours[..most], from + done)?;
+        match file.read_exact_at(&mut theirs[..most], at + done) {
+            Err(error) if error.kind() == std::io::ErrorKind::UnexpectedEof => return Ok(false),
+            other => other?,
+        }
+        if ours[..most] != theirs[..most] {
+            return Ok(false);
+        }
+        done += most as u64;
+    }
+    Ok(true)
 }

@@ -214,6 +214,8 @@ impl Tree<'_> {
                 let shade = self.shade(&place, &stat);
                 Shade { mode: searchable(shade.mode), ..shade }
             }
+            // A link that took the name of an object.
+            Ok(stat) if stat.kind != FileKind::File && view == View::Generations => self.shade_of_what_was(&place)?,
             Ok(_) => return Err(Errno::NOENT),
             // Of a directory that is gone, nobody knows what it was like.
             Err(error) if error.is_gone() && view == View::Trash => own(0o700),

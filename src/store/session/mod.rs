@@ -99,6 +99,10 @@ pub struct Session {
     published: bool,
     /// A part of what is current was acknowledged by fsync, and no older generation holds it.
     synced: bool,
+    /// What is staged was acknowledged by fsync, and not published.
+    secured: bool,
+    /// Access and modification times that were set on what is staged.
+    times: (Option<SetTime>, Option<SetTime>),
     /// What was published last stands behind others' appends, not where it was written.
     merged: bool,
     /// A write failed and was not repeated: the bytes are not what the writer meant.
@@ -200,6 +204,8 @@ impl Session {
             append_only: true,
             published: false,
             synced: false,
+            secured: false,
+            times: (None, None),
             merged: false,
             failed: None,
             rejected: None,
@@ -240,6 +246,11 @@ impl Session {
     /// Where the object was when the session last heard of it.
     pub fn key(&self) -> &Key {
         &self.key
+    }
+
+    /// Whether an fsync has acknowledged what isn't published.
+    pub fn is_secured(&self) -> bool {
+        self.secured && self.dirty && self.lost.is_none()
     }
 
     /// Whether the current generation is this session's own.
@@ -475,6 +486,7 @@ impl Session {
             return Ok(false);
         };
         rustix::fs::futimens(&**staged.file(), &timestamps(atime, mtime))?;
+        self.times = (atime.or(self.times.0), mtime.or(self.times.1));
         Ok(true)
     }
 

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use super::super::rules::Applying;
 use super::super::{Breach, ConflictId, Error, Reason, Result};
 use super::{FailedWrite, Session};
-use crate::backend::{self, Commit, Intent, Opened, Stat};
+use crate::backend::{self, Commit, Intent, Opened, SetAttr, Stat};
 use crate::types::{Key, Precondition};
 
 impl Session {
@@ -50,6 +50,7 @@ impl Session {
             keep: self.keeps(key),
             max_size: rules.max_size(),
         };
+        let is_append = self.tail_from.is_some();
         let stat = match self.tail_from {
             Some(from) => {
                 let staged = self.staged.as_ref().ok_or_else(|| self.broken())?;
@@ -104,12 +105,40 @@ impl Session {
                 _ => self.base = Some(self.store.backend.open(key)?),
             }
         }
+        let stat = self.with_times(key, stat, is_append, durable)?;
         self.announce(key, &stat);
         self.follow(key, &stat);
         self.published = true;
         self.emptied = None;
         self.synced |= durable;
         Ok(Some(stat))
+    }
+
+    /// Gives what was just saved the times that were set on what was staged, as far as it doesn't have them by that: what is
+    /// appended to has its own, and what replaces an object gets its access time.
+    fn with_times(&mut self, key: &Key, stat: Stat, is_append: bool, durable: bool) -> Result<Stat> {
+        let (atime, mtime) = std::mem::take(&mut self.times);
+        let set = SetAttr { atime, mtime: mtime.filter(|_| is_append), ..SetAttr::default() };
+        if set == SetAttr::default() {
+            return Ok(stat);
+        }
+        let stat = match self.store.backend.set_attr(key, &set) {
+            Ok(now) if now.precondition() == stat.precondition() => now,
+            // Somebody else has saved in between: it has other times anyway.
+            Ok(_) => return Ok(stat),
+            Err(error) if is_gone(&error) => return Ok(stat),
+            Err(error) => {
+                log::warn!("{key}: was saved, but not with the times that were set: {error}");
+                return Ok(stat);
+            }
+        };
+        if let Some(base) = &mut self.base {
+            base.stat = stat.clone();
+        }
+        if durable {
+            self.publish_clean(key, true)?;
+        }
+        Ok(stat)
     }
 
     /// Somebody else was the first to commit to an empty file to which this session only appended: then both
@@ -189,6 +218,7 @@ impl Session {
         let staged = self.staged.as_ref().ok_or_else(|| self.broken())?;
         let intent = Intent { acknowledged: true, ..self.intent(None) };
         staged.secure(&intent).map_err(|e| self.io("sync", e))?;
+        self.secured = true;
         Ok(None)
     }
 
@@ -216,6 +246,7 @@ impl Session {
         let staged_is_published = self.staged.is_none();
         if staged_is_published {
             self.dirty = false;
+            self.secured = false;
             self.wrote = false;
             self.tail_from = None;
         }

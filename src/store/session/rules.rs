@@ -24,6 +24,7 @@ impl Session {
     pub(super) fn changed(&mut self) {
         self.dirty = true;
         self.rejected = None;
+        self.times.1 = None;
     }
 
     /// A failed write that was repeated, or cut off, is none.

@@ -67,6 +67,7 @@ impl Session {
             staged.discard();
         }
         self.base = Some(Opened { file: current.file, stat: stat.clone() });
+        self.times = (None, None);
         self.follow(key, &stat);
         Ok(stat)
     }
@@ -85,7 +86,7 @@ impl Session {
     fn touch(&self, key: &Key) -> Result<Stat> {
         let meta = self.staged_file()?.metadata().map_err(|error| self.io("find the time", error))?;
         let mtime = Timestamp::from_parts(meta.mtime(), meta.mtime_nsec() as u32);
-        let attr = SetAttr { mtime: Some(SetTime::At(mtime)), ..SetAttr::default() };
+        let attr = SetAttr { atime: self.times.0, mtime: Some(SetTime::At(mtime)), ..SetAttr::default() };
         Ok(self.store.backend.set_attr(key, &attr)?)
     }
 }
