@@ -379,7 +379,7 @@ impl Fs {
                 || if session.has_written() {
                     handle.writers.include_process_of(caller.thread)
                 } else {
-                    session.is_dirty() && handle.writers.opener_has_done(caller.thread, handle.ino)
+                    session.has_only_cut() && handle.writers.opener_has_done(caller.thread, handle.ino)
                 }
         };
         let own = handle.session == state.session_number;

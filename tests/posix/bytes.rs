@@ -343,6 +343,17 @@ fn what_was_only_truncated_is_saved_by_the_close_of_who_opened_it() {
         mount.sh(": > file");
         assert_eq!(stored(), b"", "round {round}: by a shell");
     }
+    // Who makes it longer may have mapped it.
+    fs::write(&path, "bytes").unwrap();
+    let before = store.generations("file").len();
+    let script = "import mmap, os; f = os.open('file', os.O_RDWR); os.ftruncate(f, 8192); m = mmap.mmap(f, 8192); os.close(f); \
+                  print(os.path.getsize(os.environ['STORED'])); m[0:4] = b'more'; m.flush(); m.close()";
+    let output = common::run(
+        common::script(mount.path(), &format!("python3 -c \"{script}\"")).env("STORED", store.path().join("file")),
+    );
+    assert_eq!(output.text().trim(), "5", "zeros are shown to nobody");
+    common::wait_for("what was written through the mapping", || stored().starts_with(b"mores").then_some(()));
+    assert_eq!((stored().len(), store.generations("file").len()), (8192, before + 1));
     // Who hands the descriptor on has done with it. What is written then belongs to the same generation.
     fs::write(&path, "bytes").unwrap();
     let before = store.generations("file");

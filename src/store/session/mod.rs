@@ -268,6 +268,13 @@ impl Session {
         self.wrote
     }
 
+    /// Whether all that was done is that bytes were cut off. What was made longer may be about to be written through a
+    /// mapping.
+    pub fn has_only_cut(&self) -> bool {
+        let before = self.base.as_ref().map_or(1, |base| base.stat.size);
+        self.dirty && !self.wrote && self.size().is_ok_and(|size| size < before)
+    }
+
     /// Whether the session lost to a newer generation, so that nothing more can be written in it.
     pub fn is_lost(&self) -> bool {
         self.lost.is_some()
