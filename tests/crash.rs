@@ -8,16 +8,12 @@ mod rig;
 
 use std::fs;
 use std::io::Write;
-use std::os::unix::fs::FileExt;
 use std::time::Duration;
 
-use common::library::{key, put, read};
-use common::place::Place;
 use common::{Mount, run};
 use rig::check::{Crash, Met, Seen, check, check_all_again, check_set_aside};
 use rig::load::{Fate, State, Style, Writer, close};
 use rig::{Dice, kill, number_from_env, record};
-use sepia::backend::Intent;
 
 const WRITERS: u64 = 4;
 const STYLE: Style = Style { sync_one_in: 3, longest: 300_000 };
@@ -143,50 +139,4 @@ fn what_is_done_is_not_done_again_by_recovery() {
     assert_eq!(numbers, [1, 2, 2]);
     assert_eq!(store.generations("log"), [1, 2]);
     assert!(store.conflicts().is_empty());
-}
-
-/// A process that dies between the end of an append and the end of its notes, and others that save before anybody cleans up.
-#[test]
-fn an_append_is_recognized_behind_what_others_have_saved() {
-    type Act = fn(&Place);
-    let others: [(&str, Act, &str); 3] = [
-        ("nobody", |_| {}, "line 0\nours\n"),
-        ("an append", |place| place.append("log", "theirs\n"), "line 0\nours\ntheirs\n"),
-        ("another file", |place| put(&place.store, "log", "theirs\n"), "theirs\n"),
-    ];
-    for done in [true, false] {
-        for (who, act, expected) in others {
-            let place = Place::new();
-            put(&place.store, "log", "line 0\n");
-            let stat = place.store.stat(&key("log")).unwrap();
-            let dead = place.other();
-            let intent = Intent {
-                key: key("log"),
-                expect: stat.precondition(),
-                append_from: Some(stat.size),
-                base: Some(stat.incarnation),
-                acknowledged: false,
-                in_place: true,
-                sum: None,
-            };
-            let staged = dead.backend().staging().stage(&intent).unwrap();
-            staged.file().write_all_at(b"ours\n", stat.size).unwrap();
-            if done {
-                place.append("log", "ours\n");
-            }
-            act(&place);
-            drop((staged, dead));
-            place.store.recover().unwrap();
-            let found = read(&place.store.get(&key("log")).unwrap());
-            let kept = place.store.conflicts().unwrap().len();
-            match (done, who) {
-                (true, _) => assert_eq!((found.as_str(), kept), (expected, 0), "{who}"),
-                (false, "another file") => assert_eq!((found.as_str(), kept), (expected, 1), "{who}"),
-                (false, _) => {
-                    let theirs = if who == "nobody" { "" } else { "theirs\n" };
-                    assert_eq!((found, kept), (format!("line 0\n{theirs}ours\n"), 0), "{who}");
-                }
-            }
-        }
-    }
 }

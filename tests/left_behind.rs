@@ -1,11 +1,15 @@
-//! Renames whose process died between the file and its history, and what others did before the store was recovered.
+//! Processes that died in the middle of a rename or an append, and what others did before the store was recovered. Nothing
+//! here starts a process: until it runs its program, a child would hold the locks of the dead.
 
 mod common;
 
 use std::fs;
+use std::os::unix::fs::FileExt;
 
 use common::library::{key, put, read};
 use common::place::Place;
+use sepia::backend::Intent;
+use sepia::store::SessionOptions;
 
 /// A process that dies in the middle of a rename leaves the history to the next recovery. Others go on meanwhile.
 #[test]
@@ -69,4 +73,62 @@ fn a_history_that_was_left_behind_counts_on() {
         "{shown:?}"
     );
     assert!(place.numbers("f").is_sorted_by(|a, b| a < b));
+}
+
+/// A process that dies between the end of an append and the end of its notes, and others that save before anybody cleans up.
+#[test]
+fn an_append_is_recognized_behind_what_others_have_saved() {
+    type Act = fn(&Place);
+    let others: [(&str, Act, &str); 3] = [
+        ("nobody", |_| {}, "line 0\nours\n"),
+        ("an append", |place| place.append("log", "theirs\n"), "line 0\nours\ntheirs\n"),
+        ("another file", |place| put(&place.store, "log", "theirs\n"), "theirs\n"),
+    ];
+    // What was never being appended isn't taken for what others have saved, though they have saved the same line.
+    let place = Place::new();
+    put(&place.store, "log", "line 0\n");
+    let dead = place.other();
+    let mut session = dead.open_session(&key("log"), &SessionOptions::default()).unwrap();
+    session.append(b"tick\n").unwrap();
+    put(&place.store, "log", "other text\ntick\n");
+    put(&place.store, "log", "third\n");
+    drop((session, dead));
+    place.store.recover().unwrap();
+    assert_eq!(place.store.conflicts().unwrap().len(), 1, "the line is kept");
+
+    for done in [true, false] {
+        for (who, act, expected) in others {
+            let place = Place::new();
+            put(&place.store, "log", "line 0\n");
+            let stat = place.store.stat(&key("log")).unwrap();
+            let dead = place.other();
+            let intent = Intent {
+                key: key("log"),
+                expect: stat.precondition(),
+                append_from: Some(stat.size),
+                base: Some(stat.incarnation),
+                acknowledged: false,
+                in_place: true,
+                sum: None,
+            };
+            let staged = dead.backend().staging().stage(&intent).unwrap();
+            staged.file().write_all_at(b"ours\n", stat.size).unwrap();
+            if done {
+                place.append("log", "ours\n");
+            }
+            act(&place);
+            drop((staged, dead));
+            place.store.recover().unwrap();
+            let found = read(&place.store.get(&key("log")).unwrap());
+            let kept = place.store.conflicts().unwrap().len();
+            match (done, who) {
+                (true, _) => assert_eq!((found.as_str(), kept), (expected, 0), "{who}"),
+                (false, "another file") => assert_eq!((found.as_str(), kept), (expected, 1), "{who}"),
+                (false, _) => {
+                    let theirs = if who == "nobody" { "" } else { "theirs\n" };
+                    assert_eq!((found, kept), (format!("line 0\n{theirs}ours\n"), 0), "{who}");
+                }
+            }
+        }
+    }
 }

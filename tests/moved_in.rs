@@ -480,4 +480,10 @@ fn what_a_process_remembers_of_a_name_hides_no_generation_of_another_one() {
     assert_eq!(place.then("d/x", 2).as_deref(), Some("2"));
     assert_eq!(read(&place.store.get(&key("d/x")).unwrap()), "new");
     assert_eq!(read(&place.store.get(&key("e/y")).unwrap()), "moves");
+    // In a store where that has happened, too.
+    let history = place.path.join(".sepia/generations/d/x");
+    let note = format!("moved to e/y@1 of {}", place.store.stat(&key("e/y")).unwrap().id);
+    let later = "1@20991231T000000.000000000Z-20991231T000001.000000000Z";
+    std::os::unix::fs::symlink(note, history.join(later)).unwrap();
+    assert_eq!(place.then("d/x", 1).as_deref(), Some("1"));
 }

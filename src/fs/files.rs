@@ -383,6 +383,7 @@ impl Fs {
                 }
         };
         let own = handle.session == state.session_number;
+        let cut = state.session.as_ref().is_some_and(|session| !session.has_written());
         let due = own && state.session.as_ref().is_some_and(due);
         if let Some(session) = state.session.as_mut().filter(|session| own && (due || session.has_news())) {
             session.set_actor(caller.actor());
@@ -394,8 +395,11 @@ impl Fs {
         match key {
             Some(key) if due => {
                 let saved = handle.node.publish(&mut state, &key, false);
+                // Who has done nothing but truncate may have handed it on to who writes what the rules want.
+                let may_go_on = cut && state.session.as_ref().is_some_and(Session::is_rejected);
                 drop(state);
-                self.note_saved(handle.ino, saved)
+                let saved = self.note_saved(handle.ino, saved);
+                if may_go_on { Ok(()) } else { saved }
             }
             Some(_) if !own => Err(Errno::STALE),
             _ => Ok(()),

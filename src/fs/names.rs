@@ -318,6 +318,7 @@ impl Fs {
             self.follow(other, &from, &stat);
         }
         if moves_dir {
+            self.nodes.lock().forget_all_saved();
             self.moved_below(&to);
             if exchange {
                 self.moved_below(&from);
@@ -345,7 +346,9 @@ impl Fs {
         let moved = self.settled(moved, from)?;
         let replaced = match replaced {
             Some(other) if exchange => Some(self.settled(other, to)?),
-            Some(other) if other.id != moved.id => Some(self.settled_if_secured(other, to)?),
+            Some(other) if other.id != moved.id && !flags.contains(RenameFlags::NOREPLACE) => {
+                Some(self.settled_if_secured(other, to)?)
+            }
             other => other,
         };
         self.expected(from, Some(&moved))?;
@@ -384,17 +387,16 @@ impl Fs {
         self.store.backend().stat(key).map_err(from_backend)
     }
 
-    /// Saves what an fsync has acknowledged of what is about to lose a name. Returns what is there then.
+    /// Saves what an fsync has acknowledged of what is about to lose a name, if that can be: on a full disk something must
+    /// be removable. Returns what is there then.
     fn settled_if_secured(&self, stat: Stat, key: &Key) -> Result<Stat> {
         let ino = stat.id.get();
         let Some(open) = super::open_node::open_of(self.nodes.lock().get(ino)) else { return Ok(stat) };
         match open.settle_secured(key).transpose() {
             None => Ok(stat),
             Some(saved) => {
-                match self.note_saved(ino, saved) {
-                    // It came too late, and is kept as a conflict.
-                    Ok(()) | Err(Errno::STALE) => {}
-                    Err(error) => return Err(error),
+                if let Err(error) = self.note_saved(ino, saved) {
+                    log::warn!("{key}: what was synced last can't be saved before the file goes: {error}");
                 }
                 self.store.backend().stat(key).map_err(from_backend)
             }

@@ -260,6 +260,11 @@ impl Nodes {
         self.saved.pop(&ino);
     }
 
+    /// Something may be done to the attributes of many.
+    pub fn forget_all_saved(&mut self) {
+        self.saved.clear();
+    }
+
     /// Whether the kernel has heard of nothing else since it was saved, and nobody has it open.
     fn is_as_saved(&self, ino: Ino, stat: &Stat) -> bool {
         let node = self.map.get(&ino).filter(|node| !node.may_be_open());

@@ -60,7 +60,7 @@ impl Writers {
         }
         let Some(process) = process_of(thread) else { return false };
         (thread == self.opener || process_of(self.opener) == Some(process))
-            && can_write(process, ino).is_ok_and(|can_write| !can_write)
+            && can_write(thread, ino).is_ok_and(|can_write| !can_write)
     }
 
     /// Whether the process of `thread` has written, or may have: of a thread that has ended nobody knows.
@@ -80,12 +80,19 @@ impl Writers {
     }
 }
 
-/// Whether a process has a descriptor of an inode, of whatever mount, by which it can write: proc_pid_fdinfo(5). One
-/// that is being closed isn't there any more.
-fn can_write(process: u32, ino: Ino) -> io::Result<bool> {
-    for entry in std::fs::read_dir(format!("/proc/{process}/fdinfo"))? {
-        // Another thread may just close it.
-        let Ok(text) = std::fs::read_to_string(entry?.path()) else { continue };
+/// Whether a thread has a descriptor of an inode, of whatever mount, by which it can write: proc_pid_fdinfo(5). One
+/// that is being closed isn't there any more. Who has very many is not looked through: it may.
+fn can_write(thread: Thread, ino: Ino) -> io::Result<bool> {
+    const MOST: usize = 256;
+    for (count, entry) in std::fs::read_dir(format!("/proc/{thread}/fdinfo"))?.enumerate() {
+        if count == MOST {
+            return Ok(true);
+        }
+        let text = match std::fs::read_to_string(entry?.path()) {
+            // Another thread has just closed it.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+            text => text?,
+        };
         let field = |name: &str| text.lines().find_map(|line| line.strip_prefix(name)).map(str::trim);
         let flags = field("flags:").and_then(|flags| u32::from_str_radix(flags, 8).ok());
         let writes = flags.is_none_or(|flags| !(OFlags::from_bits_retain(flags) & OFlags::ACCMODE).is_empty());

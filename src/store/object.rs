@@ -43,7 +43,7 @@ impl Store {
     /// # Errors
     /// What the medium says.
     pub fn replaced(&self, key: &Key, id: u64) -> Result<Option<Opened>> {
-        const RECENT: usize = 16;
+        const RECENT: usize = 128;
         let kept = self.backend.generations(key)?;
         for info in kept.iter().rev().filter(|info| info.kept == Kept::Whole).take(RECENT) {
             match self.backend.open_generation(key, info.generation) {

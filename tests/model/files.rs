@@ -38,7 +38,9 @@ impl Model {
         let open = &mount.opens[&at];
         let named = mount.target(&self.shared.tree, at).is_some();
         let late = write && open.number != number;
-        let due = open.session.as_ref().is_some_and(|session| (session.wrote && wrote) || session.lost);
+        let tree = &self.shared.tree;
+        let due = |session: &Session| (session.wrote && wrote) || session.lost || session.has_only_cut(tree);
+        let due = open.session.as_ref().is_some_and(due);
         if durable {
             if late {
                 return Err(Errno::STALE);

@@ -87,6 +87,7 @@ impl Model {
     pub fn unlink(&mut self, side: usize, dir: Id, name: &str) -> Result {
         let id = self.child(dir, name).ok_or(Errno::NOENT)?;
         let path = self.path(dir, name);
+        self.mounts[side].settle_secured(&mut self.shared, id);
         self.meets_expectation(side, &path)?;
         if self.shared.tree.is_dir(id) {
             return Err(Errno::ISDIR);
@@ -151,6 +152,8 @@ impl Model {
         self.mounts[side].settle(&mut self.shared, moved)?;
         if let Some(other) = replaced.filter(|_| exchange) {
             self.mounts[side].settle(&mut self.shared, other)?;
+        } else if let Some(other) = replaced.filter(|other| *other != moved && how != RenameHow::NoReplace) {
+            self.mounts[side].settle_secured(&mut self.shared, other);
         }
         let (old, new) = (self.path(from.0, from.1), self.path(to.0, to.1));
         self.meets_expectation(side, &old)?;

@@ -59,6 +59,8 @@ pub struct Session {
     pub wrote: bool,
     pub append_only: bool,
     pub published: bool,
+    /// An fsync has acknowledged what isn't published.
+    pub secured: bool,
     pub lost: bool,
     /// Its base was changed under it, as the bytes of an object with several names are: what it reads is open.
     pub torn: bool,
@@ -89,9 +91,16 @@ impl Session {
             wrote: false,
             append_only: true,
             published: false,
+            secured: false,
             lost: false,
             torn: false,
         }
+    }
+
+    /// The close of who opened it saves that, though nothing was written.
+    pub fn has_only_cut(&self, tree: &Tree) -> bool {
+        let before = self.base.map_or(1, |(_, size)| size);
+        self.dirty && !self.wrote && self.content(tree).len() < before
     }
 
     pub fn content(&self, tree: &Tree) -> Vec<u8> {
@@ -291,7 +300,7 @@ impl Session {
         }
         self.staged = Staged::None;
         (self.expect, self.number) = (Expect::Version(version), None);
-        (self.dirty, self.wrote, self.published) = (false, false, true);
+        (self.dirty, self.wrote, self.published, self.secured) = (false, false, true, false);
         Ok(Some(version))
     }
 
@@ -304,6 +313,7 @@ impl Session {
             return Err(self.lose(shared));
         }
         self.stage_whole(&shared.tree);
+        self.secured = true;
         Ok(None)
     }
 }
@@ -515,6 +525,14 @@ impl Mount {
             return self.publish(shared, self.newest[&id], false);
         }
         Ok(())
+    }
+
+    /// The file is about to lose a name: what an fsync has acknowledged is kept, if it doesn't come too late.
+    pub fn settle_secured(&mut self, shared: &mut Shared, id: Id) {
+        let secured = self.newest(id).and_then(|open| open.session.as_ref());
+        if secured.is_some_and(|session| session.secured && session.dirty && !session.lost) {
+            let _ = self.publish(shared, self.newest[&id], false);
+        }
     }
 
     pub fn release(&mut self, shared: &mut Shared, at: OpenId, write: bool) {

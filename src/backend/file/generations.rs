@@ -241,8 +241,8 @@ impl FileBackend {
                 continue;
             }
             let Some(info) = self.look_at_kept(key, &dir, generation, &name)? else { continue };
-            // The later of two notes on one generation is the true one. A note hides no bytes.
-            if matches!(info.kept, Kept::Lost(_))
+            // The later of two notes on one generation is the true one. A note hides no bytes, unless they are torn.
+            if matches!(&info.kept, Kept::Lost(note) if !super::power::is_torn(note))
                 && kept.last().is_some_and(|before| before.generation == generation && before.kept == Kept::Whole)
             {
                 continue;
@@ -273,8 +273,9 @@ impl FileBackend {
         self.count_on_if_moved_in(key)?;
         let (names, _) = self.history_entries(key)?;
         let is_meant = |name: &&GenerationName| name.number == generation.get();
-        // The later of two notes on one generation is the true one.
-        let Some(name) = names.iter().rfind(is_meant) else { return Ok(None) };
+        let mut meant = names.iter().filter(is_meant);
+        let Some(name) = meant.next_back() else { return Ok(None) };
+        let alone = meant.next().is_none();
         let Some(dir) = self.history_dir(key)? else { return Ok(None) };
         let current = self.place(key).and_then(|place| self.find(key, &place)).ok();
         if current.is_some_and(|found| found.stat.generation == Some(generation)) {
@@ -285,6 +286,8 @@ impl FileBackend {
             Some(GenerationInfo { kept: Kept::Prefix(_), .. }) | None => {
                 Ok(self.kept(key)?.into_iter().find(|info| info.generation == generation))
             }
+            // Which of several is the true one, too.
+            _ if !alone => Ok(self.kept(key)?.into_iter().find(|info| info.generation == generation)),
             info => Ok(info),
         }
     }

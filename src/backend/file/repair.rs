@@ -46,7 +46,8 @@ impl FileBackend {
         let staged = abandoned.staged.file();
         let failed = |error: std::io::Error| Error::from_io(key, "compare an append", error);
         let length = staged.metadata().map_err(failed)?.len().saturating_sub(from);
-        if found.stat.id != id || length == 0 {
+        // That it is about to append is noted by who appends.
+        if found.stat.id != id || length == 0 || !abandoned.intent.in_place {
             return Ok(false);
         }
         // A session that appends again amends its own generation: the number stays, the time of the commit doesn't.
@@ -59,7 +60,11 @@ impl FileBackend {
         if found.stat.generation.is_some_and(|generation| is_next(generation, found.stat.committed)) {
             ends.push((current, found.stat.size));
         }
-        for info in self.kept(key)?.iter().rev() {
+        let kept = self.kept(key)?;
+        // If it was kept, its size says where the bytes must begin.
+        let is_base = |info: &&GenerationInfo| info.generation == base && info.committed == committed;
+        let start = kept.iter().find(is_base).map(|info| info.size);
+        for info in kept.iter().rev() {
             match info.kept {
                 Kept::Whole => whole = self.open_whole(key, info)?.file,
                 Kept::Prefix(_) => {}
@@ -70,7 +75,8 @@ impl FileBackend {
             }
         }
         for (file, end) in ends {
-            if end >= length && holds(&file, end - length, staged, from, length).map_err(failed)? {
+            let begins = end.checked_sub(length).is_some_and(|at| start.is_none_or(|start| at == start));
+            if begins && holds(&file, end - length, staged, from, length).map_err(failed)? {
                 return Ok(true);
             }
         }

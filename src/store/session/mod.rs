@@ -493,7 +493,12 @@ impl Session {
             return Ok(false);
         };
         rustix::fs::futimens(&**staged.file(), &timestamps(atime, mtime))?;
-        self.times = (atime.or(self.times.0), mtime.or(self.times.1));
+        // Those of now are those of this moment, not of the save.
+        let meta = staged.file().metadata()?;
+        let accessed = Timestamp::from_parts(meta.atime(), meta.atime_nsec() as u32);
+        let modified = Timestamp::from_parts(meta.mtime(), meta.mtime_nsec() as u32);
+        self.times.0 = atime.map(|_| SetTime::At(accessed)).or(self.times.0);
+        self.times.1 = mtime.map(|_| SetTime::At(modified)).or(self.times.1);
         Ok(true)
     }
 

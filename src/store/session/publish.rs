@@ -105,40 +105,41 @@ impl Session {
                 _ => self.base = Some(self.store.backend.open(key)?),
             }
         }
-        let stat = self.with_times(key, stat, is_append, durable)?;
+        let (stat, timed) = self.with_times(key, stat, is_append);
         self.announce(key, &stat);
         self.follow(key, &stat);
         self.published = true;
         self.emptied = None;
         self.synced |= durable;
+        if timed && durable {
+            self.publish_clean(key, true)?;
+        }
         Ok(Some(stat))
     }
 
     /// Gives what was just saved the times that were set on what was staged, as far as it doesn't have them by that: what is
     /// appended to has its own, and what replaces an object gets its access time.
-    fn with_times(&mut self, key: &Key, stat: Stat, is_append: bool, durable: bool) -> Result<Stat> {
+    fn with_times(&mut self, key: &Key, stat: Stat, is_append: bool) -> (Stat, bool) {
         let (atime, mtime) = std::mem::take(&mut self.times);
         let set = SetAttr { atime, mtime: mtime.filter(|_| is_append), ..SetAttr::default() };
-        if set == SetAttr::default() {
-            return Ok(stat);
+        // Somebody else may have saved since.
+        let is_ours = |now: &Stat| now.precondition() == stat.precondition();
+        if set == SetAttr::default() || !self.store.backend.stat(key).is_ok_and(|now| is_ours(&now)) {
+            return (stat, false);
         }
-        let stat = match self.store.backend.set_attr(key, &set) {
-            Ok(now) if now.precondition() == stat.precondition() => now,
-            // Somebody else has saved in between: it has other times anyway.
-            Ok(_) => return Ok(stat),
-            Err(error) if is_gone(&error) => return Ok(stat),
+        match self.store.backend.set_attr(key, &set) {
+            Ok(now) if is_ours(&now) => {
+                if let Some(base) = &mut self.base {
+                    base.stat = now.clone();
+                }
+                (now, true)
+            }
+            Ok(_) => (stat, false),
             Err(error) => {
                 log::warn!("{key}: was saved, but not with the times that were set: {error}");
-                return Ok(stat);
+                (stat, false)
             }
-        };
-        if let Some(base) = &mut self.base {
-            base.stat = stat.clone();
         }
-        if durable {
-            self.publish_clean(key, true)?;
-        }
-        Ok(stat)
     }
 
     /// Somebody else was the first to commit to an empty file to which this session only appended: then both
@@ -260,7 +261,8 @@ impl Session {
         }
         self.key = key.clone();
         if let Some(staged) = &self.staged
-            && let Err(error) = self.note(staged, self.tail_from)
+            && let intent = (Intent { acknowledged: self.is_secured(), ..self.intent(self.tail_from) })
+            && let Err(error) = staged.note(&intent)
         {
             log::error!("{key}: the journal doesn't know of its new name: {error}");
         }
