@@ -58,6 +58,35 @@ fn what_changes_outside_is_seen_and_becomes_generations() {
     mount.unmount();
 }
 
+/// The kernel is given the bytes of small files when they are opened for the first time, in whole pages.
+#[test]
+fn what_is_read_first_is_what_is_there() {
+    let (store, mount) = mounted();
+    let bytes = |size: usize, seed: usize| -> Vec<u8> { (0..size).map(|at| (at / 7 + seed) as u8).collect() };
+    let sizes = [0, 1, 4095, 4096, 4097, 16_384, 16_385, 50_000];
+    let path = |below: &Path, from: usize, to: usize| below.join(format!("Note/{from}-{to}"));
+    for from in sizes {
+        for to in sizes {
+            fs::write(path(&store.path(), from, to), bytes(from, 1)).unwrap();
+        }
+    }
+    for from in sizes {
+        for to in sizes {
+            // The kernel knows the inode, with its size, and hasn't opened it.
+            assert_eq!(fs::metadata(path(mount.path(), from, to)).unwrap().len(), from as u64);
+            let session = OpenOptions::new().write(true).open(path(&store.path(), from, to)).unwrap();
+            session.set_len(0).unwrap();
+            (&session).write_all(&bytes(to, 2)).unwrap();
+            drop(session);
+            for round in 0..2 {
+                let read = fs::read(path(mount.path(), from, to)).unwrap();
+                assert!(read == bytes(to, 2), "{from} to {to}, {round}: {} bytes", read.len());
+            }
+        }
+    }
+    mount.unmount();
+}
+
 fn edit(path: &Path) {
     fs::write(path, "from outside").unwrap();
 }

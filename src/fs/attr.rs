@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use rustix::fs::{Gid, Mode, Uid};
 use rustix::io::Errno;
 
-use super::node::Remains;
+use super::node::{Pages, Remains};
 use super::open_node::OpenNode;
 use super::types::{Attr, Caller, Changes, Fh, Ino};
 use super::views::is_view;
@@ -134,11 +134,11 @@ impl Fs {
             open.touched(stat);
         }
         if let Some(node) = self.nodes.lock().get_mut(ino)
-            && let Some((incarnation, _, size)) = node.cached
+            && let Pages::Of((incarnation, _, size)) = node.pages
             && incarnation == stat.incarnation
             && size == stat.size
         {
-            node.cached = Some(stat.version());
+            node.pages = Pages::Of(stat.version());
         }
     }
 

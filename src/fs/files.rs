@@ -14,15 +14,18 @@ use rustix::fs::OFlags;
 use rustix::io::Errno;
 
 use super::errno::from_io;
-use super::node::Node;
-use super::open_node::{OpenNode, Saved, State};
+use super::node::{Node, Pages, Seen};
+use super::open_node::{OpenNode, Saved, State, read_at};
 use super::types::{Caller, Entry, Fh, Ino, OpenReply};
 use super::views::is_view;
 use super::writers::Writers;
 use super::{Fs, Result, errno};
-use crate::backend::{self, Opened, Stat};
+use crate::backend::{self, Opened};
 use crate::store::{self, Session, SessionOptions};
 use crate::types::{Generation, Key, Precondition};
+
+/// The kernel is given the bytes of a file up to this size, in bytes, with the first open, before it asks for them.
+const FILLED: u64 = 16 << 10;
 
 /// An open file description.
 #[derive(Debug)]
@@ -199,11 +202,12 @@ impl Fs {
             if (!same || rejected) && state.handles > 0 && !state.session.as_ref().is_some_and(own) {
                 return Ok(Joined::Newer);
             }
-            keep = !replaced && self.note_opened(ino, &opened.stat);
-            // What the kernel has in its cache it reads there: an open that can read counts as an access then.
-            if keep && flags & OFlags::ACCMODE != OFlags::WRONLY && self.store.backend().mark_read(&opened) {
-                self.watching.invalidate_attributes(ino);
-            }
+            keep = if replaced {
+                self.note_mixed(ino);
+                false
+            } else {
+                self.note_opened(ino, &opened, flags & OFlags::ACCMODE, state.handles == 0)
+            };
             if !same {
                 state.current = Some(Opened { file: opened.file.clone(), stat: opened.stat.clone() });
             }
@@ -245,23 +249,50 @@ impl Fs {
         }
     }
 
-    /// Whether the kernel's pages of what is opened are still good. Its attributes are put right if they are not.
-    fn note_opened(&self, ino: Ino, stat: &Stat) -> bool {
-        let (keep, stale) = {
+    /// Whether the kernel's pages of what is opened are good, if it has any. Its attributes are put right if they are not.
+    /// Where it can have none it is given those of a small file, which is cheaper than to be asked for them: `alone` says
+    /// that nobody has the file open, and nobody can before this returns.
+    fn note_opened(&self, ino: Ino, opened: &Opened, access: OFlags, alone: bool) -> bool {
+        let stat = &opened.stat;
+        let (before, now, stale) = {
             let mut nodes = self.nodes.lock();
             let Some(node) = nodes.get_mut(ino) else { return false };
-            let now = (!node.is_split()).then(|| stat.version());
-            let keep = now.is_some() && node.cached == now;
-            node.cached = now;
-            let seen = super::node::Seen::from(stat);
+            let now = if node.is_split() { Pages::Mixed } else { Pages::Of(stat.version()) };
+            let seen = Seen::from(stat);
             let stale = node.seen.is_some_and(|known| !known.same_bytes(&seen));
             node.seen = Some(seen);
-            (keep, stale)
+            (std::mem::replace(&mut node.pages, now), now, stale)
         };
         if stale {
             self.watching.invalidate_attributes(ino);
         }
+        let keep = now != Pages::Mixed && (before == now || before == Pages::None);
+        let fills = before == Pages::None && access == OFlags::RDONLY && alone && !self.is_shared();
+        let read = if fills { self.fill_cache(ino, opened) } else { before != Pages::None };
+        // What the kernel has in its cache it reads there: an open that can read counts as an access then.
+        if keep && read && access != OFlags::WRONLY && self.store.backend().mark_read(opened) {
+            self.watching.invalidate_attributes(ino);
+        }
         keep
+    }
+
+    fn note_mixed(&self, ino: Ino) {
+        if let Some(node) = self.nodes.lock().get_mut(ino) {
+            node.pages = Pages::Mixed;
+        }
+    }
+
+    fn fill_cache(&self, ino: Ino, opened: &Opened) -> bool {
+        let size = opened.stat.size as usize;
+        if size == 0 || opened.stat.size > FILLED {
+            return false;
+        }
+        let mut bytes = vec![0; size];
+        let whole = read_at(&opened.file, &mut bytes, 0).is_ok_and(|n| n == size);
+        if whole {
+            self.watching.fill(ino, &bytes);
+        }
+        whole
     }
 
     /// Creates and opens a file.
@@ -313,7 +344,7 @@ impl Fs {
         let node = {
             let mut nodes = self.nodes.lock();
             let node = nodes.get_mut(ino).ok_or(Errno::STALE)?;
-            node.cached = Some(stat.version());
+            node.pages = Pages::Of(stat.version());
             node.open.get_or_insert_with(|| OpenNode::new(self.publications.clone())).join()
         };
         let write = true;
@@ -439,9 +470,7 @@ impl Fs {
             Ok(saved) => saved,
             Err(error) => {
                 // It may have been told of what is not to be, and have the bytes.
-                if let Some(node) = self.nodes.lock().get_mut(ino) {
-                    node.cached = None;
-                }
+                self.note_mixed(ino);
                 self.watching.invalidate_attributes(ino);
                 return Err(error);
             }
@@ -451,7 +480,7 @@ impl Fs {
             if let Some(node) = nodes.get_mut(ino) {
                 // Others have read what was current before a save that a rule had refused at first.
                 saved.merged |= node.is_split();
-                node.cached = if saved.merged { None } else { Some(stat.version()) };
+                node.pages = if saved.merged { Pages::Mixed } else { Pages::Of(stat.version()) };
                 node.seen = Some(stat.into());
             }
         }

@@ -37,7 +37,7 @@ use parking_lot::{Mutex, RwLock};
 use rustix::io::Errno;
 
 pub use peers::Answer;
-pub use types::{Attr, Caller, Changes, DirItem, Entry, Fh, FsOptions, Ino, Invalidate, OpenReply};
+pub use types::{Attr, Caller, Changes, DirItem, Entry, Fh, FsOptions, Ino, KernelCache, OpenReply};
 
 use crate::backend::{Creator, FileKind, FsStat, Stat};
 use crate::store::{Actor, Store};

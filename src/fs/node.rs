@@ -37,6 +37,17 @@ impl From<&Stat> for Seen {
     }
 }
 
+/// What the kernel's page cache has of a file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Pages {
+    /// Nothing: nobody has opened it since the kernel knows the inode.
+    None,
+    /// Bytes of this version ([`Stat::version`]), if any.
+    Of((u64, Timestamp, u64)),
+    /// Perhaps others than those that are current.
+    Mixed,
+}
+
 /// An inode.
 #[derive(Debug)]
 pub struct Node {
@@ -48,8 +59,7 @@ pub struct Node {
     pub(super) name: Box<OsStr>,
     /// What the kernel was last told.
     pub seen: Option<Seen>,
-    /// The bytes that the kernel's page cache holds, as far as it holds any.
-    pub cached: Option<(u64, Timestamp, u64)>,
+    pub pages: Pages,
     pub open: Option<Arc<OpenNode>>,
     pub(super) rare: Option<Box<Rare>>,
 }
@@ -94,7 +104,7 @@ impl Node {
     /// One that has no name yet, in a directory.
     pub(super) fn new(kind: FileKind, parent: Ino) -> Self {
         let name = OsString::new().into();
-        Node { kind, lookups: 0, members: 0, parent, name, seen: None, cached: None, open: None, rare: None }
+        Node { kind, lookups: 0, members: 0, parent, name, seen: None, pages: Pages::None, open: None, rare: None }
     }
 
     pub(super) fn rare(&mut self) -> &mut Rare {
@@ -127,7 +137,7 @@ impl Node {
             let rare = self.rare();
             rare.split = true;
             rare.older.push(older.clone());
-            self.cached = None;
+            self.pages = Pages::Mixed;
         }
         newer
     }

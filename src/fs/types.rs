@@ -90,11 +90,14 @@ pub struct DirItem {
     pub entry: Option<Entry>,
 }
 
-/// Tells the kernel that what it has cached of an inode is no longer true. Names can't be taken back, but whose
-/// attributes are unknown is asked for before it is used. Called without any lock held.
-pub trait Invalidate: Send + Sync {
-    /// The attributes of an inode, and with `data` its pages too.
-    fn inode(&self, ino: Ino, data: bool);
+/// What the kernel has cached.
+pub trait KernelCache: Send + Sync {
+    /// Tells that the attributes of an inode, and with `data` its pages too, are no longer true. Names can't be taken back,
+    /// but whose attributes are unknown is asked for before it is used.
+    fn invalidate(&self, ino: Ino, data: bool);
+
+    /// Puts there the first bytes of a file that nobody has open, or can have before this returns.
+    fn fill(&self, ino: Ino, bytes: &[u8]);
 }
 
 /// How a mount behaves.

@@ -7,7 +7,7 @@ use parking_lot::Mutex;
 
 use super::node::Seen;
 use super::nodes::ROOT;
-use super::types::{Ino, Invalidate};
+use super::types::{Ino, KernelCache};
 use super::{Fs, peers};
 use crate::backend::{Change, Watch};
 use crate::types::Key;
@@ -19,7 +19,7 @@ const SETTLE_EVERY: Duration = Duration::from_secs(30);
 /// The watch on the store, and the way to tell the kernel.
 #[derive(Default)]
 pub struct Watching {
-    invalidate: OnceLock<Arc<dyn Invalidate>>,
+    kernel: OnceLock<Arc<dyn KernelCache>>,
     watch: Mutex<Option<Arc<dyn Watch>>>,
 }
 
@@ -49,8 +49,15 @@ impl Watching {
 
     /// The kernel's attributes of an inode, and with `data` its pages, are no longer true.
     pub fn invalidate(&self, ino: Ino, data: bool) {
-        if let Some(kernel) = self.invalidate.get() {
-            kernel.inode(ino, data);
+        if let Some(kernel) = self.kernel.get() {
+            kernel.invalidate(ino, data);
+        }
+    }
+
+    /// Gives the kernel the bytes of a file that nobody has open.
+    pub fn fill(&self, ino: Ino, bytes: &[u8]) {
+        if let Some(kernel) = self.kernel.get() {
+            kernel.fill(ino, bytes);
         }
     }
 
@@ -67,8 +74,8 @@ impl Watching {
 
 impl Fs {
     /// Starts to look for changes that others make; to be called once the kernel can be told.
-    pub fn start(self: &Arc<Self>, invalidate: Arc<dyn Invalidate>) {
-        if self.watching.invalidate.set(invalidate).is_err() {
+    pub fn start(self: &Arc<Self>, kernel: Arc<dyn KernelCache>) {
+        if self.watching.kernel.set(kernel).is_err() {
             return;
         }
         let fs = Arc::downgrade(self);

@@ -4,10 +4,10 @@
 //! with the kernel: `capabilities` which of the kernel's offers are taken, `invalidate` from which thread it is told
 //! of changes, and [`mount`](mod@mount) how a mount is made and ended.
 
+mod cache;
 mod capabilities;
 mod convert;
 mod handler;
-mod invalidate;
 mod mount;
 pub mod mountinfo;
 mod reply;

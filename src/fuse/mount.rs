@@ -22,7 +22,7 @@ use rustix::mount::{MountFlags, UnmountFlags};
 use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags};
 
 use super::handler::Handler;
-use super::invalidate::Invalidator;
+use super::cache::Cache;
 use super::mountinfo::{self, TYPE};
 use crate::fs::Fs;
 
@@ -113,7 +113,7 @@ pub fn mount(fs: Arc<Fs>, dir: &Path, config: &MountConfig) -> io::Result<Mounte
         // Who may enter is the kernel's to check, by `allow_other`. fuser would check it again for every request, and
         // refuse the last flush of a program that has changed its user since it opened the file.
         let session = Session::from_fd(handler, device, SessionACL::All, fuser_config)?;
-        fs.start(Arc::new(Invalidator::start(session.notifier())?));
+        fs.start(Arc::new(Cache::start(session.notifier())?));
         let session = std::thread::Builder::new().name("sepia-fuse".into()).spawn(move || session.run())?;
         Ok(Mounted { session, unmounter })
     };

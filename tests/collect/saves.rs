@@ -4,7 +4,7 @@ use std::ffi::OsStr;
 use std::time::{Duration, Instant};
 
 use rustix::fs::{OFlags, RenameFlags};
-use sepia::fs::{Caller, Fs, FsOptions, Invalidate};
+use sepia::fs::{Caller, Fs, FsOptions, KernelCache};
 
 use super::*;
 
@@ -20,8 +20,9 @@ struct Mounted(Arc<Fs>);
 
 struct Nobody;
 
-impl Invalidate for Nobody {
-    fn inode(&self, _: u64, _: bool) {}
+impl KernelCache for Nobody {
+    fn invalidate(&self, _: u64, _: bool) {}
+    fn fill(&self, _: u64, _: &[u8]) {}
 }
 
 impl Mounted {
