@@ -9,9 +9,10 @@ use std::num::NonZeroUsize;
 
 use lru::LruCache;
 use parking_lot::Mutex;
+use rustix::fs::FileType;
 use rustix::io::Errno;
 
-use super::entry::{Found, Place, is_noted_elsewhere, write_record};
+use super::entry::{Found, Place, is_noted_elsewhere, statx, write_record};
 use super::record::Record;
 use super::*;
 use crate::types::Timestamp;
@@ -63,10 +64,27 @@ impl FileBackend {
         }
     }
 
+    /// Looked at from the directory above, for most histories are of few entries and not worth to be held open.
     fn history_state(&self, key: &Key) -> Result<State> {
-        let Some(dir) = self.history_dir(key)? else { return Ok(None) };
-        let stat = rustix::fs::fstat(&dir).map_err(|error| Error::from_io(key, "look at its history", error))?;
-        Ok(Some((dir.inode, Timestamp::from_parts(stat.st_mtime, stat.st_mtime_nsec as u32))))
+        let (Some(parent), Some(name)) = (key.parent(), key.name()) else { return Ok(None) };
+        let failed = |error: Errno| Error::from_io(key, "look at its history", error);
+        loop {
+            let Some(above) = self.history_dir(&parent)? else { return Ok(None) };
+            return match statx(&above, name) {
+                Ok(found) => {
+                    let is_dir = FileType::from_raw_mode(found.stx_mode.into()) == FileType::Directory;
+                    let changed = Timestamp::from_parts(found.stx_mtime.tv_sec, found.stx_mtime.tv_nsec);
+                    Ok(is_dir.then_some((found.stx_ino, changed)))
+                }
+                // Somebody has cleared the histories away, and the directory that is held open is no more.
+                Err(Errno::NOENT) if rustix::fs::fstat(&above).map_err(failed)?.st_nlink == 0 => {
+                    self.history.clear();
+                    continue;
+                }
+                Err(Errno::NOENT) => Ok(None),
+                Err(error) => Err(failed(error)),
+            };
+        }
     }
 
     /// What is at `key`, belonging to the history there. To be called under the key's lock.
