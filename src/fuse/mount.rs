@@ -21,8 +21,8 @@ use rustix::io::Errno;
 use rustix::mount::{MountFlags, UnmountFlags};
 use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags};
 
-use super::handler::Handler;
 use super::cache::Cache;
+use super::handler::Handler;
 use super::mountinfo::{self, TYPE};
 use crate::fs::Fs;
 
