@@ -67,14 +67,14 @@ fn what_is_read_first_is_what_is_there() {
     let path = |below: &Path, from: usize, to: usize| below.join(format!("Note/{from}-{to}"));
     for from in sizes {
         for to in sizes {
-            fs::write(path(&store.path(), from, to), bytes(from, 1)).unwrap();
+            fs::write(path(store.path(), from, to), bytes(from, 1)).unwrap();
         }
     }
     for from in sizes {
         for to in sizes {
             // The kernel knows the inode, with its size, and hasn't opened it.
             assert_eq!(fs::metadata(path(mount.path(), from, to)).unwrap().len(), from as u64);
-            let session = OpenOptions::new().write(true).open(path(&store.path(), from, to)).unwrap();
+            let session = OpenOptions::new().write(true).open(path(store.path(), from, to)).unwrap();
             session.set_len(0).unwrap();
             (&session).write_all(&bytes(to, 2)).unwrap();
             drop(session);

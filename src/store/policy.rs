@@ -7,7 +7,7 @@
 
 use std::path::Path;
 
-use globset::{GlobBuilder, GlobMatcher};
+use globset::{Glob, GlobBuilder, GlobMatcher, GlobSet, GlobSetBuilder};
 use serde::{Deserialize, Deserializer};
 
 use super::retention::{Keep, Policy};
@@ -30,7 +30,7 @@ pub struct Retention {
     /// How long conflicts are kept.
     pub conflicts_keep: Age,
     /// Names (or, with a slash, paths) of files whose saves are not kept, and that leave nothing when removed.
-    pub ephemeral: Vec<Pattern>,
+    pub ephemeral: Patterns,
     /// Rules for a class or a path, the last that matches counts.
     pub rule: Vec<Rule>,
     /// Which snapshots stay; all, unless a rule is given.
@@ -73,7 +73,17 @@ pub struct Gc {
 #[derive(Debug, Clone)]
 pub struct Pattern {
     text: String,
+    glob: Glob,
     matcher: GlobMatcher,
+}
+
+/// Several patterns of which any may match. Each save asks that, so all are looked for in one go.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(try_from = "Vec<Pattern>")]
+pub struct Patterns {
+    each: Vec<Pattern>,
+    of_names: GlobSet,
+    of_paths: GlobSet,
 }
 
 /// A share, from 0 to 100 in the hundred, written `5%`.
@@ -86,7 +96,12 @@ impl Default for Retention {
             keep: Keep::default(),
             trash_keep: Age::days(30),
             conflicts_keep: Age::days(90),
-            ephemeral: EPHEMERAL.iter().filter_map(|text| Pattern::new(text).ok()).collect(),
+            ephemeral: EPHEMERAL
+                .iter()
+                .filter_map(|text| Pattern::new(text).ok())
+                .collect::<Vec<_>>()
+                .try_into()
+                .unwrap_or_default(),
             rule: Vec::new(),
             snapshots: Keep::default(),
         }
@@ -140,7 +155,7 @@ impl Retention {
 
     /// Whether saves of this key are not kept.
     pub fn is_ephemeral(&self, key: &Key) -> bool {
-        self.ephemeral.iter().any(|pattern| pattern.matches(key))
+        self.ephemeral.match_any(key)
     }
 
     /// What is wrong with it, if anything.
@@ -181,8 +196,8 @@ impl Pattern {
     /// When it can't be understood, as the text says.
     pub fn new(text: &str) -> Result<Self, String> {
         let glob = GlobBuilder::new(text).literal_separator(true).backslash_escape(true).build();
-        let matcher = glob.map_err(|error| error.to_string())?.compile_matcher();
-        Ok(Pattern { text: text.to_owned(), matcher })
+        let glob = glob.map_err(|error| error.to_string())?;
+        Ok(Pattern { text: text.to_owned(), matcher: glob.compile_matcher(), glob })
     }
 
     /// What was written.
@@ -193,9 +208,53 @@ impl Pattern {
     /// Whether it means this key.
     pub fn matches(&self, key: &Key) -> bool {
         match key.name() {
-            Some(name) if !self.text.contains('/') => self.matcher.is_match(Path::new(name)),
+            Some(name) if !self.is_of_paths() => self.matcher.is_match(Path::new(name)),
             _ => self.matcher.is_match(key.as_path()),
         }
+    }
+
+    /// Whether it is matched against whole keys.
+    pub fn is_of_paths(&self) -> bool {
+        self.text.contains('/')
+    }
+}
+
+impl Patterns {
+    /// Whether any of them means this key.
+    pub fn match_any(&self, key: &Key) -> bool {
+        key.name().is_some_and(|name| self.of_names.is_match(Path::new(name))) || self.of_paths.is_match(key.as_path())
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.each.is_empty()
+    }
+
+    /// Each of them.
+    pub fn iter(&self) -> std::slice::Iter<'_, Pattern> {
+        self.each.iter()
+    }
+}
+
+impl TryFrom<Vec<Pattern>> for Patterns {
+    type Error = globset::Error;
+
+    fn try_from(each: Vec<Pattern>) -> Result<Self, globset::Error> {
+        let set = |of_paths: bool| {
+            let mut set = GlobSetBuilder::new();
+            for pattern in each.iter().filter(|pattern| pattern.is_of_paths() == of_paths) {
+                set.add(pattern.glob.clone());
+            }
+            set.build()
+        };
+        let (of_names, of_paths) = (set(false)?, set(true)?);
+        Ok(Patterns { each, of_names, of_paths })
+    }
+}
+
+impl PartialEq for Patterns {
+    fn eq(&self, other: &Self) -> bool {
+        self.each == other.each
     }
 }
 

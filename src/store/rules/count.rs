@@ -87,7 +87,7 @@ impl Limited<'_> {
 
     /// What tells two sets of counted names apart.
     fn names(&self) -> u32 {
-        let patterns = self.rule.except.iter().chain(&self.config.retention.ephemeral);
+        let patterns = self.rule.except.iter().chain(self.config.retention.ephemeral.iter());
         let texts: Vec<_> = patterns.map(|pattern| pattern.as_str()).collect();
         crc32fast::hash(texts.join("\0").as_bytes())
     }

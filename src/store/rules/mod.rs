@@ -315,7 +315,7 @@ impl Store {
                 let classes = [from.class(), to.class()];
                 let is_of = |rule: &Rule| classes.iter().flatten().any(|class| class.as_os_str() == &*rule.class);
                 // Within a class only rules for some of its paths make a difference.
-                let by_path = config.retention.ephemeral.iter().any(|pattern| pattern.as_str().contains('/'));
+                let by_path = config.retention.ephemeral.iter().any(|pattern| pattern.is_of_paths());
                 let differs =
                     |rule: &Rule| classes[0] != classes[1] || by_path || rule.path.is_some() || !rule.except.is_empty();
                 if config.rule.iter().any(|rule| is_of(rule) && differs(rule)) {

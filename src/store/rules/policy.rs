@@ -5,7 +5,7 @@ use serde::{Deserialize, Deserializer, de};
 
 use super::content::MediaType;
 use super::schema::SchemaPath;
-use crate::store::policy::{Pattern, Retention};
+use crate::store::policy::{Pattern, Patterns, Retention};
 use crate::types::{Key, Size};
 
 /// Bytes up to which objects are checked by a schema where the rule says nothing else: the value is built in memory,
@@ -22,7 +22,7 @@ pub struct Rule {
     pub path: Option<Pattern>,
     /// Not for the names or paths that match.
     #[serde(default)]
-    pub except: Vec<Pattern>,
+    pub except: Patterns,
     /// The largest object.
     pub max_size: Option<Size>,
     /// How many objects the class may have.
@@ -101,7 +101,7 @@ impl Rule {
         names.next().is_some_and(|class| class == &*self.class)
             && names.next().is_some()
             && self.path.as_ref().is_none_or(|pattern| pattern.matches(key))
-            && !self.except.iter().any(|pattern| pattern.matches(key))
+            && !self.except.match_any(key)
             && !retention.is_ephemeral(key)
     }
 
