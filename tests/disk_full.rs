@@ -125,6 +125,43 @@ fn as_root_a_failed_write_can_be_repeated() {
     small.mount.unmount();
 }
 
+/// Its bytes are replaced in its own file, which all of its names are.
+#[test]
+fn as_root_an_object_with_two_names_stays_whole() {
+    let small = small();
+    let (one, other) = (small.mount.join("Note/one"), small.mount.join("Note/other"));
+    fs::write(&one, record(1, 100_000)).unwrap();
+    fs::hard_link(&one, &other).unwrap();
+    let ballast = fill(small.disk.path(), 300 << 10);
+    // There is room for the bytes, and for what they replace, but not for the bytes a second time.
+    let file = OpenOptions::new().write(true).truncate(true).open(&one).unwrap();
+    assert_no_space(save(file, &record(2, 180_000)));
+    for name in ["Note/one", "Note/other"] {
+        assert_holds(&small, name, 1);
+    }
+    fs::remove_file(ballast).unwrap();
+    save(OpenOptions::new().write(true).truncate(true).open(&one).unwrap(), &record(3, 200_000)).unwrap();
+    for name in ["Note/one", "Note/other"] {
+        assert_holds(&small, name, 3);
+    }
+    // The kernel doesn't say by which of its names a file was opened.
+    let written = ["Note/one", "Note/other"].into_iter().find(|name| small.store.generations(name) == [1, 2]);
+    assert_eq!(small.store.cat(written.unwrap(), Some(1)), record(1, 100_000));
+    small.mount.unmount();
+}
+
+/// What all processes share is a page of a file, and who finds no block to write it is ended.
+#[test]
+fn as_root_directories_can_be_renamed() {
+    let small = small();
+    fs::create_dir_all(small.mount.join("Note/from/below")).unwrap();
+    let ballast = fill(small.disk.path(), 0);
+    let _ = fs::rename(small.mount.join("Note/from"), small.mount.join("Note/to"));
+    fs::read_dir(small.mount.join("Note")).expect("the daemon has died");
+    fs::remove_file(ballast).unwrap();
+    small.mount.unmount();
+}
+
 fn assert_holds_old(small: &Small, seq: u64) {
     let bytes = fs::read(small.store.path().join("Note/n")).unwrap();
     assert_eq!(read_object(&bytes).unwrap().seq, seq);

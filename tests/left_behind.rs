@@ -8,7 +8,9 @@ use std::os::unix::fs::FileExt;
 
 use common::library::{key, put, read};
 use common::place::Place;
-use sepia::backend::Intent;
+use rustix::fs::XattrFlags;
+use sepia::Timestamp;
+use sepia::backend::{Intent, Stat};
 use sepia::store::SessionOptions;
 
 /// A process that dies in the middle of a rename leaves the history to the next recovery. Others go on meanwhile.
@@ -131,4 +133,85 @@ fn an_append_is_recognized_behind_what_others_have_saved() {
             }
         }
     }
+}
+
+/// A process that dies while it replaces the bytes of an object that has two names, in the object's own file.
+#[test]
+fn half_a_save_into_an_object_with_two_names_is_finished() {
+    let later = |stat: &Stat| Timestamp::from_nanos(stat.committed.unwrap().nanos() + 1000);
+    for kept in [true, false] {
+        for half in ["", "new by", "longer than the old bytes"] {
+            for looks in [None, Some("f"), Some("g")] {
+                let place = Place::new();
+                put(&place.store, "f", "old bytes");
+                fs::hard_link(place.path.join("f"), place.path.join("g")).unwrap();
+                let stat = place.store.stat(&key("f")).unwrap();
+                let dead = place.other();
+                let intent = Intent {
+                    key: key("f"),
+                    expect: stat.precondition(),
+                    append_from: None,
+                    base: None,
+                    acknowledged: true,
+                    in_place: true,
+                    sum: None,
+                };
+                let staged = dead.backend().staging().stage(&intent).unwrap();
+                staged.file().write_all_at(b"new bytes, all of them", 0).unwrap();
+                if kept {
+                    let history = place.path.join(".sepia/generations/f");
+                    fs::create_dir_all(&history).unwrap();
+                    let name = format!("1@{}-{}", stat.committed.unwrap(), later(&stat));
+                    fs::write(history.join(name), "old bytes").unwrap();
+                }
+                let file = place.path.join("g");
+                let rewritten = later(&stat).nanos().to_le_bytes();
+                rustix::fs::setxattr(&file, "user.sepia.rewritten", &rewritten, XattrFlags::empty()).unwrap();
+                fs::write(&file, half).unwrap();
+                drop((staged, dead));
+
+                let case = format!("kept {kept}, half {half:?}, looked at by {looks:?}");
+                if let Some(name) = looks.filter(|_| kept) {
+                    assert_eq!(read(&place.store.get(&key(name)).unwrap()), "old bytes", "{case}");
+                }
+                place.store.recover().unwrap();
+                for name in ["f", "g"] {
+                    let opened = place.store.get(&key(name)).unwrap();
+                    assert_eq!(read(&opened), "new bytes, all of them", "{case}, {name}");
+                    let number = if kept { 2 } else { 1 };
+                    assert_eq!(opened.stat.generation.unwrap().get(), number, "{case}, {name}");
+                }
+                let shown: &[&str] =
+                    if kept { &["old bytes", "new bytes, all of them"] } else { &["new bytes, all of them"] };
+                assert_eq!(place.shown("f"), shown, "{case}");
+                assert!(place.store.conflicts().unwrap().is_empty(), "{case}");
+            }
+        }
+    }
+}
+
+/// What another program has written since it is not undone.
+#[test]
+fn what_was_not_begun_is_not_undone() {
+    let place = Place::new();
+    put(&place.store, "f", "old bytes");
+    fs::hard_link(place.path.join("f"), place.path.join("g")).unwrap();
+    let stat = place.store.stat(&key("f")).unwrap();
+    let dead = place.other();
+    let intent = Intent {
+        key: key("f"),
+        expect: stat.precondition(),
+        append_from: None,
+        base: None,
+        acknowledged: true,
+        in_place: true,
+        sum: None,
+    };
+    let staged = dead.backend().staging().stage(&intent).unwrap();
+    staged.file().write_all_at(b"new bytes", 0).unwrap();
+    fs::write(place.path.join("g"), "by another program").unwrap();
+    drop((staged, dead));
+    place.store.recover().unwrap();
+    assert_eq!(read(&place.store.get(&key("f")).unwrap()), "by another program");
+    assert_eq!(place.store.conflicts().unwrap().len(), 1);
 }

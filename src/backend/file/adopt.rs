@@ -11,7 +11,7 @@ use super::entry::{Found, Place, write_record, write_rewritten};
 use super::open::open_place;
 use super::record::{Record, Unsettled};
 use super::*;
-use crate::backend::GenerationName;
+use crate::backend::{GenerationName, Intent};
 
 /// How many objects without a history a process remembers.
 const REMEMBERED: NonZeroUsize = NonZeroUsize::new(16 << 10).expect("not zero");
@@ -98,11 +98,19 @@ impl FileBackend {
         let stat = &found.stat;
         if let Some(record) = &found.record
             && record.inode == stat.incarnation
-            && stat.size > record.size
-            && self.half_appended(key)?
+            && let Some(intent) = self.half_done(key, record)?
         {
-            self.undo_append(key, place, record)?;
-            return self.find(key, place);
+            let undone = if intent.append_from.is_none() {
+                self.undo_copy(&intent.key, place, &found)?
+            } else if stat.size > record.size {
+                self.undo_append(key, place, record)?;
+                true
+            } else {
+                false
+            };
+            if undone {
+                return self.find(key, place);
+            }
         }
         // The bytes that were recorded, in another file: the store, or this file, was copied with its attributes.
         let same = found.record.filter(|record| record.is_of_bytes(stat));
@@ -159,10 +167,10 @@ impl FileBackend {
         Ok(found)
     }
 
-    /// Whether a process died while it appended to this object.
-    fn half_appended(&self, key: &Key) -> Result<bool> {
+    /// What a process was doing to the file of this object when it died, under whatever name.
+    fn half_done(&self, key: &Key, record: &Record) -> Result<Option<Intent>> {
         let intents = self.staging.abandoned_intents().map_err(|e| Error::from_io(key, "look for the dead", e))?;
-        Ok(intents.iter().any(|intent| intent.key == *key && intent.in_place && intent.append_from.is_some()))
+        Ok(intents.into_iter().find(|intent| intent.in_place && (intent.key == *key || replaces(intent, record))))
     }
 
     /// Cuts off what a process appended before it died, so that the recorded generation is whole again.
@@ -174,5 +182,15 @@ impl FileBackend {
         super::metadata::set_mtime(&fd, record.mtime).map_err(failed)?;
         log::warn!("{key}: undid an append that was cut short by a crash");
         Ok(())
+    }
+}
+
+/// Whether what was recorded was to be replaced by this.
+pub(super) fn replaces(intent: &Intent, record: &Record) -> bool {
+    match intent.expect {
+        Precondition::Version(generation, id, committed) => {
+            (generation, id, committed) == (record.generation, record.id, record.committed)
+        }
+        _ => false,
     }
 }

@@ -2,7 +2,10 @@
 
 use std::os::unix::fs::FileExt;
 
-use super::entry::Found;
+use super::adopt::replaces;
+use super::commit::has_begun;
+use super::entry::{Found, Place};
+use super::record::Record;
 use super::*;
 use crate::backend::Kept;
 use crate::types::Timestamp;
@@ -28,14 +31,42 @@ impl FileBackend {
             return Ok(false);
         }
         self.unkeep(key, &found)?;
-        let (Some(record), Some(from)) = (found.record, intent.append_from) else {
-            return Ok(false);
+        let Some(record) = found.record else { return Ok(false) };
+        let Some(from) = intent.append_from else {
+            return if intent.in_place { self.finish_copy(&place, &found, &record, abandoned) } else { Ok(false) };
         };
         if intent.in_place && record.inode == found.stat.incarnation && found.stat.size > record.size {
             self.undo_append(key, &place, &record)?;
             found = self.find(key, &place)?;
         }
         self.is_appended(&found, abandoned, from)
+    }
+
+    /// A commit into the object's own file that died: undone, so that it can be done again, or finished where nobody else
+    /// has what was there before. Returns whether it is done.
+    fn finish_copy(&self, place: &Place, found: &Found, record: &Record, abandoned: &Abandoned) -> Result<bool> {
+        let key = &abandoned.intent.key;
+        let failed = |error: std::io::Error| Error::from_io(key, "compare a save", error);
+        if record.inode != found.stat.incarnation {
+            return Ok(false);
+        }
+        if !replaces(&abandoned.intent, record) {
+            // It may have been recorded already.
+            let staged = abandoned.staged.file();
+            let length = staged.metadata().map_err(failed)?.len();
+            let is_whole = !found.is_changed() && found.stat.size == length;
+            let current = super::open::open_place(key, place)?.file;
+            return Ok(is_whole && holds(&current, 0, staged, 0, length).map_err(failed)?);
+        }
+        if !found.is_changed() || self.undo_copy(key, place, found)? {
+            return Ok(false);
+        }
+        // It amended a generation of its own, which nobody else has.
+        let begun = has_begun(key, place, record)?;
+        if begun {
+            self.write_into(key, place, found, &abandoned.staged, record.generation, self.now())?;
+        }
+        Ok(begun)
     }
 
     /// Whether what was staged to be appended is what a generation ends with, one commit after the expected. Others may

@@ -4,7 +4,8 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use rustix::fs::OFlags;
+use rustix::fs::{FallocateFlags, OFlags};
+use rustix::io::Errno;
 use rustix::mm::{MapFlags, ProtFlags};
 
 /// Bytes of the file.
@@ -23,14 +24,15 @@ impl Words {
     /// Maps the file of the tree lock.
     pub fn map(file: &OwnedFd) -> io::Result<Self> {
         let writable = rustix::fs::fcntl_getfl(file)?.contains(OFlags::RDWR);
-        if writable && rustix::fs::fstat(file)?.st_size < LENGTH as i64 {
-            rustix::fs::ftruncate(file, LENGTH as u64)?;
+        if writable {
+            give_room(file)?;
         }
         // Without write access and never written to: as if it were zeros.
         let empty = rustix::fs::fstat(file)?.st_size == 0;
         let protection = if writable { ProtFlags::READ | ProtFlags::WRITE } else { ProtFlags::READ };
         // SAFETY: a fresh shared mapping at an address that the kernel chooses (so page-aligned), of a file that is not
-        // empty and never shortened, so that its first page is there; the mapping is only taken away by drop below.
+        // empty and never shortened, so that its first page can be read, and has room on the medium, so that it can be
+        // written (what finds none is ended by SIGBUS); the mapping is only taken away by drop below.
         // An AtomicU64 has the layout of a u64. Without write access it is only ever loaded from.
         let words = unsafe {
             let at = match empty {
@@ -74,6 +76,23 @@ impl Words {
         if self.writable && (self.words[word].load(Ordering::SeqCst) != 0) != to {
             self.words[word].store(to.into(), Ordering::SeqCst);
         }
+    }
+}
+
+/// Has the medium set aside what the file needs, now that it can still say that it is full: a file that was only made
+/// longer, or a copy of one, is a hole. What other processes have written there stays.
+fn give_room(file: &OwnedFd) -> io::Result<()> {
+    let stat = rustix::fs::fstat(file)?;
+    if stat.st_size >= LENGTH as i64 && stat.st_blocks > 0 {
+        return Ok(());
+    }
+    match rustix::fs::fallocate(file, FallocateFlags::empty(), 0, LENGTH as u64) {
+        // A filesystem that can't promise space.
+        Err(Errno::OPNOTSUPP | Errno::NOSYS) if stat.st_size < LENGTH as i64 => {
+            Ok(rustix::fs::ftruncate(file, LENGTH as u64)?)
+        }
+        Err(Errno::OPNOTSUPP | Errno::NOSYS) => Ok(()),
+        other => Ok(other?),
     }
 }
 
