@@ -162,6 +162,33 @@ fn as_root_directories_can_be_renamed() {
     small.mount.unmount();
 }
 
+/// A rename makes a note, and a directory for the history of what is moved: there may be inodes for some of that.
+#[test]
+fn as_root_a_rename_is_done_with_its_history_or_not_at_all() {
+    let small = small();
+    let mut done = Vec::new();
+    for free in 0..5 {
+        let (from, to) = (format!("from-{free}"), format!("to-{free}/moved"));
+        for dir in [&from, &format!("to-{free}")] {
+            fs::create_dir(small.mount.join(dir)).unwrap();
+        }
+        for seq in [1, 2] {
+            fs::write(small.mount.join(&from).join("f"), record(seq, 100)).unwrap();
+        }
+        let inodes = use_all_inodes(small.disk.path());
+        (0..free).for_each(|number| fs::remove_file(inodes.join(number.to_string())).unwrap());
+        let renamed = fs::rename(small.mount.join(&from), small.mount.join(&to));
+        let (there, gone) = if renamed.is_ok() { (&to, &from) } else { (&from, &to) };
+        assert!(fs::metadata(small.mount.join(gone)).is_err(), "{free} inodes free: {renamed:?}");
+        assert_holds(&small, &format!("{there}/f"), 2);
+        assert_eq!(small.store.generations(format!("{there}/f")), [1, 2], "{free} inodes free: {renamed:?}");
+        done.push(renamed.is_ok());
+        fs::remove_dir_all(inodes).unwrap();
+    }
+    assert!(done.contains(&true) && done.contains(&false), "{done:?}");
+    small.mount.unmount();
+}
+
 fn assert_holds_old(small: &Small, seq: u64) {
     let bytes = fs::read(small.store.path().join("Note/n")).unwrap();
     assert_eq!(read_object(&bytes).unwrap().seq, seq);

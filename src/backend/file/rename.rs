@@ -109,7 +109,6 @@ impl FileBackend {
             self.comes_back(to, from)?;
             highest = self.highest(to)?;
         }
-        let note = if history_moves { Some(self.note_rename(from, to)?) } else { None };
         if replaced.is_some() && moved.stat.kind == FileKind::File && self.may_begin_elsewhere(from, source, &moved)? {
             // From then on the history of the other name leads up to it.
             note_elsewhere(from, source)?;
@@ -137,6 +136,7 @@ impl FileBackend {
                 self.keep_by_link(to, target, other, now)?;
             }
         }
+        let note = if history_moves { Some(self.prepare_rename(from, to)?) } else { None };
         let renamed = rustix::fs::renameat(&source.dir, &source.name, &target.dir, &target.name);
         if let Err(error) = renamed {
             if let Some(note) = note {
@@ -144,14 +144,17 @@ impl FileBackend {
             }
             return Err(Error::from_io(from, "rename", error));
         }
+        // It is renamed now, and whoever asked for that must not be told otherwise.
         if let Some(note) = note {
-            self.move_history(from, to, Extent::Own)?;
-            self.forget_rename(&note);
+            self.end_rename(from, to, &note, self.move_history(from, to, Extent::Own));
         }
         let arrived = self.find(to, target)?.stat;
         if let (Some(name), Some(generation)) = (kept_name(&was, now, true), arrived.generation) {
+            let note = Note { to: to.clone(), generation, id: arrived.id };
             // A note stands at once where anybody could remember the number.
-            self.left(from, name, was.stat.mtime, Note { to: to.clone(), generation, id: arrived.id }, has_history)?;
+            if let Err(error) = self.left(from, name, was.stat.mtime, note, has_history) {
+                log::warn!("{from}: its history doesn't say that it was moved to {to}: {error}");
+            }
         }
         Ok(arrived)
     }
@@ -201,9 +204,13 @@ impl FileBackend {
                 }
             }
         }
-        rustix::fs::renameat_with(&source.dir, &source.name, &target.dir, &target.name, RenameFlags::EXCHANGE)
-            .map_err(|e| Error::from_io(from, "exchange", e))?;
-        self.exchange_histories(from, to)?;
+        let exchange =
+            || rustix::fs::renameat_with(&source.dir, &source.name, &target.dir, &target.name, RenameFlags::EXCHANGE);
+        exchange().map_err(|e| Error::from_io(from, "exchange", e))?;
+        if let Err(error) = self.exchange_histories(from, to) {
+            let _ = exchange();
+            return Err(error);
+        }
         Ok(self.find(to, target)?.stat)
     }
 
@@ -229,9 +236,10 @@ impl FileBackend {
             Precondition::Absent => RenameFlags::NOREPLACE,
             _ => RenameFlags::empty(),
         };
-        let note = if how.exchange { None } else { Some(self.note_rename(from, to)?) };
         let joins = self.history_dir(to)?.is_some();
-        let renamed = rustix::fs::renameat_with(&source.dir, &source.name, &target.dir, &target.name, flags);
+        let note = if how.exchange { None } else { Some(self.prepare_rename(from, to)?) };
+        let rename = || rustix::fs::renameat_with(&source.dir, &source.name, &target.dir, &target.name, flags);
+        let renamed = rename();
         self.objects.clear();
         if let Err(error) = renamed {
             if let Some(note) = note {
@@ -241,18 +249,18 @@ impl FileBackend {
                 if matches!(error, Errno::EXIST | Errno::NOTEMPTY | Errno::NOTDIR | Errno::ISDIR) { to } else { from };
             return Err(Error::from_io(key, "rename", error));
         }
+        if how.exchange
+            && let Err(error) = self.exchange_histories(from, to)
+        {
+            let _ = rename();
+            return Err(error);
+        }
         self.departed.directory_moved(from, to);
         self.births.clear();
-        if how.exchange {
-            self.exchange_histories(from, to)?;
-        } else {
-            self.move_history(from, to, Extent::Below)?;
-        }
-        if joins && !how.exchange {
-            self.count_on_below(to)?;
-        }
         if let Some(note) = note {
-            self.forget_rename(&note);
+            let moved = self.move_history(from, to, Extent::Below);
+            let moved = moved.and_then(|()| if joins { self.count_on_below(to) } else { Ok(()) });
+            self.end_rename(from, to, &note, moved);
         }
         Ok(self.find(to, &target)?.stat)
     }
@@ -360,13 +368,40 @@ impl FileBackend {
         self.meta.join("renames")
     }
 
+    /// Notes a rename, and makes what its history will need, while nothing has happened yet.
+    fn prepare_rename(&self, from: &Key, to: &Key) -> Result<PathBuf> {
+        let note = self.note_rename(from, to)?;
+        let above = match to.parent() {
+            Some(parent) if self.history_dir(from)?.is_some() => self.make_history_dir(&parent).map(drop),
+            _ => Ok(()),
+        };
+        match above {
+            Ok(()) => Ok(note),
+            Err(error) => {
+                self.forget_rename(&note);
+                Err(error)
+            }
+        }
+    }
+
+    /// Something was renamed, and then its history or not: in that case the note waits for the next recovery.
+    fn end_rename(&self, from: &Key, to: &Key, note: &Path, moved: Result<()>) {
+        match moved {
+            Ok(()) => self.forget_rename(note),
+            Err(error) => log::error!("{to}: its history stays at {from} until the store is recovered: {error}"),
+        }
+    }
+
     fn note_rename(&self, from: &Key, to: &Key) -> Result<PathBuf> {
         let failed = |error: std::io::Error| Error::from_io(from, "note the rename", error);
         let dir = self.renames_dir();
         let path = dir.join(ObjectId::random().to_string());
         // Escaped keys hold no newline.
         let text = format!("{}\n{}\n", from.escaped(), to.escaped());
-        let write = || std::fs::write(&path, &text);
+        let write = || {
+            // Half a note says nothing, but would stay.
+            std::fs::write(&path, &text).inspect_err(|_| drop(std::fs::remove_file(&path)))
+        };
         if let Err(error) = write() {
             if error.kind() != std::io::ErrorKind::NotFound {
                 return Err(failed(error));
