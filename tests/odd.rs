@@ -193,6 +193,18 @@ fn a_store_is_not_mounted_inside_itself() {
 }
 
 #[test]
+fn a_store_is_not_made_inside_another_one() {
+    let store = Store::new();
+    let mount = store.mount();
+    fs::create_dir(mount.join("sub")).unwrap();
+    for place in [store.path().join("sub"), mount.join("sub"), mount.join("new/one"), mount.path().to_owned()] {
+        let said = refused(sepia("init").arg(&place));
+        assert!(said.contains("inside") || said.contains("is a store already"), "{}: {said}", place.display());
+    }
+    mount.unmount();
+}
+
+#[test]
 fn when_one_of_two_mounts_dies_the_other_goes_on() {
     let store = Store::new();
     let (dead, living) = (store.mount(), store.mount());

@@ -171,6 +171,9 @@ fn a_generation_that_vanished_is_missed_by_who_refers_to_it() {
     rig.store.remove(&key("gone"), Precondition::Any).unwrap();
     rig.store.pin(&key("n"), Generation::new(2).unwrap()).unwrap();
     assert!(!rig.verify_at(Level::References).is_damaged());
+    // What is current in a copy is another file, and the same generation.
+    let copied = rig.copy().verify_at(Level::References);
+    assert!(!copied.is_damaged(), "{:?}", copied.faults);
     fs::remove_file(rig.kept("n", 2)).unwrap();
     fs::remove_file(rig.kept("gone", 1)).unwrap();
     let verified = rig.verify_at(Level::References);

@@ -73,6 +73,7 @@ impl FileBackend {
                 outer.display()
             )));
         }
+        check_no_mount(&path)?;
         check_xattrs(&path)?;
         let meta = path.join(".sepia");
         match rustix::fs::mkdir(&meta, Mode::RWXU) {
@@ -325,6 +326,17 @@ fn make_part(meta: &Path, name: &str) -> std::io::Result<()> {
         // Readable all the same.
         Err(Errno::ROFS) if meta.join(name).is_dir() => Ok(()),
         Err(error) => Err(error.into()),
+    }
+}
+
+/// A mount shows nothing of its store's own directory, and keeps the names of the attributes that a store needs for itself.
+fn check_no_mount(path: &Path) -> Result<()> {
+    match rustix::fs::getxattr(path, "user.sepia.kind", &mut [0u8; 64][..]) {
+        Ok(_) | Err(Errno::RANGE) => Err(Error::Unusable(format!(
+            "{} lies inside a mount of Sepia; a store can't be part of another one",
+            path.display()
+        ))),
+        Err(_) => Ok(()),
     }
 }
 

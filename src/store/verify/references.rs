@@ -177,6 +177,11 @@ fn commits_of(store: &Store, key: &Key) -> Result<HashSet<(Timestamp, u64)>> {
     };
     let listed = bodies.iter().flat_map(|body| body.generations());
     let mut commits: HashSet<_> = listed.map(|info| (info.committed, info.size)).collect();
+    // What was copied with its attributes is the commit that it was, and recorded as such by whoever opens it.
+    let current = match current {
+        Some(stat) if !stat.recorded => store.get(key).map_or(Some(stat), |opened| Some(opened.stat)),
+        other => other,
+    };
     commits.extend(current.and_then(|stat| Some((stat.committed.filter(|_| stat.recorded)?, stat.size))));
     Ok(commits)
 }
