@@ -72,6 +72,15 @@ impl Side {
         flushed
     }
 
+    /// The bytes that were set aside last.
+    fn last_conflict(&self) -> String {
+        let conflicts = self.store.conflicts().unwrap();
+        let last = conflicts.iter().max_by_key(|conflict| conflict.id.to_string()).unwrap();
+        let mut bytes = String::new();
+        std::io::Read::read_to_string(&mut self.store.open_conflict(&last.id).unwrap(), &mut bytes).unwrap();
+        bytes
+    }
+
     fn save(&self, name: &str, bytes: &str) {
         let fh = self.create(name);
         self.write(fh, 0, bytes);
@@ -449,6 +458,41 @@ fn appends_to_an_object_with_several_names_merge() {
     b.write(appends, 0, "+lost");
     assert_eq!((a.close(rewrites), b.close(appends)), (Ok(()), Err(Errno::STALE)));
     assert_eq!((b.text("f"), b.conflicts()), ("BASE+a+b".to_owned(), 1));
+}
+
+/// What a session reads where it hasn't written is replaced in the object's own file, if that has several names.
+#[test]
+fn what_is_set_aside_is_no_mix_with_what_was_saved_under_another_name() {
+    let (a, b, _dir) = pair();
+    for name in ["f", "g"] {
+        let fresh = || {
+            for name in ["f", "g"] {
+                let _ = a.fs.unlink(&caller(), ROOT, OsStr::new(name));
+            }
+            a.save("f", "some base");
+            a.fs.link(&caller(), a.ino("f"), ROOT, OsStr::new("g")).unwrap();
+        };
+        // Appended to before the other save.
+        fresh();
+        let loser = b.open(name, APPEND);
+        b.write(loser, 0, "+mine");
+        a.rewrite("f", "theirs");
+        assert_eq!(b.close(loser), Err(Errno::STALE));
+        // The base is in the history of the name that was written, as far as the mount knows.
+        let kept = a.last_conflict();
+        assert!(kept == "some base+mine" || kept == "+mine", "{name}: {kept}");
+        // Written into after it.
+        fresh();
+        let loser = b.open(name, OFlags::RDWR);
+        a.rewrite("f", "theirs");
+        let written = b.fs.write(&caller(), loser, 5, b"B", false, false);
+        let closed = b.close(loser);
+        match written {
+            Ok(_) => assert_eq!((closed, a.last_conflict().as_str()), (Err(Errno::STALE), "some Base"), "{name}"),
+            Err(error) => assert_eq!(error, Errno::STALE, "{name}"),
+        }
+        assert_eq!(a.text("g"), "theirs", "{name}");
+    }
 }
 
 #[test]

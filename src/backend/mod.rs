@@ -339,6 +339,13 @@ pub trait Backend: Send + Sync + 'static {
         false
     }
 
+    /// Whether the bytes of what was opened were replaced in its own file since, as those of an object with several names
+    /// are.
+    fn was_rewritten(&self, opened: &Opened) -> bool {
+        let _ = opened;
+        false
+    }
+
     /// Makes `staged` the current generation of `key`, with the metadata that the object has at that moment, and
     /// the modification time of `staged`. The superseded generation is kept. On failure `staged` is given back
     /// unharmed, inside the error of the second kind: the caller decides whether the bytes are set aside.

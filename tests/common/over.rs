@@ -179,6 +179,9 @@ impl<H: Hook> Backend for Over<H> {
     fn mark_read(&self, opened: &Opened) -> bool {
         self.below.mark_read(opened)
     }
+    fn was_rewritten(&self, opened: &Opened) -> bool {
+        self.below.was_rewritten(opened)
+    }
 
     fn take_adopted(&self) -> Vec<(Key, Stat)> {
         self.below.take_adopted()

@@ -55,7 +55,7 @@ use super::{
     FsStat, GenerationInfo, KeepAccessTimes, Opened, Rename, Result, SetAttr, Staged, StagingArea, Stat, Still, Torn,
     Watch,
 };
-use crate::types::{Generation, Key, ObjectId, Precondition};
+use crate::types::{Generation, Key, ObjectId, Precondition, Timestamp};
 
 /// A store in a directory.
 #[derive(Debug)]
@@ -196,6 +196,17 @@ impl Backend for FileBackend {
 
     fn mark_read(&self, opened: &Opened) -> bool {
         self.mark_access(opened)
+    }
+
+    fn was_rewritten(&self, opened: &Opened) -> bool {
+        let mut value = [0; 8];
+        let rewritten = match rustix::fs::fgetxattr(&opened.file, record::REWRITTEN, &mut value) {
+            Ok(8) => Timestamp::from_nanos(i64::from_le_bytes(value)),
+            // Damaged: it may have been at any time.
+            Ok(_) | Err(rustix::io::Errno::RANGE) => return true,
+            Err(_) => return false,
+        };
+        opened.stat.committed.is_some_and(|committed| committed < rewritten)
     }
 
     fn commit(
