@@ -346,3 +346,38 @@ fn as_root_a_store_that_can_only_be_read_is_verified_all_the_same() {
 fn first_name(dir: &std::path::Path) -> std::ffi::OsString {
     fs::read_dir(dir).unwrap().next().unwrap().unwrap().file_name()
 }
+
+/// What root makes in the store of somebody else must not be in the owner's way.
+#[test]
+fn as_root_a_store_of_somebody_else_stays_theirs() {
+    need_root();
+    let store = Store::new();
+    let dir = store.scratch().path();
+    sh(
+        dir,
+        "mkdir bin && cp \"$(command -v sepia)\" bin/ && chmod 755 . bin
+         mkdir theirs && chown nobody:nogroup theirs && mkdir at
+         owner() { setpriv --reuid=nobody --regid=nogroup --clear-groups env PATH=\"$PWD/bin:$PATH\" \"$@\"; }
+         owner sepia init theirs/store
+         for n in a b c d; do echo first | owner sepia put theirs/store/$n; done
+         owner mkdir theirs/store/dir
+         export SEPIA_STORE=$PWD/theirs/store
+         echo second | sepia put a
+         sepia rm b; sepia trash restore b; sepia mv c dir/c; sepia mv dir other
+         sepia history a; sepia snapshot create one; sepia pin a@1; sepia verify --repair; sepia gc --now
+         sepia mount theirs/store at
+         trap 'sepia umount at || umount -l at' EXIT
+         for n in $(seq 70); do echo $n > at/new-$n; echo again > at/new-$n; chown nobody:nogroup at/new-$n; done
+         echo third > at/a; mkdir at/deep; echo x > at/deep/x; echo y > at/deep/x; rm at/d
+         trap - EXIT
+         sepia umount at
+         chown -R nobody:nogroup theirs/store/deep
+         roots=$(find theirs/store/.sepia ! -type l ! -path '*/generations/*@*' ! -name log -uid 0)
+         test -z \"$roots\" || { echo \"$roots\"; exit 1; }
+         for n in $(seq 70); do echo more | owner sepia put new-$n; done
+         owner sepia mv other dir
+         owner sepia rm a
+         owner sepia snapshot create two
+         owner sepia verify",
+    );
+}

@@ -10,6 +10,7 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
+use super::ownership::give_path;
 use super::staging::Intent;
 use crate::types::{Generation, Key, ObjectId, Precondition, Timestamp};
 
@@ -113,6 +114,7 @@ impl Journal {
     /// A new one in a directory.
     pub fn create(dir: &Path) -> io::Result<Self> {
         let file = File::options().append(true).create_new(true).open(dir.join(NAME))?;
+        give_path(&dir.join(NAME));
         Ok(Journal { file, length: 0, last_slot: 0, active: HashMap::new() })
     }
 
@@ -164,6 +166,7 @@ impl Journal {
         let text: String = self.active.values().map(String::as_str).collect();
         let new = dir.join("journal.new");
         std::fs::write(&new, &text)?;
+        give_path(&new);
         let file = File::options().append(true).open(&new)?;
         file.sync_all()?;
         std::fs::rename(&new, dir.join(NAME))?;

@@ -17,6 +17,7 @@ pub mod file;
 mod history;
 mod journal;
 pub mod memory;
+mod ownership;
 mod staging;
 mod stat;
 

@@ -24,6 +24,7 @@ use serde::{Deserialize, Serialize};
 
 use super::arrivals::Arrivals;
 use super::journal::{self, Journal, Line};
+use super::ownership::{give, give_path, is_foreign, make_dirs};
 use super::stat::{SetTime, timestamps};
 use crate::types::{Key, ObjectId, Precondition};
 
@@ -86,6 +87,8 @@ pub struct StagingArea {
 struct Instance {
     path: PathBuf,
     dir: OwnedFd,
+    /// The store is somebody else's.
+    foreign: bool,
     journal: Mutex<Journal>,
     /// Emptied staged files, still open.
     pool: Mutex<Vec<Slot>>,
@@ -197,6 +200,9 @@ impl StagingArea {
                 let number = instance.journal.lock().new_slot();
                 let flags = OFlags::RDWR | OFlags::CREATE | OFlags::CLOEXEC | OFlags::NOFOLLOW | OFlags::LARGEFILE;
                 let file = rustix::fs::openat(&instance.dir, number.to_string(), flags, Mode::RUSR | Mode::WUSR)?;
+                if instance.foreign {
+                    give(&file, &instance.dir);
+                }
                 Slot::new(number, File::from(file))?
             }
         };
@@ -361,23 +367,26 @@ impl Drop for StagingArea {
 
 impl Instance {
     fn create(root: &Path, owner: &Owner) -> io::Result<Self> {
-        std::fs::create_dir_all(root)?;
+        make_dirs(root)?;
         let name = format!("{}-{:016x}", owner.pid, ObjectId::random().get());
         // Under a name that recovery passes over until the lock is held.
         let hidden = root.join(format!(".{name}"));
         let path = root.join(name);
         rustix::fs::mkdir(&hidden, Mode::RWXU)?;
+        give_path(&hidden);
         let lock = rustix::fs::open(
             hidden.join("lock"),
             OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC,
             Mode::RUSR | Mode::WUSR,
         )?;
+        give_path(&hidden.join("lock"));
         rustix::fs::flock(&lock, FlockOperation::NonBlockingLockExclusive)?;
         write_owner(&hidden, owner)?;
         let journal = Mutex::new(Journal::create(&hidden)?);
         let dir = rustix::fs::open(&hidden, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
         rustix::fs::rename(&hidden, &path)?;
-        Ok(Instance { path, dir, journal, pool: Mutex::default(), _lock: lock })
+        let foreign = is_foreign(&dir);
+        Ok(Instance { path, dir, foreign, journal, pool: Mutex::default(), _lock: lock })
     }
 
     fn forget(&self, slot: u64) {
@@ -467,6 +476,7 @@ fn open_lock(path: &Path) -> rustix::io::Result<OwnedFd> {
 fn write_owner(dir: &Path, owner: &Owner) -> io::Result<()> {
     let new = dir.join("owner.new");
     std::fs::write(&new, serde_json::to_string(owner)? + "\n")?;
+    give_path(&new);
     std::fs::rename(new, dir.join("owner.json"))
 }
 

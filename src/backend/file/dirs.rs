@@ -15,6 +15,7 @@ use rustix::fs::{CWD, Mode, OFlags, ResolveFlags};
 use rustix::io::Errno;
 
 use super::super::{Error, Result};
+use crate::backend::ownership::{give_entry, is_foreign};
 use crate::types::Key;
 
 /// The kernel takes no longer path in one call (PATH_MAX is 4,096 with the final NUL).
@@ -27,6 +28,8 @@ pub struct Dirs {
     cache: Mutex<LruCache<Key, Arc<Dir>>>,
     /// The count of moves up to which the cache is true.
     moves: AtomicU64,
+    /// They belong to somebody else than the one who makes them.
+    foreign: bool,
 }
 
 /// An open directory (O_PATH: good for names in it, not for reading or syncing it).
@@ -61,7 +64,9 @@ impl AsFd for Dir {
 impl Dirs {
     /// The tree below an open directory, of which so many directories are held open at most.
     pub fn new(root: OwnedFd, cached: NonZeroUsize) -> rustix::io::Result<Self> {
-        Ok(Dirs { root: Arc::new(Dir::new(root)?), cache: Mutex::new(LruCache::new(cached)), moves: AtomicU64::new(0) })
+        let foreign = is_foreign(&root);
+        let cache = Mutex::new(LruCache::new(cached));
+        Ok(Dirs { root: Arc::new(Dir::new(root)?), cache, moves: AtomicU64::new(0), foreign })
     }
 
     /// The root itself.
@@ -133,6 +138,9 @@ impl Dirs {
         let above = self.open_or_create(&parent, moves)?;
         match rustix::fs::mkdirat(&above, name, Mode::RWXU) {
             Ok(()) => {
+                if self.foreign {
+                    give_entry(&above, name);
+                }
                 let mut below = name.to_owned();
                 below.push("/");
                 Ok(Room { dir: above, below })

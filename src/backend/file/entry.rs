@@ -12,6 +12,7 @@ use super::dirs::open_root;
 use super::lock::KeyLock;
 use super::record::{self, Record};
 use super::*;
+use crate::backend::ownership::give_path;
 use crate::types::{RESERVED_NAME, Timestamp};
 
 /// Directories that are held open at most; the usual limit of a process is 1,024 descriptors. Many objects are in
@@ -90,7 +91,9 @@ impl FileBackend {
         for part in ["staging", "generations", "conflicts", "lock"] {
             make_part(&meta, part).map_err(|e| failed("can't make .sepia's directories", e))?;
         }
-        Self::open(&path)
+        let store = Self::open(&path)?;
+        store.locks.make_all().map_err(|e| failed("can't make its locks", e))?;
+        Ok(store)
     }
 
     /// Opens the store in a directory.
@@ -322,7 +325,11 @@ impl FileBackend {
 
 fn make_part(meta: &Path, name: &str) -> std::io::Result<()> {
     match rustix::fs::mkdir(meta.join(name), Mode::RWXU) {
-        Ok(()) | Err(Errno::EXIST) => Ok(()),
+        Ok(()) => {
+            give_path(&meta.join(name));
+            Ok(())
+        }
+        Err(Errno::EXIST) => Ok(()),
         // Readable all the same.
         Err(Errno::ROFS) if meta.join(name).is_dir() => Ok(()),
         Err(error) => Err(error.into()),

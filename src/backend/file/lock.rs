@@ -20,6 +20,7 @@ use rustix::io::Errno;
 
 use super::super::{Error, Result};
 use super::words::Words;
+use crate::backend::ownership::give;
 use crate::types::Key;
 
 const SHARDS: usize = 64;
@@ -94,6 +95,19 @@ impl Locks {
         })
     }
 
+    /// Makes all locks of a new store: on a medium that is full none could be made when it is needed, as it is to remove
+    /// something.
+    ///
+    /// # Errors
+    /// The system's answer.
+    pub fn make_all(&self) -> io::Result<()> {
+        let shards = (0..=LINKED).map(shard_name);
+        for name in shards.chain(["history", "room", "collector", "settled", "writing"].map(str::to_owned)) {
+            open_lock(&self.dir, &name)?;
+        }
+        Ok(())
+    }
+
     /// How often directories were renamed by anybody, modulo 2^64.
     pub fn moves(&self) -> u64 {
         self.words.moves()
@@ -137,8 +151,8 @@ impl Locks {
         let file = match slot.get() {
             Some(file) => file,
             None => {
-                let name = if number == LINKED { "linked".to_owned() } else { format!("{number:02}") };
-                let file = open_lock(&self.dir, &name).map_err(|e| Error::from_io(key, "open its lock", e))?;
+                let file =
+                    open_lock(&self.dir, &shard_name(number)).map_err(|e| Error::from_io(key, "open its lock", e))?;
                 slot.get_or_init(|| file)
             }
         };
@@ -271,6 +285,10 @@ impl Drop for TreeExclusive<'_> {
 fn open_lock(dir: &OwnedFd, name: &str) -> rustix::io::Result<OwnedFd> {
     let flags = OFlags::CLOEXEC | OFlags::NOFOLLOW;
     match rustix::fs::openat(dir, name, flags | OFlags::RDWR | OFlags::CREATE, Mode::RUSR | Mode::WUSR) {
+        Ok(file) => {
+            give(&file, dir);
+            Ok(file)
+        }
         // On a medium that can only be read, what is there can be locked all the same.
         Err(Errno::ROFS) => rustix::fs::openat(dir, name, flags | OFlags::RDONLY, Mode::empty()),
         other => other,
@@ -301,6 +319,10 @@ fn wait_saying(file: &OwnedFd, how: FlockOperation, key: &Key, say: impl Fn()) -
             Err(error) => return Err(Error::from_io(key, "lock it", error)),
         }
     }
+}
+
+fn shard_name(number: usize) -> String {
+    if number == LINKED { "linked".to_owned() } else { format!("{number:02}") }
 }
 
 fn shard_of(key: &Key) -> usize {

@@ -19,6 +19,7 @@ use super::notes::{Beginning, is_passed_over, read_note};
 use super::record::Unsettled;
 use super::*;
 use crate::backend::checksum::sum_of;
+use crate::backend::ownership::give_path;
 use crate::backend::{Intent, Kept, Torn, copy_range};
 use crate::types::Timestamp;
 
@@ -126,6 +127,7 @@ impl Power {
     fn lock(&self, name: &str, how: FlockOperation) -> std::io::Result<OwnedFd> {
         let flags = OFlags::RDWR | OFlags::CREATE | OFlags::CLOEXEC | OFlags::NOFOLLOW;
         let file = rustix::fs::open(self.meta.join("lock").join(name), flags, Mode::RUSR | Mode::WUSR)?;
+        give_path(&self.meta.join("lock").join(name));
         rustix::fs::flock(&file, how)?;
         Ok(file)
     }
@@ -147,6 +149,7 @@ impl Power {
         let (path, new) = (self.meta.join("settled"), self.meta.join("settled.new"));
         let mut file = std::fs::File::create(&new)?;
         file.write_all(&serde_json::to_vec(settled)?)?;
+        give_path(&new);
         file.sync_all()?;
         std::fs::rename(new, path)?;
         std::fs::File::open(&self.meta)?.sync_all()

@@ -1,5 +1,6 @@
 //! The records of the layers above: files below `.sepia/`.
 
+use crate::backend::ownership::{give_path, make_dirs};
 use std::io::Write;
 
 use rustix::fs::{AtFlags, Mode, OFlags, StatxFlags};
@@ -17,6 +18,7 @@ impl FileBackend {
         let staged = target.with_extension(format!("{}.new", ObjectId::random()));
         let write = || -> std::io::Result<()> {
             let mut file = std::fs::File::create_new(&staged)?;
+            give_path(&staged);
             file.write_all(bytes)?;
             file.sync_all()?;
             std::fs::rename(&staged, &target)
@@ -25,7 +27,7 @@ impl FileBackend {
         if result.as_ref().is_err_and(|error| error.kind() == std::io::ErrorKind::NotFound)
             && let Some(dir) = target.parent()
         {
-            result = std::fs::create_dir_all(dir).and_then(|()| write());
+            result = make_dirs(dir).and_then(|()| write());
         }
         if result.is_err() {
             let _ = std::fs::remove_file(&staged);
@@ -37,7 +39,7 @@ impl FileBackend {
         let target = self.record_path(path);
         let keep = || -> std::io::Result<()> {
             if let Some(dir) = target.parent() {
-                std::fs::create_dir_all(dir)?;
+                make_dirs(dir)?;
             }
             staged.file().sync_all()?;
             std::fs::rename(staged.path(), &target)?;
@@ -83,12 +85,13 @@ impl FileBackend {
         let open = || rustix::fs::open(&target, flags, Mode::RUSR | Mode::WUSR);
         let opened = match (open(), target.parent()) {
             (Err(Errno::NOENT), Some(dir)) => {
-                std::fs::create_dir_all(dir)?;
+                make_dirs(dir)?;
                 open()
             }
             (opened, _) => opened,
         };
         let file = Arc::new(File::from(opened?));
+        give_path(&target);
         *self.growing.lock() = Some((path.clone(), file.clone()));
         Ok(file)
     }

@@ -12,6 +12,7 @@ use super::moved::Note;
 use super::record::{Record, Unsettled};
 use super::*;
 use crate::backend::GenerationName;
+use crate::backend::ownership::{give_path, make_dirs};
 use crate::types::Timestamp;
 
 /// How much of the histories at a name moves.
@@ -400,13 +401,15 @@ impl FileBackend {
         let text = format!("{}\n{}\n", from.escaped(), to.escaped());
         let write = || {
             // Half a note says nothing, but would stay.
-            std::fs::write(&path, &text).inspect_err(|_| drop(std::fs::remove_file(&path)))
+            std::fs::write(&path, &text).inspect_err(|_| drop(std::fs::remove_file(&path)))?;
+            give_path(&path);
+            Ok::<_, std::io::Error>(())
         };
         if let Err(error) = write() {
             if error.kind() != std::io::ErrorKind::NotFound {
                 return Err(failed(error));
             }
-            std::fs::create_dir_all(&dir).and_then(|()| write()).map_err(failed)?;
+            make_dirs(&dir).and_then(|()| write()).map_err(failed)?;
         }
         Ok(path)
     }
