@@ -27,8 +27,9 @@ use crate::fs::{Fs, FsOptions};
 use crate::fuse::{self, MountConfig, Unmounter, mountinfo};
 use crate::store::{Location, Store};
 
-/// Threads that answer the kernel. More cost more than they bring on few cores, and slow backends have their own.
-const THREADS: usize = 2;
+/// Threads that answer the kernel. Two would do on few cores, but each is busy for as long as the first write into a large
+/// file takes to copy it, and the others must go on meanwhile.
+const THREADS: usize = 4;
 
 /// How long a mount that ended at the same place may take to save what was under way.
 const PREDECESSOR_LIMIT: Duration = Duration::from_secs(60);
