@@ -1,5 +1,7 @@
 //! Objects saved, shown, compared, moved, removed and restored.
 
+use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt};
+
 use serde_json::Value;
 
 use crate::sandbox::{Sandbox, get};
@@ -132,7 +134,7 @@ fn rm_keeps_what_restore_brings_back() {
     sandbox.put("Note/n", b"two");
     sandbox.run(&["rm", "store/Note/n", "--if-generation", "1"]).fails(4, "its current generation is 2");
     let said = sandbox.run(&["rm", "store/Note/n", "--if-generation", "2"]).ok();
-    assert_eq!(said.text(), "Note/n: removed, 'sepia restore --generation 2' brings it back\n");
+    assert_eq!(said.text(), "Note/n: removed, 'sepia trash restore' brings it back\n");
     sandbox.run(&["rm", "store/Note/n"]).fails(3, "no such object");
     let history = sandbox.run(&["history", "store/Note/n", "--json"]).json();
     assert_eq!(get(&history, "/current"), &Value::Null);
@@ -145,6 +147,43 @@ fn rm_keeps_what_restore_brings_back() {
     assert_eq!(said.text(), "Note/n: generation 2 restored as generation 4, 3 bytes\n");
     sandbox.run(&["restore", "store/Note/n", "-g", "1", "--if-generation", "3"]).fails(4, "generation is 4");
     sandbox.run(&["restore", "store/Note/n", "-g", "7"]).fails(3, "has no generation 7");
+}
+
+/// Nobody reads what they couldn't read before.
+#[test]
+fn what_is_restored_after_its_removal_has_its_mode_and_owner() {
+    let sandbox = Sandbox::new();
+    let path = sandbox.store.join("Note/private");
+    let access = || path.metadata().map(|meta| (meta.mode() & 0o7777, meta.uid(), meta.gid())).unwrap();
+    sandbox.put("Note/private", b"one");
+    std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600)).unwrap();
+    if rustix::process::geteuid().is_root() {
+        std::os::unix::fs::chown(&path, Some(4321), Some(8765)).unwrap();
+    }
+    let before = access();
+    sandbox.put("Note/private", b"two");
+    sandbox.run(&["rm", "store/Note/private"]).ok();
+    sandbox.run(&["restore", "store/Note/private", "-g", "1"]).ok();
+    assert_eq!((access(), std::fs::read(&path).unwrap()), (before, b"one".to_vec()));
+    // What is there keeps the mode that somebody gave it.
+    std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o640)).unwrap();
+    sandbox.run(&["restore", "store/Note/private", "-g", "2"]).ok();
+    assert_eq!(access().0, 0o640);
+}
+
+/// A file of mostly nothing would take up all of its size.
+#[test]
+fn holes_stay_holes_when_they_are_restored() {
+    let sandbox = Sandbox::new();
+    let path = sandbox.store.join("image");
+    let file = std::fs::File::create(&path).unwrap();
+    file.write_all_at(b"end", 64 << 20).unwrap();
+    drop(file);
+    sandbox.put("image", b"small");
+    sandbox.run(&["restore", "store/image", "-g", "1"]).ok();
+    let meta = path.metadata().unwrap();
+    assert_eq!(meta.len(), (64 << 20) + 3);
+    assert!(meta.blocks() * 512 < 1 << 20, "{} blocks", meta.blocks());
 }
 
 #[test]
