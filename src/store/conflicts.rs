@@ -1,7 +1,7 @@
 //! Bytes that lost: saves that came too late or that a rule refused, and sessions that a crash interrupted.
 //!
-//! Each is two records below `conflicts/`: the bytes, whole, and what is known of them. Nothing here is ever removed
-//! but by [`Store::resolve_conflict`].
+//! Each is two records below `conflicts/`: the bytes, whole, and what is known of them. They go by
+//! [`Store::resolve_conflict`], and by the collector when they are older than the policy's `conflicts_keep`.
 
 use std::fmt;
 use std::fs::File;
@@ -119,6 +119,18 @@ impl Store {
             }
         }
         conflicts.sort_by(|a, b| (a.time, &a.id).cmp(&(b.time, &b.id)));
+        Ok(conflicts)
+    }
+
+    /// Those that the collector drops: older than the policy's `conflicts_keep`. When a damaged one arose is
+    /// not known, so it stays.
+    ///
+    /// # Errors
+    /// As [`Store::conflicts`]; [`Error::Config`].
+    pub fn outdated_conflicts(&self) -> Result<Vec<Conflict>> {
+        let since = self.config()?.retention.conflicts_keep.before(self.now());
+        let mut conflicts = self.conflicts()?;
+        conflicts.retain(|conflict| conflict.time < since && conflict.reason != Reason::Damaged);
         Ok(conflicts)
     }
 
