@@ -100,6 +100,27 @@ fn put_takes_a_file_or_standard_input() {
     assert_eq!(sandbox.run(&["cat", "store/a/b/c"]).ok().out, b"input");
 }
 
+/// No bytes were meant to be saved by a script that has closed its input.
+#[test]
+fn put_refuses_a_closed_standard_input() {
+    let sandbox = Sandbox::new();
+    sandbox.put("n", b"kept");
+    let shell = |redirection: &str| {
+        let mut shell = std::process::Command::new("bash");
+        shell.args(["-c", &format!("\"$0\" put n --store . {redirection}"), env!("CARGO_BIN_EXE_sepia")]);
+        shell.current_dir(&sandbox.store).output().unwrap()
+    };
+    let refused = shell("<&-");
+    assert_eq!(refused.status.code(), Some(2), "{refused:?}");
+    assert!(String::from_utf8_lossy(&refused.stderr).contains("standard input is closed"), "{refused:?}");
+    assert_eq!(sandbox.run(&["cat", "store/n"]).ok().out, b"kept");
+    for empty in ["</dev/null", "/dev/null <&-"] {
+        assert!(shell(empty).status.success(), "{empty}");
+        assert_eq!(sandbox.run(&["cat", "store/n"]).ok().out, b"");
+        sandbox.put("n", b"more");
+    }
+}
+
 #[test]
 fn ls_lists_sorted_and_in_full() {
     let sandbox = Sandbox::new();
@@ -218,6 +239,21 @@ fn mv_renames_with_the_history() {
     sandbox.run(&["init", "other"]).ok();
     sandbox.run(&["mv", "store/Task/t", "other/t"]).fails(2, "is in the store");
     sandbox.run(&["mv", "store/Task/x", "store/Task/y"]).fails(3, "Task/x: no such object");
+}
+
+/// As mv(1) does it; rename(2) leaves both.
+#[test]
+fn mv_of_one_name_of_an_object_to_another_removes_the_first() {
+    let sandbox = Sandbox::new();
+    sandbox.put("a", b"one");
+    std::fs::hard_link(sandbox.store.join("a"), sandbox.store.join("b")).unwrap();
+    sandbox.run(&["mv", "--if-absent", "store/a", "store/b"]).fails(4, "b");
+    assert!(sandbox.store.join("a").exists());
+    assert!(sandbox.run(&["mv", "store/a", "store/b"]).ok().text().starts_with("a: is now b"));
+    assert_eq!(sandbox.run(&["ls", "store"]).ok().text(), "b\n");
+    assert_eq!(sandbox.run(&["cat", "store/b"]).ok().out, b"one");
+    sandbox.run(&["mv", "store/b", "store/b"]).ok();
+    assert_eq!(sandbox.run(&["cat", "store/b"]).ok().out, b"one");
 }
 
 #[test]
