@@ -4,6 +4,7 @@ mod common;
 
 use std::fs;
 use std::os::unix::fs::FileExt;
+use std::path::Path;
 use std::process::Command;
 
 use common::{
@@ -68,6 +69,23 @@ fn umount_waits_for_what_is_under_way() {
     assert_eq!(said.status.code(), Some(5), "a mount in use is not taken down");
     assert!(said.stderr.contains("use") || said.stderr.contains("busy"), "{}", said.stderr);
     drop(held);
+    mount.unmount();
+}
+
+/// Its process serves the other one, and doesn't end.
+#[test]
+fn as_root_umount_does_not_wait_while_the_mount_is_bound_elsewhere() {
+    need_root();
+    let store = Store::new();
+    let mount = store.mount();
+    let bound = store.scratch().dir("bound");
+    let umount = |dir: &Path| run_within(Command::new(sepia_binary()).arg("umount").arg(dir), common::LIMIT);
+    sh(store.scratch().path(), &format!("mount --bind {} bound", mount.path().display()));
+    let said = umount(&bound);
+    assert_eq!(said.status.code(), Some(0), "{}", said.stderr);
+    assert!(said.stderr.contains("goes on"), "{}", said.stderr);
+    assert!(!is_mounted(&bound) && is_mounted(mount.path()));
+    fs::write(mount.join("file"), b"served").unwrap();
     mount.unmount();
 }
 

@@ -87,6 +87,8 @@ pub struct Commit {
     pub keep: bool,
     /// For [`Backend::append`]: the largest that the object may become, in bytes, whoever else has appended to it.
     pub max_size: Option<u64>,
+    /// For [`Backend::commit`], if it makes the object: its mode, before the umask.
+    pub mode: u32,
 }
 
 impl Commit {
@@ -351,8 +353,8 @@ pub trait Backend: Send + Sync + 'static {
     /// the modification time of `staged`. The superseded generation is kept. On failure `staged` is given back
     /// unharmed, inside the error of the second kind: the caller decides whether the bytes are set aside.
     ///
-    /// With [`Precondition::Absent`] (or [`Precondition::Any`] and nothing there) the object is made with `mode`
-    /// 0666 less the umask of `creator` and belongs to `creator`.
+    /// With [`Precondition::Absent`] (or [`Precondition::Any`] and nothing there) the object is made with the mode
+    /// `how.mode` less the umask of `creator` and belongs to `creator`, before it has any bytes.
     ///
     /// # Errors
     /// [`Error::Stale`] when the precondition doesn't hold; [`Error::Io`] (ENOSPC and the like).

@@ -26,7 +26,7 @@ pub struct GcArgs {
     /// The store: a URL, or a path in it
     #[arg(value_name = "STORE")]
     store: Option<OsString>,
-    /// Change nothing, and say of each generation why it stays or goes
+    /// Change nothing, and say of each generation why it stays or goes, and which conflicts go
     #[arg(long, short = 'n')]
     dry_run: bool,
     /// Delete at once what is to go
@@ -189,10 +189,19 @@ fn dry_run(args: &GcArgs, store: &Store) -> Result<(), Failure> {
     }
     if args.json {
         out.json(&json)?;
-    } else {
-        let going = count(going, "generation goes", "generations go");
-        out.line(format!("{going} ({}), {staying} stay; nothing was changed", output::size(bytes)))?;
+        return out.finish();
     }
+    let conflicts = store.outdated_conflicts()?;
+    for conflict in &conflicts {
+        let text = format!("{}: conflict {} goes: older than conflicts_keep", conflict.key, conflict.id);
+        out.line(out.paint(Style::Red, &text))?;
+    }
+    let mut sum = format!("{} ({})", count(going, "generation goes", "generations go"), output::size(bytes));
+    if !conflicts.is_empty() {
+        let size = output::size(conflicts.iter().map(|conflict| conflict.size).sum());
+        sum.push_str(&format!(", {} ({size})", count(conflicts.len(), "conflict goes", "conflicts go")));
+    }
+    out.line(format!("{sum}, {staying} stay; nothing was changed"))?;
     out.finish()
 }
 

@@ -4,14 +4,14 @@ use std::ffi::OsString;
 
 use super::output::Output;
 use super::state::JsonStat;
-use super::target::StoreArg;
+use super::target::{StoreArg, Target};
 use super::{Failure, live};
-use crate::backend::FileKind;
-use crate::types::Precondition;
+use crate::backend::{FileKind, Stat};
+use crate::types::{Key, Precondition};
 
 /// Rename an object or a directory; its history goes along
 ///
-/// An object that is replaced stays in the history of the new name.
+/// An object that is replaced stays in the history of the new name. Where both are names of one object, the old one goes.
 #[derive(Debug, clap::Args)]
 pub struct MvArgs {
     /// The old name
@@ -41,12 +41,38 @@ pub fn run(args: &MvArgs, store: &StoreArg) -> Result<(), Failure> {
     if into {
         to = to.child(name)?;
     }
+    if !args.if_absent
+        && let Some(stat) = become_one(&target, &to)?
+    {
+        return report(args, &target, &to, &stat);
+    }
     let expect = if args.if_absent { Precondition::Absent } else { Precondition::Any };
     let stat = target.store.rename(from, &to, expect)?;
-    live::show_names(&target.store, [from, &to]);
+    report(args, &target, &to, &stat)
+}
+
+/// If both are names of one object, rename(2) would leave both, which nobody means by mv: the old one goes. Returns what the
+/// object is then.
+fn become_one(target: &Target, to: &Key) -> Result<Option<Stat>, Failure> {
+    let (store, from) = (&target.store, &target.key);
+    let (Ok(old), Ok(new)) = (store.stat(from), store.stat(to)) else { return Ok(None) };
+    if from == to || old.id != new.id || old.kind == FileKind::Directory {
+        return Ok(None);
+    }
+    // Should it be its last name by now, the history has it.
+    let expect = match old.kind {
+        FileKind::File => store.get(from)?.stat.precondition(),
+        _ => Precondition::Any,
+    };
+    store.remove(from, expect)?;
+    Ok(Some(store.stat(to)?))
+}
+
+fn report(args: &MvArgs, Target { store, key: from }: &Target, to: &Key, stat: &Stat) -> Result<(), Failure> {
+    live::show_names(store, [from, to]);
     let mut out = Output::new();
     if args.json {
-        out.json(&JsonStat::new(&to, &stat))?;
+        out.json(&JsonStat::new(to, stat))?;
     } else {
         out.line(match stat.generation {
             Some(generation) => format!("{from}: is now {to}, generation {generation}"),

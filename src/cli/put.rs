@@ -2,8 +2,10 @@
 
 use std::ffi::OsString;
 use std::fs::File;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
+
+use rustix::fs::{FileType, OFlags, fcntl_getfl, fstat, makedev};
 
 use super::interrupt::{Interrupt, UntilInterrupted};
 use super::output::Output;
@@ -18,13 +20,13 @@ use crate::types::{Generation, Key, Precondition};
 ///
 /// Directories above it are made. What was current stays in its history. When the command ends with 0, the bytes
 /// would survive a power loss; otherwise nothing was changed. Bytes that a rule of the class refuses (docs/rules.md) are
-/// kept as a conflict, and the command ends with 7.
+/// kept as a conflict, and the command ends with 8.
 #[derive(Debug, clap::Args)]
 pub struct PutArgs {
     /// The object
     #[arg(value_name = "KEY")]
     key: OsString,
-    /// Where the bytes come from; - or nothing is standard input
+    /// Where the bytes come from; - or nothing is standard input, which must not be closed
     #[arg(value_name = "FILE")]
     file: Option<OsString>,
     /// Only if this generation is the current one
@@ -49,7 +51,12 @@ pub fn run(args: &PutArgs, store: &StoreArg) -> Result<(), Failure> {
     let (source, total) = match args.file.as_deref().filter(|&file| file != "-") {
         None => {
             let input = std::io::stdin().as_fd().try_clone_to_owned();
-            (File::from(input.map_err(|error| Failure::error(format!("standard input: {error}")))?), None)
+            let input = input.map_err(|error| Failure::error(format!("standard input: {error}")))?;
+            if was_closed(&input) {
+                return Err(Failure::usage("standard input is closed, so there is nothing to save")
+                    .hint(format!("an empty object is saved by: sepia put {} /dev/null", target.key)));
+            }
+            (File::from(input), None)
         }
         Some(file) => {
             let fail = |error| Failure::error(format!("{}: {error}", output::name(file.as_bytes())));
@@ -77,6 +84,16 @@ pub fn run(args: &PutArgs, store: &StoreArg) -> Result<(), Failure> {
             Err(error.into())
         }
     }
+}
+
+/// Whether a program was started without this standard input. Rust's runtime opens /dev/null in its place, and so do those who
+/// start daemons: for reading and writing, unlike a shell that is asked for it.
+fn was_closed(input: &OwnedFd) -> bool {
+    let is_null = |stat: rustix::fs::Stat| {
+        FileType::from_raw_mode(stat.st_mode) == FileType::CharacterDevice && stat.st_rdev == makedev(1, 3)
+    };
+    let both_ways = fcntl_getfl(input).is_ok_and(|flags| flags & OFlags::RWMODE == OFlags::RDWR);
+    both_ways && fstat(input).is_ok_and(is_null)
 }
 
 /// Says what was saved.

@@ -61,7 +61,7 @@ pub fn run(args: &RmArgs, store: &StoreArg) -> Result<(), Failure> {
     } else {
         for (key, removal) in &removed {
             out.line(match removal.generation {
-                Some(last) => format!("{key}: removed, 'sepia restore --generation {last}' brings it back"),
+                Some(_) => format!("{key}: removed, 'sepia trash restore' brings it back"),
                 None => format!("{key}: removed"),
             })?;
         }

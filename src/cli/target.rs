@@ -89,7 +89,12 @@ impl StoreArg {
 
     fn named(&self) -> Result<Option<Location>, Failure> {
         let env = || std::env::var_os("SEPIA_STORE").filter(|url| !url.is_empty());
-        self.store.clone().or_else(env).map(|url| parse_location(&url)).transpose()
+        let Some(url) = self.store.clone().or_else(env) else { return Ok(None) };
+        let location = parse_location(&url)?;
+        if let Location::File(path) = &location {
+            refuse_mount(path)?;
+        }
+        Ok(Some(location))
     }
 
     fn place(&self, arg: &OsStr) -> Result<Place, Failure> {
@@ -108,6 +113,15 @@ fn parse_location(url: &OsStr) -> Result<Location, Failure> {
         // No URL has such bytes, but a directory's name may.
         None => Ok(Location::File(url.into())),
     }
+}
+
+/// A mount of a store is no store, which is easily mistaken.
+fn refuse_mount(path: &Path) -> Result<(), Failure> {
+    let mounts = Mounts::read()?;
+    let Some(mount) = path.canonicalize().ok().and_then(|path| mounts.sepia_at(&path)) else { return Ok(()) };
+    let (location, _) = mounts.store_of(mount)?;
+    Err(Failure::new(ExitCode::StoreUnusable, format!("{} is a mount, of the store {location}", shown(path)))
+        .hint(format!("name that: --store {location}; or go into the mount, and name objects by their paths")))
 }
 
 fn open(Place { location, key }: Place) -> Result<Target, Failure> {

@@ -9,9 +9,12 @@ use rustix::mount::UnmountFlags;
 
 use super::process::Process;
 use super::{ExitCode, Failure};
-use crate::fuse::{self, mountinfo};
+use crate::fuse;
+use crate::fuse::mountinfo::{self, Entry};
 
 /// Unmount, and wait until everything under way is saved
+///
+/// If the same mount is to be seen elsewhere too, by a bind mount, it goes on there, and nothing is waited for.
 #[derive(Debug, clap::Args)]
 pub struct UmountArgs {
     /// The directory that the store is mounted on
@@ -23,16 +26,20 @@ pub struct UmountArgs {
 
 /// Runs `sepia umount`.
 pub fn run(args: UmountArgs) -> Result<(), Failure> {
-    let dir = find(&args.dir)?;
-    let shown = dir.display();
+    let mount = find(&args.dir)?;
+    let (dir, shown) = (&mount.point, mount.point.display());
     // Learn who serves it while it is there to be asked. A dead mount has nobody to wait for.
-    let daemon = if args.lazy { None } else { process_of(&dir) };
-    fuse::unmount(&dir, args.lazy).map_err(|error| match error.kind() {
+    let daemon = if args.lazy { None } else { process_of(dir) };
+    fuse::unmount(dir, args.lazy).map_err(|error| match error.kind() {
         io::ErrorKind::ResourceBusy => Failure::new(ExitCode::Locked, format!("{shown} is in use"))
             .hint(format!("end the programs that `fuser -vm {shown}` lists, or run: sepia umount --lazy {shown}")),
         _ => Failure::error(format!("{shown}: can't unmount: {error}")),
     })?;
     let Some(daemon) = daemon else { return Ok(()) };
+    if let Some(other) = elsewhere(&mount)? {
+        eprintln!("sepia: {shown}: unmounted; the process behind it goes on, for it serves {} too", other.display());
+        return Ok(());
+    }
     match daemon.wait(None, "saving what was under way") {
         Ok(_) => Ok(()),
         Err(error) => Err(Failure::error(format!("{shown}: unmounted, but can't wait for its process: {error}"))),
@@ -68,8 +75,18 @@ pub fn run_helper(args: Vec<OsString>) -> Result<(), Failure> {
     run(UmountArgs { dir, lazy })
 }
 
-/// The mount point that `dir` means, found without asking the mount itself, which may be dead.
-fn find(dir: &Path) -> Result<PathBuf, Failure> {
+/// Where what was unmounted is still mounted: it was a bind mount of that, or the other way round.
+fn elsewhere(unmounted: &Entry) -> Result<Option<PathBuf>, Failure> {
+    let mounts = mountinfo::read().map_err(cannot_list)?;
+    Ok(mounts.into_iter().find(|mount| mount.device == unmounted.device).map(|mount| mount.point))
+}
+
+fn cannot_list(error: io::Error) -> Failure {
+    Failure::error(format!("can't list the mounts: {error}"))
+}
+
+/// The mount that `dir` means, found without asking the mount itself, which may be dead.
+fn find(dir: &Path) -> Result<Entry, Failure> {
     let shown = dir.display();
     let by_parent = match (dir.parent(), dir.file_name()) {
         (Some(parent), Some(name)) => {
@@ -78,7 +95,7 @@ fn find(dir: &Path) -> Result<PathBuf, Failure> {
         }
         _ => None,
     };
-    let look = |dir: &Path| mountinfo::at(dir).map_err(|error| Failure::error(format!("can't list mounts: {error}")));
+    let look = |dir: &Path| mountinfo::at(dir).map_err(cannot_list);
     let found = match by_parent {
         Some(dir) => look(&dir)?,
         None => None,
@@ -88,7 +105,7 @@ fn find(dir: &Path) -> Result<PathBuf, Failure> {
         None => look(&dir.canonicalize().map_err(|error| Failure::error(format!("{shown}: {error}")))?)?,
     };
     match found {
-        Some(entry) if entry.kind == mountinfo::TYPE => Ok(entry.point),
+        Some(entry) if entry.kind == mountinfo::TYPE => Ok(entry),
         Some(entry) => Err(Failure::error(format!("{shown} is a mount of type {}, not of a Sepia store", entry.kind))
             .hint(format!("unmount it with: umount {shown}"))),
         None => Err(Failure::new(ExitCode::NotFound, format!("{shown}: nothing is mounted there"))),

@@ -1,7 +1,7 @@
 //! Bytes that lost: saves that came too late or that a rule refused, and sessions that a crash interrupted.
 //!
-//! Each is two records below `conflicts/`: the bytes, whole, and what is known of them. Nothing here is ever removed
-//! but by [`Store::resolve_conflict`].
+//! Each is two records below `conflicts/`: the bytes, whole, and what is known of them. They go by
+//! [`Store::resolve_conflict`], and by the collector when they are older than the policy's `conflicts_keep`.
 
 use std::fmt;
 use std::fs::File;
@@ -9,8 +9,8 @@ use std::io::Read;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Actor, Breach, Error, Event, EventKind, Result, Store, Who};
-use crate::backend::{self, Staged, Stat};
+use super::{Access, Actor, Breach, Error, Event, EventKind, Result, Session, Store, Who};
+use crate::backend::{self, FileKind, Kept, Staged, Stat};
 use crate::types::{Generation, Key, ObjectId, Precondition, Timestamp};
 
 /// The name of a conflict: when it arose, and something random.
@@ -75,6 +75,8 @@ pub struct Conflict {
     pub time: Timestamp,
     /// Bytes.
     pub size: u64,
+    /// Who could do what with what was at the key when they were set aside, if an object was.
+    pub access: Option<Access>,
 }
 
 /// How to end a conflict.
@@ -97,6 +99,8 @@ struct Record {
     base: Option<Generation>,
     current: Option<Generation>,
     time: i64,
+    #[serde(flatten)]
+    access: Option<Access>,
 }
 
 impl Store {
@@ -115,6 +119,18 @@ impl Store {
             }
         }
         conflicts.sort_by(|a, b| (a.time, &a.id).cmp(&(b.time, &b.id)));
+        Ok(conflicts)
+    }
+
+    /// Those that the collector drops: older than the policy's `conflicts_keep`. When a damaged one arose is
+    /// not known, so it stays.
+    ///
+    /// # Errors
+    /// As [`Store::conflicts`]; [`Error::Config`].
+    pub fn outdated_conflicts(&self) -> Result<Vec<Conflict>> {
+        let since = self.config()?.retention.conflicts_keep.before(self.now());
+        let mut conflicts = self.conflicts()?;
+        conflicts.retain(|conflict| conflict.time < since && conflict.reason != Reason::Damaged);
         Ok(conflicts)
     }
 
@@ -157,7 +173,8 @@ impl Store {
         let Some((record, key)) = record.and_then(|record| Key::unescape(&record.key).ok().map(|key| (record, key)))
         else {
             let (key, reason, time) = (Key::root(), Reason::Damaged, Timestamp::from_nanos(0));
-            return Ok(Conflict { id, key, reason, breach: None, base: None, current: None, time, size });
+            let (base, current, access) = (None, None, None);
+            return Ok(Conflict { id, key, reason, breach: None, base, current, time, size, access });
         };
         Ok(Conflict {
             id,
@@ -168,6 +185,7 @@ impl Store {
             current: record.current,
             time: Timestamp::from_nanos(record.time),
             size,
+            access: record.access,
         })
     }
 
@@ -182,7 +200,8 @@ impl Store {
         }
     }
 
-    /// Ends a conflict. Returns the state of the object that was saved, if one was.
+    /// Ends a conflict. Returns the state of the object that was saved, if one was. Where that makes the object, it gets
+    /// mode and owner of the one that the bytes were for, as far as they are known; else it is for this user alone.
     ///
     /// # Errors
     /// [`backend::Error::Exists`] when the new name is taken, [`Error::Rejected`] when a rule has something against the
@@ -191,14 +210,37 @@ impl Store {
         let conflict = self.read_conflict(&id.0)?;
         let saved = match how {
             Resolution::Keep => None,
-            Resolution::Take => Some(self.put_again(&conflict.key, &mut self.open_conflict(id)?, Precondition::Any)?),
-            Resolution::As(key) => Some(self.put_again(key, &mut self.open_conflict(id)?, Precondition::Absent)?),
+            Resolution::Take => Some(self.save_conflict(&conflict, &conflict.key, Precondition::Any)?),
+            Resolution::As(key) => Some(self.save_conflict(&conflict, key, Precondition::Absent)?),
         };
         // The record last: without it the bytes could no longer be found.
         let (record, bytes) = paths(&id.0)?;
         self.backend.remove_record(&bytes)?;
         self.backend.remove_record(&record)?;
         Ok(saved)
+    }
+
+    fn save_conflict(&self, conflict: &Conflict, key: &Key, expect: Precondition) -> Result<Stat> {
+        let access = match conflict.access {
+            Some(access) => access,
+            None => self.former_access(&conflict.key)?.unwrap_or_else(Access::private),
+        };
+        let bytes = self.open_conflict(&conflict.id)?;
+        self.put_kept(key, Session::replace(self, key, expect)?, (&bytes, conflict.size), access)
+    }
+
+    /// Who could do what with what was last kept of `key`.
+    fn former_access(&self, key: &Key) -> Result<Option<Access>> {
+        let kept = self.backend.generations(key)?;
+        for info in kept.iter().rev().filter(|info| !matches!(info.kept, Kept::Lost(_))) {
+            match self.backend.open_kept(key, info) {
+                Ok(opened) => return Ok(Some(Access::from(&opened.stat))),
+                // It went meanwhile.
+                Err(backend::Error::NoGeneration(..)) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Ok(None)
     }
 
     /// Keeps staged bytes that could not be saved; `breach` is what a rule had against them.
@@ -213,9 +255,10 @@ impl Store {
     ) -> std::result::Result<ConflictId, (backend::Error, Staged)> {
         let time = self.now();
         let id = format!("{time}-{:08x}", ObjectId::random().get() as u32);
-        let current = self.backend.stat(key).ok().and_then(|stat| stat.generation);
+        let found = self.backend.stat(key).ok().filter(|stat| stat.kind == FileKind::File);
+        let (current, access) = (found.as_ref().and_then(|stat| stat.generation), found.as_ref().map(Access::from));
         let breach = breach.cloned();
-        let record = Record { key: key.escaped(), reason, breach, base, current, time: time.nanos() };
+        let record = Record { key: key.escaped(), reason, breach, base, current, time: time.nanos(), access };
         // Key::parse refuses none of these names.
         let (record_path, bytes_path) = match paths(&id) {
             Ok(paths) => paths,

@@ -17,6 +17,7 @@
 //! # Ok::<(), sepia::Error>(())
 //! ```
 
+mod access;
 mod acting;
 pub mod checksums;
 pub mod collect;
@@ -45,6 +46,7 @@ use std::sync::Arc;
 
 use parking_lot::Mutex;
 
+pub use access::Access;
 pub use acting::By;
 pub use collect::{Collect, Collected};
 pub use config::Config;

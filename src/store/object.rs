@@ -1,9 +1,9 @@
 //! Whole objects: read, save, list, restore.
 
+use std::fs::File;
 use std::io::Read;
-use std::os::unix::fs::FileExt;
 
-use super::{Actor, Error, Result, Session, SessionOptions, Store};
+use super::{Access, Actor, Error, Result, Session, SessionOptions, Store};
 use crate::backend::{self, Creator, DirEntry, GenerationInfo, Kept, Opened, Stat};
 use crate::types::{Generation, Key, Precondition, Timestamp};
 
@@ -71,24 +71,35 @@ impl Store {
     /// has the bytes); [`Error::Rejected`] when a rule has something against them: they are kept as a conflict;
     /// [`Error::Source`] when `bytes` fails.
     pub fn put(&self, key: &Key, bytes: &mut dyn Read, expect: Precondition) -> Result<Stat> {
-        self.replace(key, bytes, Session::replace(self, key, expect)?.keeping_what_is_rejected())
-    }
-
-    /// As [`Store::put`], of bytes that are kept elsewhere: no second copy of them is, when a rule has something against
-    /// them.
-    pub(super) fn put_again(&self, key: &Key, bytes: &mut dyn Read, expect: Precondition) -> Result<Stat> {
-        self.replace(key, bytes, Session::replace(self, key, expect)?)
-    }
-
-    fn replace(&self, key: &Key, bytes: &mut dyn Read, mut session: Session) -> Result<Stat> {
-        let filled = fill(&mut session, bytes).and_then(|()| match key.parent() {
-            Some(parent) => self.create_dirs(&parent),
-            None => Ok(()),
-        });
+        let mut session = Session::replace(self, key, expect)?.keeping_what_is_rejected();
+        let filled = fill(&mut session, bytes).and_then(|()| self.create_dirs_above(key));
         match filled {
             Ok(()) => session.save(key, true),
             Err(error) => Err(session.give_up(error)),
         }
+    }
+
+    /// Saves bytes that are kept elsewhere, the first `size` ones of a file: no second copy of them is kept when a rule has
+    /// something against them. Holes stay holes. Where there is no object, it is made with this access.
+    ///
+    /// # Errors
+    /// As [`Store::put`].
+    pub(super) fn put_kept(
+        &self,
+        key: &Key,
+        mut session: Session,
+        (from, size): (&File, u64),
+        access: Access,
+    ) -> Result<Stat> {
+        let filled = session.fill_from(from, size, None).and_then(|()| self.create_dirs_above(key));
+        match filled.and_then(|()| self.maker(key, access)) {
+            Ok((creator, mode)) => session.made_by(creator).made_with(mode).save(key, true),
+            Err(error) => Err(session.give_up(error)),
+        }
+    }
+
+    fn create_dirs_above(&self, key: &Key) -> Result<()> {
+        key.parent().map_or(Ok(()), |parent| self.create_dirs(&parent))
     }
 
     /// Makes a directory and those above it; what exists stays.
@@ -159,17 +170,17 @@ impl Store {
         Ok(history)
     }
 
-    /// Saves an older generation's bytes as a new generation, which becomes current.
+    /// Saves an older generation's bytes as a new generation, which becomes current. An object that is no more gets the mode
+    /// and the owner of that generation again, before its bytes are there; where this process can't give it those, nobody
+    /// else gets more.
     ///
     /// # Errors
     /// [`backend::Error::NoGeneration`]; [`backend::Error::Stale`] when the precondition doesn't hold;
     /// [`Error::Rejected`] when a rule that came later has something against it.
     pub fn restore(&self, key: &Key, generation: Generation, expect: Precondition) -> Result<Stat> {
         let old = self.backend.open_generation(key, generation)?;
-        let size = old.stat.size;
-        let mut reader = Positioned { file: &old.file, at: 0, end: size };
-        let session = Session::replace(self, key, expect)?;
-        self.replace(key, &mut reader, session.restoring(generation))
+        let session = Session::replace(self, key, expect)?.restoring(generation);
+        self.put_kept(key, session, (&old.file, old.stat.size), Access::from(&old.stat))
     }
 
     /// Opens a write session on an object, made when it doesn't exist and `options` say so.
@@ -220,21 +231,5 @@ fn fill(session: &mut Session, bytes: &mut dyn Read) -> Result<()> {
             Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
             Err(error) => return Err(Error::Source(error)),
         }
-    }
-}
-
-/// Reads a file from its beginning to `end`, whatever its own offset is.
-struct Positioned<'a> {
-    file: &'a std::fs::File,
-    at: u64,
-    end: u64,
-}
-
-impl Read for Positioned<'_> {
-    fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
-        let most = usize::try_from(self.end - self.at).unwrap_or(usize::MAX).min(buffer.len());
-        let n = self.file.read_at(&mut buffer[..most], self.at)?;
-        self.at += n as u64;
-        Ok(n)
     }
 }

@@ -158,8 +158,16 @@ impl Store {
         {
             expect = stat.precondition();
         }
-        let commit =
-            Commit { expect, durable: true, amend: false, merge: intent.base, sum: None, keep: true, max_size: None };
+        let commit = Commit {
+            expect,
+            durable: true,
+            amend: false,
+            merge: intent.base,
+            sum: None,
+            keep: true,
+            max_size: None,
+            mode: 0o666,
+        };
         let whole = match intent.sum {
             Some(sum) if !intent.acknowledged => {
                 let (from, file) = (intent.append_from.unwrap_or(0), staged.file());

@@ -188,7 +188,7 @@ impl By<'_> {
                 Err(error) => return Err(error.into()),
             }
         }
-        let filled = session.fill_from(&old.file, old.stat.size, old.stat.mtime).and_then(|()| {
+        let filled = session.fill_from(&old.file, old.stat.size, Some(old.stat.mtime)).and_then(|()| {
             let set = session.set_times(Some(SetTime::At(old.stat.atime)), None);
             set.map(drop).map_err(|source| Error::Records { what: "the times of what is brought back", source })
         });

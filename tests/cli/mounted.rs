@@ -141,6 +141,14 @@ fn as_root_a_path_below_a_mount_means_an_object_of_its_store() {
 }
 
 #[test]
+fn as_root_a_mount_that_is_named_as_a_store_says_which_store_is_meant() {
+    let sandbox = Sandbox::new();
+    let mount = sandbox.mount(sandbox.store.to_str().unwrap());
+    let args = ["ls", "--store", mount.point.to_str().unwrap()];
+    sandbox.run(&args).fails(6, &format!("is a mount, of the store {}", sandbox.store.display()));
+}
+
+#[test]
 fn as_root_a_bind_mount_of_a_part_is_as_good() {
     let sandbox = Sandbox::new();
     sandbox.put("Note/n", b"here");

@@ -1,5 +1,7 @@
 //! Objects saved, shown, compared, moved, removed and restored.
 
+use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt};
+
 use serde_json::Value;
 
 use crate::sandbox::{Sandbox, get};
@@ -98,6 +100,27 @@ fn put_takes_a_file_or_standard_input() {
     assert_eq!(sandbox.run(&["cat", "store/a/b/c"]).ok().out, b"input");
 }
 
+/// No bytes were meant to be saved by a script that has closed its input.
+#[test]
+fn put_refuses_a_closed_standard_input() {
+    let sandbox = Sandbox::new();
+    sandbox.put("n", b"kept");
+    let shell = |redirection: &str| {
+        let mut shell = std::process::Command::new("bash");
+        shell.args(["-c", &format!("\"$0\" put n --store . {redirection}"), env!("CARGO_BIN_EXE_sepia")]);
+        shell.current_dir(&sandbox.store).output().unwrap()
+    };
+    let refused = shell("<&-");
+    assert_eq!(refused.status.code(), Some(2), "{refused:?}");
+    assert!(String::from_utf8_lossy(&refused.stderr).contains("standard input is closed"), "{refused:?}");
+    assert_eq!(sandbox.run(&["cat", "store/n"]).ok().out, b"kept");
+    for empty in ["</dev/null", "/dev/null <&-"] {
+        assert!(shell(empty).status.success(), "{empty}");
+        assert_eq!(sandbox.run(&["cat", "store/n"]).ok().out, b"");
+        sandbox.put("n", b"more");
+    }
+}
+
 #[test]
 fn ls_lists_sorted_and_in_full() {
     let sandbox = Sandbox::new();
@@ -132,7 +155,7 @@ fn rm_keeps_what_restore_brings_back() {
     sandbox.put("Note/n", b"two");
     sandbox.run(&["rm", "store/Note/n", "--if-generation", "1"]).fails(4, "its current generation is 2");
     let said = sandbox.run(&["rm", "store/Note/n", "--if-generation", "2"]).ok();
-    assert_eq!(said.text(), "Note/n: removed, 'sepia restore --generation 2' brings it back\n");
+    assert_eq!(said.text(), "Note/n: removed, 'sepia trash restore' brings it back\n");
     sandbox.run(&["rm", "store/Note/n"]).fails(3, "no such object");
     let history = sandbox.run(&["history", "store/Note/n", "--json"]).json();
     assert_eq!(get(&history, "/current"), &Value::Null);
@@ -145,6 +168,43 @@ fn rm_keeps_what_restore_brings_back() {
     assert_eq!(said.text(), "Note/n: generation 2 restored as generation 4, 3 bytes\n");
     sandbox.run(&["restore", "store/Note/n", "-g", "1", "--if-generation", "3"]).fails(4, "generation is 4");
     sandbox.run(&["restore", "store/Note/n", "-g", "7"]).fails(3, "has no generation 7");
+}
+
+/// Nobody reads what they couldn't read before.
+#[test]
+fn what_is_restored_after_its_removal_has_its_mode_and_owner() {
+    let sandbox = Sandbox::new();
+    let path = sandbox.store.join("Note/private");
+    let access = || path.metadata().map(|meta| (meta.mode() & 0o7777, meta.uid(), meta.gid())).unwrap();
+    sandbox.put("Note/private", b"one");
+    std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600)).unwrap();
+    if rustix::process::geteuid().is_root() {
+        std::os::unix::fs::chown(&path, Some(4321), Some(8765)).unwrap();
+    }
+    let before = access();
+    sandbox.put("Note/private", b"two");
+    sandbox.run(&["rm", "store/Note/private"]).ok();
+    sandbox.run(&["restore", "store/Note/private", "-g", "1"]).ok();
+    assert_eq!((access(), std::fs::read(&path).unwrap()), (before, b"one".to_vec()));
+    // What is there keeps the mode that somebody gave it.
+    std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o640)).unwrap();
+    sandbox.run(&["restore", "store/Note/private", "-g", "2"]).ok();
+    assert_eq!(access().0, 0o640);
+}
+
+/// A file of mostly nothing would take up all of its size.
+#[test]
+fn holes_stay_holes_when_they_are_restored() {
+    let sandbox = Sandbox::new();
+    let path = sandbox.store.join("image");
+    let file = std::fs::File::create(&path).unwrap();
+    file.write_all_at(b"end", 64 << 20).unwrap();
+    drop(file);
+    sandbox.put("image", b"small");
+    sandbox.run(&["restore", "store/image", "-g", "1"]).ok();
+    let meta = path.metadata().unwrap();
+    assert_eq!(meta.len(), (64 << 20) + 3);
+    assert!(meta.blocks() * 512 < 1 << 20, "{} blocks", meta.blocks());
 }
 
 #[test]
@@ -179,6 +239,21 @@ fn mv_renames_with_the_history() {
     sandbox.run(&["init", "other"]).ok();
     sandbox.run(&["mv", "store/Task/t", "other/t"]).fails(2, "is in the store");
     sandbox.run(&["mv", "store/Task/x", "store/Task/y"]).fails(3, "Task/x: no such object");
+}
+
+/// As mv(1) does it; rename(2) leaves both.
+#[test]
+fn mv_of_one_name_of_an_object_to_another_removes_the_first() {
+    let sandbox = Sandbox::new();
+    sandbox.put("a", b"one");
+    std::fs::hard_link(sandbox.store.join("a"), sandbox.store.join("b")).unwrap();
+    sandbox.run(&["mv", "--if-absent", "store/a", "store/b"]).fails(4, "b");
+    assert!(sandbox.store.join("a").exists());
+    assert!(sandbox.run(&["mv", "store/a", "store/b"]).ok().text().starts_with("a: is now b"));
+    assert_eq!(sandbox.run(&["ls", "store"]).ok().text(), "b\n");
+    assert_eq!(sandbox.run(&["cat", "store/b"]).ok().out, b"one");
+    sandbox.run(&["mv", "store/b", "store/b"]).ok();
+    assert_eq!(sandbox.run(&["cat", "store/b"]).ok().out, b"one");
 }
 
 #[test]

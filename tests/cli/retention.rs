@@ -47,6 +47,28 @@ fn gc_says_why_and_deletes_when_it_is_asked_to() {
 }
 
 #[test]
+fn a_dry_run_names_the_conflicts_that_go() {
+    let sandbox = Sandbox::new();
+    sandbox.put("Note/n", b"base");
+    let id = sandbox.lose("Note/n", b"winner", b"loser").to_string();
+    let dry_run = || sandbox.run(&["gc", "store", "--dry-run"]).ok().text().to_owned();
+    assert!(!dry_run().contains("conflict"), "{}", dry_run());
+    policy(&sandbox, "[retention]\nconflicts_keep = \"0s\"\n");
+    let shown = dry_run();
+    for part in
+        [format!("Note/n: conflict {id} goes"), "0 generations go (0 bytes), 1 conflict goes (5 bytes), ".into()]
+    {
+        assert!(shown.contains(&part), "{part}: {shown}");
+    }
+    sandbox.run(&["conflicts", "show", &id, "--store", "store"]).ok();
+    assert!(sandbox.run(&["gc", "store", "--now"]).ok().text().contains("1 conflict"));
+    sandbox.run(&["conflicts", "show", &id, "--store", "store"]).fails(3, "there is no conflict");
+    for help in [sandbox.run(&["conflicts", "--help"]).ok(), sandbox.run(&["gc", "--help"]).ok()] {
+        assert!(help.text().contains("conflict") && !help.text().contains("ever removed"), "{help:?}");
+    }
+}
+
+#[test]
 fn the_switch_stops_gc() {
     let sandbox = Sandbox::new();
     policy(&sandbox, "[retention]\nkeep_last = 1\n");

@@ -1,6 +1,7 @@
 //! Conflicts and crashes.
 
 use std::io::Write;
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::Stdio;
 use std::time::{Duration, Instant};
@@ -61,6 +62,45 @@ fn conflicts_are_listed_shown_and_resolved() {
     run(&["conflicts", "resolve", &third, "--keep"]).ok();
     assert_eq!(run(&["cat", "Task/t"]).ok().out, b"W");
     assert_eq!(run(&["conflicts", "--json"]).json(), serde_json::json!([]));
+}
+
+/// A conflict's bytes become nobody else's by being saved: they have the mode of what they were for, or are private.
+#[test]
+fn what_is_made_of_a_conflict_can_be_read_by_nobody_more() {
+    let sandbox = Sandbox::new();
+    let run = |args: &[&str]| sandbox.run_in(&sandbox.store, args, b"").ok();
+    let path = |key: &str| sandbox.store.join(key);
+    let mode = |key: &str| path(key).metadata().unwrap().permissions().mode() & 0o7777;
+    let set = |key: &str, mode| std::fs::set_permissions(path(key), std::fs::Permissions::from_mode(mode)).unwrap();
+    let resolve = |id: &str, how: &[&str]| drop(run(&[&["conflicts", "resolve", id], how].concat()));
+
+    sandbox.put("private", b"base");
+    set("private", 0o640);
+    let id = sandbox.lose("private", b"w", b"l").to_string();
+    // Another object has the name by now, for all to read.
+    run(&["rm", "private"]);
+    sandbox.put("private", b"public");
+    resolve(&id, &["--as", "mine"]);
+    assert_eq!((mode("mine"), mode("private")), (0o640, 0o644));
+
+    let id = sandbox.lose("mine", b"w", b"l").to_string();
+    run(&["rm", "mine"]);
+    resolve(&id, &["--take"]);
+    assert_eq!((mode("mine"), std::fs::read(path("mine")).unwrap()), (0o640, b"l".to_vec()));
+
+    // One of an older version, which says nothing of it: by the history, if there is one.
+    for (key, made, expected) in [("mine", "new", 0o640), ("Never/was", "Never/new", 0o600)] {
+        let id = sandbox.lose("mine", key.as_bytes(), b"l").to_string();
+        let record = sandbox.store.join(format!(".sepia/conflicts/{id}.json"));
+        let mut json: Value = serde_json::from_slice(&std::fs::read(&record).unwrap()).unwrap();
+        for field in ["mode", "uid", "gid"] {
+            json.as_object_mut().unwrap().remove(field).unwrap();
+        }
+        json["key"] = key.into();
+        std::fs::write(&record, json.to_string()).unwrap();
+        resolve(&id, &["--as", "new"]);
+        assert_eq!(mode(made), expected);
+    }
 }
 
 #[test]

@@ -167,6 +167,15 @@ pub fn durable_commits(b: &dyn Backend) {
     good(b.sync_dir(&key("d")));
 }
 
+pub fn what_a_commit_makes_has_the_mode(b: &dyn Backend) {
+    let how = |mode| Commit { mode, ..when(Precondition::Absent) };
+    assert_eq!(good(commit(b, &key("f"), b"1", &how(0o600))).mode, 0o600);
+    // What is there keeps its own.
+    let again = Commit { mode: 0o644, ..when(ANY) };
+    assert_eq!(good(commit(b, &key("f"), b"2", &again)).mode, 0o600);
+    assert_eq!(good(b.stat(&key("f"))).mode, 0o600);
+}
+
 pub fn open_files_keep_their_bytes(b: &dyn Backend) {
     put(b, "f", "1");
     let first = good(b.open(&key("f")));

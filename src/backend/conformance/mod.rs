@@ -51,6 +51,7 @@ pub const CASES: &[Case] = cases! {
     commits: a_commit_makes_a_generation, a_fresh_precondition_holds, a_stale_commit_changes_nothing,
         commits_where_no_file_is, a_commit_takes_the_staged_modification_time, reservations,
         an_amendment_is_the_same_generation, durable_commits,
+        what_a_commit_makes_has_the_mode,
         open_files_keep_their_bytes, removal_under_a_precondition;
     appends: an_append_makes_a_generation, an_append_at_a_stale_base_fails, appends_merge,
         an_append_grows_no_further_than_it_may,
@@ -93,7 +94,7 @@ pub fn run(make: &dyn Fn() -> Arc<dyn Backend>) {
 
 /// A commit without anything special.
 const fn when(expect: Precondition) -> Commit {
-    Commit { expect, durable: false, amend: false, merge: None, sum: None, keep: true, max_size: None }
+    Commit { expect, durable: false, amend: false, merge: None, sum: None, keep: true, max_size: None, mode: 0o666 }
 }
 
 const ANY: Precondition = Precondition::Any;

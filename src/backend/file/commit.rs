@@ -71,7 +71,7 @@ impl FileBackend {
             Some(found) => (found, false),
             // Made like any new file, so that owner, mode and inherited ACLs are right; then replaced.
             None => {
-                self.make_file(key, 0o666, creator)?;
+                self.make_file(key, how.mode, creator)?;
                 (self.find(key, &place)?, true)
             }
         };

@@ -47,7 +47,7 @@ impl MemoryBackend {
                 // ENOENT and ENOTDIR of the directory go before the precondition: it can't hold there for anyone.
                 self.parent_of(key)?;
                 check(key, &how.expect, None)?;
-                match self.make_generation(key, &bytes, mtime, creator) {
+                match self.make_generation(key, how.mode, &bytes, mtime, creator) {
                     Err(Error::Exists(_)) => continue,
                     other => return other,
                 }
@@ -71,8 +71,15 @@ impl MemoryBackend {
         }
     }
 
-    fn make_generation(&self, key: &Key, bytes: &Arc<[u8]>, mtime: Timestamp, creator: &Creator) -> Result<Stat> {
-        self.make(key, (FileKind::File, 0o666), bytes, creator, &|record| {
+    fn make_generation(
+        &self,
+        key: &Key,
+        mode: u32,
+        bytes: &Arc<[u8]>,
+        mtime: Timestamp,
+        creator: &Creator,
+    ) -> Result<Stat> {
+        self.make(key, (FileKind::File, mode), bytes, creator, &|record| {
             record.generation = Some(self.next_generation(key, None)?);
             record.committed = Some(record.ctime);
             record.mtime = mtime;

@@ -18,7 +18,8 @@ use crate::types::Generation;
 
 /// List and resolve conflicts: saves that came too late or that a rule refused, and bytes that a crash interrupted
 ///
-/// Nothing of them is ever removed but by: sepia conflicts resolve.
+/// They stay until sepia conflicts resolve ends them, or for as long as the store's policy says (conflicts_keep in
+/// .sepia/config.toml, 90 days unless it says otherwise).
 #[derive(Debug, clap::Args)]
 #[command(args_conflicts_with_subcommands = true)]
 pub struct ConflictsArgs {

@@ -1,6 +1,5 @@
 //! The second phase: what was marked, and is still to go, is deleted.
 
-use super::super::conflicts::Reason;
 use super::super::pins::Protected;
 use super::super::{Actor, Event, EventKind, Resolution, Result, Store};
 use super::mark::{Mark, is_forgotten};
@@ -42,7 +41,7 @@ impl Store {
             }
             self.backend.remove_record(&record)?;
         }
-        self.sweep_conflicts(pace, now, done)?;
+        self.sweep_conflicts(pace, done)?;
         let pruned = self.prune_events(now)?;
         done.freed += pruned.bytes;
         self.clear_marks()?;
@@ -153,13 +152,8 @@ impl Store {
         Ok(dropped)
     }
 
-    fn sweep_conflicts(&self, pace: &mut Pace<'_>, now: Timestamp, done: &mut Collected) -> Result<()> {
-        let since = self.config()?.retention.conflicts_keep.before(now);
-        for conflict in self.conflicts()? {
-            // When a damaged one arose is not known.
-            if conflict.time >= since || conflict.reason == Reason::Damaged {
-                continue;
-            }
+    fn sweep_conflicts(&self, pace: &mut Pace<'_>, done: &mut Collected) -> Result<()> {
+        for conflict in self.outdated_conflicts()? {
             if !pace.next()? {
                 return Ok(());
             }

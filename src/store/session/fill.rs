@@ -2,6 +2,7 @@
 
 use std::fs::File;
 
+use super::super::Error;
 use super::{Result, Session};
 use crate::backend::{Creator, SetTime, copy_range};
 use crate::types::Timestamp;
@@ -13,18 +14,33 @@ impl Session {
         self
     }
 
-    /// Makes the first `size` bytes of a file, and a modification time, this session's own, which replaces everything.
-    /// Holes stay holes.
+    /// If it makes the object, with which mode.
+    pub(in crate::store) fn made_with(mut self, mode: u32) -> Self {
+        self.mode = mode;
+        self
+    }
+
+    /// Makes the first `size` bytes of a file, and a modification time if one is given, this session's own, which replaces
+    /// everything. Holes stay holes. On a full medium older history makes room.
     ///
     /// # Errors
     /// As [`Session::write_at`].
-    pub(in crate::store) fn fill_from(&mut self, from: &File, size: u64, mtime: Timestamp) -> Result<()> {
+    pub(in crate::store) fn fill_from(&mut self, from: &File, size: u64, mtime: Option<Timestamp>) -> Result<()> {
         self.stage_from(0)?;
         self.sum.lose();
+        match self.copy_from_start(from, size) {
+            Err(Error::Backend(error)) if self.store.makes_room(&error, size) => self.copy_from_start(from, size)?,
+            other => other?,
+        }
+        if let Some(mtime) = mtime {
+            self.set_times(None, Some(SetTime::At(mtime))).map_err(|e| self.io("set its time", e))?;
+        }
+        Ok(())
+    }
+
+    fn copy_from_start(&self, from: &File, size: u64) -> Result<()> {
         let staged = self.staged_file()?;
         copy_range(from, staged, 0, size).map_err(|e| self.io("copy", e))?;
-        staged.set_len(size).map_err(|e| self.io("copy", e))?;
-        self.set_times(None, Some(SetTime::At(mtime))).map_err(|e| self.io("set its time", e))?;
-        Ok(())
+        staged.set_len(size).map_err(|e| self.io("copy", e))
     }
 }

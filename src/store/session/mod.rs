@@ -74,6 +74,8 @@ struct FailedWrite {
 pub struct Session {
     store: Store,
     creator: Creator,
+    /// Of the object, if the session makes it; before the umask.
+    mode: u32,
     actor: Actor,
     /// What this session made is in the events: up to which of its generations.
     announced: announce::Announced,
@@ -191,6 +193,7 @@ impl Session {
         Session {
             store: store.clone(),
             creator: options.creator,
+            mode: options.create.unwrap_or(0o666),
             actor: options.actor,
             announced: announce::Announced::default(),
             base,

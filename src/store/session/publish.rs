@@ -49,6 +49,7 @@ impl Session {
             sum: self.sum.up_to(size),
             keep: self.keeps(key),
             max_size: rules.max_size(),
+            mode: self.mode,
         };
         let is_append = self.tail_from.is_some();
         let stat = match self.tail_from {
@@ -166,6 +167,7 @@ impl Session {
             sum: None,
             keep: self.keeps(key),
             max_size: rules.max_size(),
+            mode: self.mode,
         };
         let stat = match self.store.backend.append(key, staged, 0, &commit) {
             Err(error) => return Err(self.grown_too_large(key, rules, error)),
@@ -313,7 +315,16 @@ impl Session {
             return Ok(stat);
         }
         let keep = self.keeps(key);
-        let how = Commit { expect: self.expect, durable, amend: false, merge: None, sum: None, keep, max_size: None };
+        let how = Commit {
+            expect: self.expect,
+            durable,
+            amend: false,
+            merge: None,
+            sum: None,
+            keep,
+            max_size: None,
+            mode: self.mode,
+        };
         let mut staged = Some(self.staged.take().ok_or_else(|| self.broken())?);
         let (medium, creator) = (&self.store.backend, &self.creator);
         let mut commit = || {

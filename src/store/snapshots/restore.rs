@@ -261,7 +261,7 @@ impl Run<'_> {
         if let Some(generation) = new.stat.generation {
             session = session.restoring(generation);
         }
-        match session.fill_from(&was.file, new.stat.size, new.stat.mtime) {
+        match session.fill_from(&was.file, new.stat.size, Some(new.stat.mtime)) {
             // All of it is synced at once, at the end.
             Ok(()) => session.save(key, false).map(drop),
             Err(error) => {
