@@ -169,6 +169,7 @@ impl FileBackend {
             acknowledged: true,
             in_place: true,
             sum: None,
+            copied: false,
         };
         if !amend && let Some(name) = kept_name(found, now, false) {
             self.keep_by_copy(key, place, &name.to_string())?;
@@ -255,6 +256,7 @@ impl FileBackend {
             acknowledged: how.durable,
             in_place: true,
             sum: Some(tail.sum),
+            copied: false,
         };
         // Before the object is touched: if we die meanwhile, recovery must know how much of it was whole.
         if how.durable { staged.secure(&intent) } else { staged.note(&intent) }.map_err(failed)?;

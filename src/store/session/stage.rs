@@ -72,6 +72,7 @@ impl Session {
             acknowledged: false,
             in_place: false,
             sum: None,
+            copied: self.copied,
         }
     }
 
