@@ -112,6 +112,7 @@ fn an_append_is_recognized_behind_what_others_have_saved() {
                 acknowledged: false,
                 in_place: true,
                 sum: None,
+                copied: false,
             };
             let staged = dead.backend().staging().stage(&intent).unwrap();
             staged.file().write_all_at(b"ours\n", stat.size).unwrap();

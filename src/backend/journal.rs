@@ -54,6 +54,8 @@ pub(super) struct Line {
     in_place: bool,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     sum: Option<u32>,
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    copied: bool,
 }
 
 impl Line {
@@ -81,6 +83,7 @@ impl Line {
             acknowledged: intent.acknowledged,
             in_place: intent.in_place,
             sum: intent.sum,
+            copied: intent.copied,
         }
     }
 
@@ -106,6 +109,7 @@ impl Line {
             acknowledged: self.acknowledged,
             in_place: self.in_place,
             sum: self.sum,
+            copied: self.copied,
         })
     }
 }
@@ -210,6 +214,7 @@ mod tests {
             acknowledged: true,
             in_place: false,
             sum: Some(9),
+            copied: false,
         };
         let good = serde_json::to_string(&Line::new(1, 2, &intent)).unwrap();
         let text = format!("{good}\n{{\"slot\":2,\"ino\0\n{good}");

@@ -49,6 +49,8 @@ pub struct Intent {
     /// The CRC-32 of the staged bytes, from `append_from` on, if they were not synced when this was noted: after a
     /// power loss they may be others.
     pub sum: Option<u32>,
+    /// The bytes are a copy of what is kept elsewhere: if they are not saved, nothing is lost with them.
+    pub copied: bool,
 }
 
 /// A staged file whose owner died, now in the hands of the caller.
@@ -319,7 +321,16 @@ impl StagingArea {
     fn unknown(&self, slot: u64) -> io::Result<Intent> {
         let key = Key::object("lost+found", &slot.to_string()).map_err(io::Error::other)?;
         let expect = Precondition::Any;
-        Ok(Intent { key, expect, append_from: None, base: None, acknowledged: false, in_place: false, sum: None })
+        Ok(Intent {
+            key,
+            expect,
+            append_from: None,
+            base: None,
+            acknowledged: false,
+            in_place: false,
+            sum: None,
+            copied: false,
+        })
     }
 
     fn instances(&self) -> io::Result<Vec<PathBuf>> {
@@ -496,6 +507,7 @@ mod tests {
             acknowledged: true,
             in_place: false,
             sum: None,
+            copied: false,
         }
     }
 

@@ -57,7 +57,7 @@ pub fn run(args: &RecoverArgs, store: &StoreArg) -> Result<(), Failure> {
 
 fn json(recovered: &Recovered) -> JsonRecovered {
     let (generation, conflict) = match &recovered.outcome {
-        Outcome::AlreadySaved | Outcome::Empty => (None, None),
+        Outcome::AlreadySaved | Outcome::Empty | Outcome::Copied => (None, None),
         Outcome::Finished(generation) => (Some(*generation), None),
         Outcome::SetAside(id) => (None, Some(id.to_string())),
         Outcome::Torn { generation, kept, .. } => (Some(*generation), kept.as_ref().map(ToString::to_string)),

@@ -13,6 +13,9 @@ use super::{Access, Actor, Breach, Error, Event, EventKind, Result, Session, Sto
 use crate::backend::{self, FileKind, Kept, Staged, Stat};
 use crate::types::{Generation, Key, ObjectId, Precondition, Timestamp};
 
+/// The lock of the one who ends a conflict.
+const LOCK: &str = "resolution";
+
 /// The name of a conflict: when it arose, and something random.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
@@ -205,8 +208,11 @@ impl Store {
     ///
     /// # Errors
     /// [`backend::Error::Exists`] when the new name is taken, [`Error::Rejected`] when a rule has something against the
-    /// bytes or the name; the conflict then stays.
+    /// bytes or the name; the conflict then stays. [`Error::NoConflict`] when somebody else has ended it;
+    /// [`backend::Error::Locked`] when they take more than 30 seconds for that.
     pub fn resolve_conflict(&self, id: &ConflictId, how: &Resolution) -> Result<Option<Stat>> {
+        // Of two who end the same conflict, one must not drop the bytes that the other is saving, and say so.
+        let _alone = self.wait_exclusive(LOCK)?;
         let conflict = self.read_conflict(&id.0)?;
         let saved = match how {
             Resolution::Keep => None,

@@ -17,6 +17,8 @@ pub enum Outcome {
     SetAside(ConflictId),
     /// It had not written anything.
     Empty,
+    /// It was copying what is kept elsewhere; the copy was dropped.
+    Copied,
     /// It had been saved without fsync, and a power loss tore it.
     Torn {
         /// The number of the torn generation, which is not given again.
@@ -38,6 +40,7 @@ impl Outcome {
             Outcome::Finished(_) => "finished",
             Outcome::SetAside(_) => "set-aside",
             Outcome::Empty => "empty",
+            Outcome::Copied => "copied",
             Outcome::Torn { .. } => "torn",
         }
     }
@@ -66,6 +69,9 @@ impl fmt::Display for Recovered {
                 write!(f, "{key}: set aside {size} bytes whose save had not ended, see: sepia conflicts show {id}")
             }
             Outcome::Empty => write!(f, "{key}: had been opened but not written"),
+            Outcome::Copied => {
+                write!(f, "{key}: was being restored; what it was restored from is there, so do it again")
+            }
             Outcome::Torn { generation, current, restored, kept } => {
                 write!(f, "{key}: a power loss has torn generation {generation}, which had not been synced")?;
                 match (current, restored) {
@@ -131,7 +137,7 @@ impl Store {
             Outcome::SetAside(id) => (None, Some(id)),
             Outcome::Torn { generation, kept, .. } => (Some(*generation), kept.as_ref()),
             Outcome::AlreadySaved => (None, None),
-            Outcome::Empty => return recovered,
+            Outcome::Empty | Outcome::Copied => return recovered,
         };
         let mut event = Event::new(EventKind::Recovered, key).with("outcome", outcome.name());
         if let Some(id) = kept {
@@ -150,6 +156,10 @@ impl Store {
         if size == 0 && !intent.acknowledged && !intent.in_place {
             staged.discard();
             return Ok(Outcome::Empty);
+        }
+        if intent.copied && !(intent.acknowledged || intent.in_place) {
+            staged.discard();
+            return Ok(Outcome::Copied);
         }
         let mut expect = intent.expect;
         if let Precondition::Version(base, ..) = expect

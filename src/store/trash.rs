@@ -1,12 +1,15 @@
-//! What was removed and can be brought back: names at which nothing is, and whose history ends with a removal.
+//! What was removed and can be brought back: names at which nothing is, and whose history ends with a removal. A name that
+//! is only reserved is nothing yet: who was to fill it may have died over it.
+
+use std::ffi::OsString;
 
 use rustix::fs::XattrFlags;
 
 use super::collect::{Collected, Histories};
 use super::pins::Protected;
 use super::retention::{Cause, Keep, Policy, Verdict, judge};
-use super::{Actor, By, Error, Result, Session, SessionOptions, Store};
-use crate::backend::{self, Creator, GenerationInfo, Kept, SetTime, Stat};
+use super::{Actor, By, Error, Result, Session, Store};
+use crate::backend::{self, Creator, FileKind, GenerationInfo, Kept, SetTime, Stat};
 use crate::types::{Age, Generation, Key, Precondition, Timestamp};
 
 /// An object that was removed.
@@ -68,7 +71,7 @@ impl Store {
     fn trashed(&self, key: &Key, generations: &[GenerationInfo]) -> Result<Option<Trashed>> {
         let last = generations.last().filter(|last| last.deleted && !matches!(last.kept, Kept::Lost(_)));
         let Some(last) = last else { return Ok(None) };
-        if self.is_there(key)? {
+        if self.is_there(key)? && self.reserved(key)?.is_none() {
             return Ok(None);
         }
         let deleted = last.superseded.unwrap_or(last.committed);
@@ -77,12 +80,22 @@ impl Store {
         Ok(Some(Trashed { key: key.clone(), generation, deleted, size, mtime, until }))
     }
 
+    /// What is at a key, if it is a file without any bytes yet.
+    fn reserved(&self, key: &Key) -> Result<Option<Stat>> {
+        match self.backend.stat(key) {
+            Ok(stat) => Ok(Some(stat).filter(|stat| stat.kind == FileKind::File && stat.generation.is_none())),
+            Err(error) if error.is_gone() => Ok(None),
+            Err(error) => Err(error.into()),
+        }
+    }
+
     /// Brings back what was removed at `key`, or one of its older generations, there or as `to`: with its mode, owner,
-    /// times and attributes. The history stays at its key, and is gone on with there.
+    /// times and attributes, as far as this process can give it those. The history stays at its key, and is gone on with
+    /// there. A file at `key` that has no bytes yet gives way.
     ///
     /// # Errors
     /// [`Error::NotInTrash`]; [`backend::Error::NoGeneration`]; [`backend::Error::Exists`] when something is at the
-    /// new name; [`Error::Rejected`] when a rule has something against it.
+    /// new name; [`backend::Error::Stale`] when a file without bytes was written to meanwhile; [`Error::Rejected`] when a rule has something against it.
     pub fn untrash(&self, key: &Key, generation: Option<Generation>, to: &Key) -> Result<Stat> {
         if let Some(parent) = to.parent() {
             self.create_dirs(&parent)?;
@@ -133,13 +146,34 @@ impl By<'_> {
         let generation = generation.unwrap_or(trashed.generation);
         let old = backend.open_generation(key, generation)?;
         let attributes = backend.generation_xattrs(key, generation)?;
+        let given_up = if to == key { store.reserved(key)? } else { None };
+        if given_up.is_none() && backend.stat(to).is_ok() {
+            return Err(backend::Error::Exists(to.clone()).into());
+        }
+        // What takes long comes first, so that who dies over it leaves the name free.
+        let mut session = Session::replace(store, to, Precondition::Absent)?.restoring(generation);
+        session.set_actor(self.actor);
+        let filled = session.fill_from(&old.file, old.stat.size, Some(old.stat.mtime)).and_then(|()| {
+            let set = session.set_times(Some(SetTime::At(old.stat.atime)), None);
+            set.map(drop).map_err(|source| Error::Records { what: "the times of what is brought back", source })
+        });
         // With its mode before it has any bytes, so that nobody reads them who couldn't before.
         let creator = Creator { uid: old.stat.uid, gid: old.stat.gid, umask: 0 };
-        let stat = store.make_name(to, || backend.reserve(to, old.stat.mode, &creator))?;
-        let options = SessionOptions { creator, ..SessionOptions::default() };
-        let mut session = Session::reserved(store, to, &stat, &options).restoring(generation);
-        session.set_actor(self.actor);
-        let restored = self.refill(to, session, &old, &attributes);
+        let reserved = filled.and_then(|()| {
+            if let Some(stat) = &given_up {
+                store.take_name(to, || backend.remove(to, &Precondition::Reserved(stat.id)))?;
+            }
+            store.make_name(to, || backend.reserve(to, old.stat.mode, &creator))
+        });
+        let stat = match reserved {
+            Ok(stat) => stat,
+            Err(error) => {
+                session.discard();
+                return Err(error);
+            }
+        };
+        session.follow(to, &stat);
+        let restored = self.save_with(to, session, &attributes);
         if restored.is_err() {
             // Nothing was committed to it, so nothing is lost with it.
             let _ = store.take_name(to, || backend.remove(to, &Precondition::Reserved(stat.id)));
@@ -172,32 +206,19 @@ impl By<'_> {
         Ok(())
     }
 
-    fn refill(
-        &self,
-        to: &Key,
-        mut session: Session,
-        old: &backend::Opened,
-        attributes: &[(std::ffi::OsString, Vec<u8>)],
-    ) -> Result<Stat> {
+    fn save_with(&self, to: &Key, session: Session, attributes: &[(OsString, Vec<u8>)]) -> Result<Stat> {
         let backend = &self.store.backend;
         for (name, value) in attributes {
             match backend.set_xattr(to, name, value, XattrFlags::empty().bits() as i32) {
                 // Of the system's own, which an ordinary user may see but not set.
                 Ok(()) | Err(backend::Error::Unsupported(..)) => {}
                 Err(backend::Error::Io { source, .. }) if source.kind() == std::io::ErrorKind::PermissionDenied => {}
-                Err(error) => return Err(error.into()),
+                Err(error) => {
+                    session.discard();
+                    return Err(error.into());
+                }
             }
         }
-        let filled = session.fill_from(&old.file, old.stat.size, Some(old.stat.mtime)).and_then(|()| {
-            let set = session.set_times(Some(SetTime::At(old.stat.atime)), None);
-            set.map(drop).map_err(|source| Error::Records { what: "the times of what is brought back", source })
-        });
-        match filled {
-            Ok(()) => session.save(to, true),
-            Err(error) => {
-                session.discard();
-                Err(error)
-            }
-        }
+        session.save(to, true)
     }
 }

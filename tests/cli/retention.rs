@@ -115,6 +115,74 @@ fn what_was_removed_comes_back_from_the_trash() {
     assert_eq!(sandbox.run(&["trash", "store"]).ok().text(), "the trash is empty\n");
 }
 
+/// Who was killed while bringing something back leaves at most an empty name, and a copy.
+#[test]
+fn what_was_interrupted_on_its_way_out_of_the_trash_is_still_in_it() {
+    let sandbox = Sandbox::new();
+    let key = sepia::Key::parse("Note/n").unwrap();
+    let listed = || sandbox.run(&["trash", "store", "--json"]).json();
+    sandbox.put("Note/n", b"removed");
+    let path = sandbox.store.join("Note/n");
+    std::fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
+    sandbox.run(&["rm", "store/Note/n"]).ok();
+    {
+        let store = sandbox.open();
+        let stat = store.reserve(&key, 0o644, &sepia::backend::Creator::current()).unwrap();
+        let intent = sepia::backend::Intent {
+            key: key.clone(),
+            expect: stat.precondition(),
+            append_from: None,
+            base: None,
+            acknowledged: false,
+            in_place: false,
+            sum: None,
+            copied: true,
+        };
+        let staged = store.backend().staging().stage(&intent).unwrap();
+        std::os::unix::fs::FileExt::write_all_at(&**staged.file(), b"remo", 0).unwrap();
+        drop((staged, store));
+    }
+    assert_eq!(get(&listed(), "/0/key"), "Note/n");
+    let recovered = sandbox.run_in(&sandbox.store, &["recover", "--json"], b"").json();
+    assert_eq!(get(&recovered, "/0/outcome"), "copied");
+    assert_eq!(sandbox.run(&["conflicts", "store", "--json"]).json(), serde_json::json!([]));
+    assert_eq!(get(&listed(), "/0/key"), "Note/n");
+    // Under another name, what is there is not touched.
+    sandbox.run(&["trash", "restore", "store/Note/n", "--as", "store/Note/n2"]).ok();
+    sandbox.run(&["trash", "restore", "store/Note/n", "--as", "store/Note/n2"]).fails(4, "Note/n2");
+    sandbox.run(&["trash", "empty", "store/Other"]).ok();
+    sandbox.run(&["trash", "restore", "store/Note/n"]).ok();
+    assert_eq!(std::fs::read(&path).unwrap(), b"removed");
+    assert_eq!(std::os::unix::fs::MetadataExt::mode(&path.metadata().unwrap()) & 0o777, 0o600);
+    assert_eq!(listed(), serde_json::json!([]));
+}
+
+/// A file that somebody has made and is about to write to is theirs as soon as they have.
+#[test]
+fn what_is_written_to_a_name_meanwhile_is_not_replaced_from_the_trash() {
+    let sandbox = Sandbox::new();
+    let key = sepia::Key::parse("n").unwrap();
+    sandbox.put("n", b"removed");
+    sandbox.run(&["rm", "store/n"]).ok();
+    let store = sandbox.open();
+    let mut session = store.open_session(&key, &Default::default()).unwrap();
+    assert_eq!(get(&sandbox.run(&["trash", "store", "--json"]).json(), "/0/key"), "n");
+    session.write_at(b"new", 0).unwrap();
+    session.publish(&key, true).unwrap();
+    session.close(&key);
+    sandbox.run(&["trash", "restore", "store/n"]).fails(3, "sepia trash");
+    assert_eq!(std::fs::read(sandbox.store.join("n")).unwrap(), b"new");
+    // Who loses to the trash loses nothing.
+    sandbox.run(&["rm", "store/n"]).ok();
+    let mut session = store.open_session(&key, &Default::default()).unwrap();
+    session.write_at(b"late", 0).unwrap();
+    sandbox.run(&["trash", "restore", "store/n"]).ok();
+    session.publish(&key, true).unwrap_err();
+    session.close(&key);
+    assert_eq!(std::fs::read(sandbox.store.join("n")).unwrap(), b"new");
+    assert_eq!(get(&sandbox.run(&["conflicts", "store", "--json"]).json(), "/0/size"), 4);
+}
+
 #[test]
 fn pins_are_made_listed_and_removed() {
     let sandbox = Sandbox::new();

@@ -7,6 +7,7 @@ use std::process::Stdio;
 use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal};
+use sepia::store::Resolution;
 use serde_json::Value;
 
 use crate::sandbox::{Sandbox, get};
@@ -100,6 +101,29 @@ fn what_is_made_of_a_conflict_can_be_read_by_nobody_more() {
         std::fs::write(&record, json.to_string()).unwrap();
         resolve(&id, &["--as", "new"]);
         assert_eq!(mode(made), expected);
+    }
+}
+
+/// Of several who end one conflict, one does, and the others are told.
+#[test]
+fn a_conflict_is_resolved_once() {
+    let sandbox = Sandbox::new();
+    sandbox.put("n", b"base");
+    for round in 0..30 {
+        let id = sandbox.lose("n", format!("winner {round}").as_bytes(), b"loser");
+        let start = std::sync::Barrier::new(2);
+        let resolve = |how: Resolution| {
+            let store = sandbox.open();
+            start.wait();
+            store.resolve_conflict(&id, &how)
+        };
+        let (kept, taken) = std::thread::scope(|scope| {
+            let keep = scope.spawn(|| resolve(Resolution::Keep));
+            (resolve(Resolution::Take), keep.join().unwrap())
+        });
+        assert!(kept.is_ok() != taken.is_ok(), "{kept:?} {taken:?}");
+        let lost = kept.and(taken).unwrap_err();
+        assert!(matches!(lost, sepia::Error::NoConflict(_)), "{lost}");
     }
 }
 

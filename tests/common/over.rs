@@ -209,6 +209,7 @@ impl<H: Hook> Backend for Over<H> {
                 acknowledged: false,
                 in_place: false,
                 sum,
+                copied: false,
             };
             self.below.staging().stage(&intent).unwrap()
         };

@@ -49,7 +49,7 @@ impl Met {
                 Outcome::AlreadySaved => self.saved_already += 1,
                 Outcome::Finished(_) => self.finished += 1,
                 Outcome::SetAside(_) => self.set_aside += 1,
-                Outcome::Empty => self.empty += 1,
+                Outcome::Empty | Outcome::Copied => self.empty += 1,
                 Outcome::Torn { .. } => self.torn += 1,
             }
         }

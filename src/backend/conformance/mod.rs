@@ -162,6 +162,7 @@ fn stage_at(backend: &dyn Backend, path: &Key, from: u64, bytes: &[u8]) -> Stage
         acknowledged: false,
         in_place: false,
         sum: None,
+        copied: false,
     };
     let staged = backend.staging().stage(&intent).unwrap_or_else(|e| panic!("can't stage: {e}"));
     staged.file().write_all_at(bytes, from).unwrap_or_else(|e| panic!("can't write what is staged: {e}"));

@@ -170,6 +170,7 @@ impl FileBackend {
             acknowledged: true,
             in_place: true,
             sum: None,
+            copied: false,
         };
         let kept = self.kept_copy(key, found)?;
         if !amend && let Some(name) = kept_name(found, now, false) {
@@ -322,6 +323,7 @@ impl FileBackend {
             acknowledged: how.durable,
             in_place: true,
             sum: Some(tail.sum),
+            copied: false,
         };
         // Before the object is touched: if we die meanwhile, recovery must know how much of it was whole.
         if how.durable { staged.secure(&intent) } else { staged.note(&intent) }.map_err(failed)?;

@@ -390,6 +390,7 @@ impl FileBackend {
             acknowledged: false,
             in_place: false,
             sum: None,
+            copied: false,
         };
         let staged = self.staging.stage(&intent).map_err(failed)?;
         copy_range(file, staged.file(), 0, size).map_err(failed)?;

@@ -265,6 +265,10 @@ impl Fs {
                 if stat.mode & shared.as_raw_mode() != 0 && caller.uid != 0 && caller.uid != stat.uid {
                     return Err(Errno::PERM);
                 }
+                // Nor one that is still empty: whoever made it may have it open.
+                if self.store.stat(to).is_ok() {
+                    return Err(Errno::EXIST);
+                }
                 by.untrash(&key, Some(generation), to).map(drop).map_err(errno)
             }
             What::Dir(View::Trash, key) if !key.is_root() => {

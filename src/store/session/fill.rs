@@ -21,11 +21,12 @@ impl Session {
     }
 
     /// Makes the first `size` bytes of a file, and a modification time if one is given, this session's own, which replaces
-    /// everything. Holes stay holes. On a full medium older history makes room.
+    /// everything. They are kept elsewhere: if this process dies, recovery drops the copy. Holes stay holes. On a full medium older history makes room.
     ///
     /// # Errors
     /// As [`Session::write_at`].
     pub(in crate::store) fn fill_from(&mut self, from: &File, size: u64, mtime: Option<Timestamp>) -> Result<()> {
+        self.copied = true;
         self.stage_from(0)?;
         self.sum.lose();
         match self.copy_from_start(from, size) {

@@ -87,6 +87,8 @@ pub struct Session {
     expect: Precondition,
     /// What was written.
     staged: Option<Staged>,
+    /// That is a copy of what is kept elsewhere.
+    copied: bool,
     /// If set, `staged` holds only the bytes from here on, and those before are the base's.
     tail_from: Option<u64>,
     /// Of what is staged.
@@ -200,6 +202,7 @@ impl Session {
             emptied: None,
             expect,
             staged: None,
+            copied: false,
             tail_from: None,
             sum: RunningSum::new(0),
             dirty: false,

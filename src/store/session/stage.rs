@@ -118,6 +118,7 @@ impl Session {
             acknowledged: false,
             in_place: false,
             sum: None,
+            copied: self.copied,
         }
     }
 
