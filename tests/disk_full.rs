@@ -7,10 +7,11 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
 use std::os::unix::fs::FileExt;
 
-use common::{LoopFs, Mount, Scratch, Store};
+use common::{LoopFs, Mount, Scratch, Store, sh_fails};
 use rig::disk::{fill, use_all_inodes};
 use rig::load::close;
 use rig::record::{Tag, object, read_object};
+use rustix::fs::FallocateFlags;
 use rustix::io::Errno;
 
 struct Small {
@@ -192,6 +193,119 @@ fn as_root_a_rename_is_done_with_its_history_or_not_at_all() {
 fn assert_holds_old(small: &Small, seq: u64) {
     let bytes = fs::read(small.store.path().join("Note/n")).unwrap();
     assert_eq!(read_object(&bytes).unwrap().seq, seq);
+}
+
+/// Each range by itself, in whichever order.
+#[test]
+fn as_root_several_failed_writes_can_be_repeated() {
+    let small = small();
+    let path = small.mount.join("Note/n");
+    for order in [[0, 40_000], [40_000, 0]] {
+        fs::write(&path, vec![b'o'; 80_000]).unwrap();
+        let ballast = fill(small.disk.path(), 20 << 10);
+        let file = OpenOptions::new().write(true).open(&path).unwrap();
+        for at in order {
+            assert_no_space(file.write_all_at(&[b'n'; 4096], at));
+        }
+        fs::remove_file(ballast).unwrap();
+        for at in order {
+            file.write_all_at(&[b'n'; 4096], at).unwrap();
+        }
+        file.sync_all().unwrap();
+        close(file).unwrap();
+        let bytes = fs::read(small.store.path().join("Note/n")).unwrap();
+        assert_eq!(bytes.iter().filter(|byte| **byte == b'n').count(), 8192);
+    }
+    assert!(small.store.conflicts().is_empty());
+    small.mount.unmount();
+}
+
+/// A service with its log open, and others that append to it.
+#[test]
+fn as_root_a_failed_append_takes_no_others_with_it() {
+    let small = small();
+    let path = small.mount.join("Note/log");
+    fs::write(&path, "start\n").unwrap();
+    let append = || OpenOptions::new().append(true).open(&path).unwrap();
+    let service = append();
+    let ballast = fill(small.disk.path(), 0);
+    assert_no_space((&service).write_all(&[b'x'; 100_000]));
+    fs::remove_file(ballast).unwrap();
+    for _ in 0..3 {
+        let mut other = append();
+        other.write_all(b"other\n").unwrap();
+        close(other).unwrap();
+    }
+    close(service).unwrap();
+    for path in [path, small.store.path().join("Note/log")] {
+        assert_eq!(fs::read_to_string(path).unwrap(), "start\nother\nother\nother\n");
+    }
+    assert!(small.store.conflicts().is_empty());
+    small.mount.unmount();
+}
+
+/// What fsync has acknowledged is current afterwards, whatever failed later.
+#[test]
+fn as_root_a_full_disk_takes_nothing_that_fsync_has_acknowledged() {
+    let small = small();
+    let path = small.mount.join("Note/n");
+    let file = File::create(&path).unwrap();
+    file.write_all_at(&[b'a'; 20_480], 0).unwrap();
+    file.sync_all().unwrap();
+    file.write_all_at(&[b'b'; 100], 0).unwrap();
+    file.sync_all().unwrap();
+    let ballast = fill(small.disk.path(), 0);
+    assert_no_space(file.write_all_at(&[b'c'; 500_000], 20_480));
+    let closed = close(file);
+    fs::remove_file(ballast).unwrap();
+    closed.unwrap();
+    let bytes = fs::read(small.store.path().join("Note/n")).unwrap();
+    assert_eq!((bytes.len(), &bytes[..101]), (20_480, [[b'b'; 100].as_slice(), b"a"].concat().as_slice()));
+    assert!(small.store.conflicts().is_empty());
+    small.mount.unmount();
+}
+
+/// Copied in the kernel, as `cp` and `cat` do.
+#[test]
+fn as_root_half_a_copy_onto_a_full_disk_is_not_current() {
+    let small = small();
+    let dir = small.mount.path();
+    fs::write(dir.join("Note/source"), record(2, 3 << 20)).unwrap();
+    for command in ["cp source copied", "cat source > copied", "install source copied"] {
+        fs::write(dir.join("Note/copied"), record(1, 100_000)).unwrap();
+        let ballast = fill(small.disk.path(), 1200 << 10);
+        sh_fails(&dir.join("Note"), command);
+        fs::remove_file(ballast).unwrap();
+        if command.starts_with("install") {
+            // It removes what is there first.
+            assert_eq!(fs::read(small.store.path().join("Note/copied")).map_or(0, |bytes| bytes.len()), 0);
+        } else {
+            assert_holds(&small, "Note/copied", 1);
+        }
+    }
+    small.mount.unmount();
+}
+
+/// It changes nothing, takes no space, and stands in nobody's way.
+#[test]
+fn as_root_a_failed_allocation_changes_nothing() {
+    let small = small();
+    let path = small.mount.join("Note/n");
+    fs::write(&path, "old.").unwrap();
+    let file = OpenOptions::new().write(true).open(&path).unwrap();
+    file.write_all_at(b"NEW", 0).unwrap();
+    let space = || rustix::fs::statvfs(small.disk.path()).unwrap().f_bavail;
+    let before = space();
+    for mode in [FallocateFlags::empty(), FallocateFlags::KEEP_SIZE] {
+        assert_eq!(rustix::fs::fallocate(&file, mode, 0, 1 << 30), Err(Errno::NOSPC));
+        assert_eq!(file.metadata().unwrap().len(), 4);
+        assert!(before - space() < 100, "{} blocks were taken", before - space());
+    }
+    close(file).unwrap();
+    for path in [path, small.store.path().join("Note/n")] {
+        assert_eq!(fs::read(path).unwrap(), b"NEW.");
+    }
+    small.mount.unmount();
 }
 
 /// No inode and hardly a block left for directories and records.

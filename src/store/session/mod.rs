@@ -12,6 +12,7 @@
 //! may not be done yet: only what is still so when it is closed is set aside.
 
 mod announce;
+mod failed;
 mod fill;
 mod publish;
 mod room;
@@ -60,14 +61,6 @@ impl Default for SessionOptions {
     }
 }
 
-/// A range of bytes that could not be written.
-#[derive(Debug, Clone, Copy)]
-struct FailedWrite {
-    start: u64,
-    end: u64,
-    errno: i32,
-}
-
 /// The bytes of one object while it is being written. See the [module](self).
 #[derive(Debug)]
 #[must_use = "publish or discard it; dropped, its bytes wait for recovery"]
@@ -109,8 +102,8 @@ pub struct Session {
     times: (Option<SetTime>, Option<SetTime>),
     /// What was published last stands behind others' appends, not where it was written.
     merged: bool,
-    /// A write failed and was not repeated: the bytes are not what the writer meant.
-    failed: Option<FailedWrite>,
+    /// Writes that failed and were not repeated: the bytes are not what the writer meant.
+    failed: failed::FailedWrites,
     /// What a rule had against it when it was to be published; nothing was written since.
     rejected: Option<Breach>,
     /// What went too far beyond the largest size was not written. As `failed`, until that is.
@@ -213,7 +206,7 @@ impl Session {
             secured: false,
             times: (None, None),
             merged: false,
-            failed: None,
+            failed: failed::FailedWrites::default(),
             rejected: None,
             overrun: None,
             max_size: store.rules_for(key).max_size(),
@@ -334,8 +327,9 @@ impl Session {
     ///
     /// # Errors
     /// ENOSPC and the like: the range is then remembered, and unless it is written again the session is not
-    /// published, for its bytes are not what the writer meant. [`Error::Conflict`] in a session that lost;
-    /// [`Error::Rejected`] far beyond the size that a rule allows, which counts as a write that failed.
+    /// published, for its bytes are not what the writer meant; but for one of which an fsync has acknowledged bytes.
+    /// [`Error::Conflict`] in a session that lost; [`Error::Rejected`] far beyond the size that a rule allows, which
+    /// counts as a write that failed.
     pub fn write_at(&mut self, data: &[u8], offset: u64) -> Result<()> {
         self.append_only = false;
         self.write(data, offset)
@@ -347,7 +341,7 @@ impl Session {
     /// # Errors
     /// As [`Session::write_at`].
     pub fn append(&mut self, data: &[u8]) -> Result<u64> {
-        let offset = self.size().map_err(|e| self.io("find the end", e))?;
+        let offset = self.end()?;
         self.write(data, offset)?;
         Ok(offset)
     }
@@ -356,31 +350,28 @@ impl Session {
         if data.is_empty() {
             return Ok(());
         }
-        let (start, end) = (offset, offset.saturating_add(data.len() as u64));
-        let result = self.check_overrun(end).and_then(|()| {
-            let staged = self.stage_with_room(data, offset);
-            self.sum.written(offset, data);
-            staged
-        });
-        match (&result, &mut self.failed) {
-            (Err(error), failed) => {
-                let errno = match error {
-                    Error::Backend(backend::Error::Io { source, .. }) => source.raw_os_error(),
-                    _ => None,
-                };
-                let before = failed.map_or((start, end), |failed| (failed.start.min(start), failed.end.max(end)));
-                let errno = errno.unwrap_or(rustix::io::Errno::IO.raw_os_error());
-                *failed = Some(FailedWrite { start: before.0, end: before.1, errno });
+        let range = (offset, offset.saturating_add(data.len() as u64));
+        let size = self.end()?;
+        let mut done = 0;
+        let result = self.check_overrun(range.1).and_then(|()| self.stage_with_room(data, offset, &mut done));
+        if let Err(error) = result {
+            if done > 0 && offset < size {
+                // What was there before is no more.
+                self.changed();
+                self.wrote = true;
             }
-            // Written again, and this time it worked.
-            (Ok(()), Some(failed)) if start <= failed.start => failed.start = failed.start.max(end),
-            (Ok(()), _) => {}
+            self.note_failed(range, size, &error);
+            return Err(error);
         }
-        self.settle_failed();
-        result?;
+        self.sum.written(offset, data);
+        self.note_written(range, size);
         self.changed();
         self.wrote = true;
         Ok(())
+    }
+
+    fn end(&self) -> Result<u64> {
+        self.size().map_err(|e| self.io("find the end", e))
     }
 
     /// Cuts the bytes off at `size`, or fills up with zeros to it. Returns whether that changed anything.
@@ -389,8 +380,9 @@ impl Session {
     /// As [`Session::write_at`]; [`Error::Rejected`] when it would be larger than a rule allows.
     pub fn truncate(&mut self, size: u64) -> Result<bool> {
         self.check_lost()?;
-        let old = self.size().map_err(|e| self.io("find the end", e))?;
+        let old = self.end()?;
         if size == old {
+            self.note_cut(size);
             return Ok(false);
         }
         if size > old {
@@ -410,10 +402,7 @@ impl Session {
             self.staged_file()?.set_len(size).map_err(|e| self.io("truncate", e))?;
             self.sum.lose();
         }
-        if let Some(failed) = &mut self.failed {
-            failed.end = failed.end.min(size);
-        }
-        self.settle_failed();
+        self.note_cut(size);
         self.changed();
         Ok(true)
     }
@@ -421,7 +410,7 @@ impl Session {
     /// fallocate(2) with any of its modes.
     ///
     /// # Errors
-    /// As [`Session::truncate`].
+    /// As [`Session::truncate`]; the bytes are as before then, and no space is taken behind their end.
     pub fn allocate(&mut self, mode: FallocateFlags, offset: u64, length: u64) -> Result<()> {
         if !mode.contains(FallocateFlags::KEEP_SIZE) {
             self.check_extent(offset.saturating_add(length))?;
@@ -433,7 +422,11 @@ impl Session {
             self.stage_whole()?;
         }
         self.sum.lose();
-        rustix::fs::fallocate(self.staged_file()?, mode, offset, length).map_err(|e| self.io("allocate space", e))?;
+        let size = self.end()?;
+        if let Err(error) = rustix::fs::fallocate(self.staged_file()?, mode, offset, length) {
+            self.cut_back(size);
+            return Err(self.io("allocate space", error));
+        }
         self.changed();
         self.wrote = true;
         Ok(())
@@ -443,22 +436,30 @@ impl Session {
     ///
     /// # Errors
     /// As [`Session::write_at`].
-    pub fn copy_from(&mut self, from: &File, mut at: u64, mut offset: u64, length: usize) -> Result<usize> {
-        if self.max_size.is_some() {
-            // Programs ask for as much as there is.
-            let there = from.metadata().map_err(|e| self.io("copy", e))?.len().saturating_sub(at);
-            self.check_overrun(offset.saturating_add(there.min(length as u64)))?;
-        }
+    pub fn copy_from(&mut self, from: &File, at: u64, offset: u64, length: usize) -> Result<usize> {
+        // Programs ask for as much as there is, or more.
+        let there = from.metadata().map_err(|e| self.io("copy", e))?.len().saturating_sub(at);
+        let most = there.min(length as u64);
+        let range = (offset, offset.saturating_add(most));
+        let size = self.end()?;
         self.append_only = false;
-        self.stage_from(offset)?;
-        self.sum.lose();
-        let n = rustix::fs::copy_file_range(from, Some(&mut at), self.staged_file()?, Some(&mut offset), length)
-            .map_err(|e| self.io("copy", e))?;
-        if n > 0 {
-            self.changed();
-            self.wrote = true;
+        let copied = self.check_overrun(range.1).and_then(|()| self.copy_with_room(from, at, offset, length, most));
+        match copied {
+            Ok(0) => Ok(0),
+            Ok(n) => {
+                self.sum.lose();
+                self.note_written((offset, offset.saturating_add(n as u64)), size);
+                self.changed();
+                self.wrote = true;
+                Ok(n)
+            }
+            Err(error) => {
+                if most > 0 && !asks_to_write(&error) {
+                    self.note_failed(range, size, &error);
+                }
+                Err(error)
+            }
         }
-        Ok(n)
     }
 
     /// lseek(2) with SEEK_DATA or SEEK_HOLE.
@@ -524,6 +525,14 @@ impl Session {
     fn broken(&self) -> Error {
         self.io("write without a staged file", rustix::io::Errno::IO)
     }
+}
+
+/// Whether it is an answer to copy_file_range(2) after which programs read and write instead.
+fn asks_to_write(error: &Error) -> bool {
+    use rustix::io::Errno;
+    let Error::Backend(backend::Error::Io { source, .. }) = error else { return false };
+    let instead = [Errno::XDEV, Errno::INVAL, Errno::OPNOTSUPP, Errno::NOSYS];
+    Errno::from_io_error(source).is_some_and(|errno| instead.contains(&errno))
 }
 
 fn read_full(file: &File, buffer: &mut [u8], offset: u64) -> io::Result<usize> {

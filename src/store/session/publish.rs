@@ -6,7 +6,8 @@ use std::sync::Arc;
 
 use super::super::rules::Applying;
 use super::super::{Breach, ConflictId, Error, Reason, Result};
-use super::{FailedWrite, Session};
+use super::Session;
+use super::failed::FailedWrite;
 use crate::backend::{self, Commit, Intent, Opened, SetAttr, Stat};
 use crate::types::{Key, Precondition};
 
@@ -19,23 +20,25 @@ impl Session {
     ///
     /// # Errors
     /// [`Error::Conflict`] when somebody else's generation is current: the bytes are set aside, and the session is
-    /// lost. Otherwise the session is as before, and publishing can be tried again; so also after [`Error::Rejected`],
-    /// when a rule has something against the bytes: they are set aside by [`Session::close`], unless they were changed.
+    /// lost. Otherwise the session is as before, and publishing can be tried again; so also when a write has failed and
+    /// was not repeated, and after [`Error::Rejected`], when a rule has something against the bytes: they are set aside by
+    /// [`Session::close`], unless they were changed.
     pub fn publish(&mut self, key: &Key, durable: bool) -> Result<Option<Stat>> {
         self.check_lost()?;
         if let Some(breach) = &self.overrun {
             return Err(breach.clone().at(key));
         }
-        if let Some(FailedWrite { start, errno, .. }) = self.failed {
+        if !self.dirty {
+            self.forget_failed();
+            return self.publish_clean(key, durable);
+        }
+        if let Some(FailedWrite { start, errno, .. }) = self.failed.first() {
             log::warn!("{key}: not saved, since a write at {start} failed; the generation before it stays");
             return Err(self.io("save after a failed write", io::Error::from_raw_os_error(errno)));
         }
-        if !self.dirty {
-            return self.publish_clean(key, durable);
-        }
         // What was synced must not be replaced by what isn't.
-        let durable = durable || (self.published && self.synced && self.tail_from.is_none());
-        let size = self.size().map_err(|e| self.io("find the end", e))?;
+        let durable = durable || (self.published && (self.synced || self.secured) && self.tail_from.is_none());
+        let size = self.end()?;
         let rules = self.store.rules_for(key);
         self.check_rules(key, &rules)?;
         if let Some(current) = self.same_as_current(key, size)? {
@@ -208,7 +211,7 @@ impl Session {
     /// # Errors
     /// As [`Session::publish`].
     pub fn sync(&mut self, key: &Key) -> Result<Option<Stat>> {
-        if !(self.dirty && self.published && self.tail_from.is_none()) || self.failed.is_some() {
+        if !(self.dirty && self.published && self.tail_from.is_none() && self.failed.is_empty()) {
             return self.publish(key, true);
         }
         self.check_lost()?;
@@ -308,7 +311,7 @@ impl Session {
         if let Some(breach) = self.overrun.take() {
             return Err(breach.at(key));
         }
-        let size = self.size().map_err(|e| self.io("find the end", e))?;
+        let size = self.end()?;
         let rules = self.store.rules_for(key);
         self.check_rules(key, &rules)?;
         if let Some(stat) = self.save_same(key, size)? {
@@ -367,8 +370,9 @@ impl Session {
         self.announce_empty(key);
         let Some(staged) = self.staged.take() else { return };
         let breach = self.overrun.take().or(self.rejected.take());
-        if !self.dirty || self.lost.is_some() || (self.failed.is_some() && breach.is_none()) {
-            // A writer that was told of its failed write was told the truth: the generation before it stays.
+        // Bytes that were only cut off before a write failed are in the generation that stays.
+        let only_cut = !self.wrote && !self.failed.is_empty() && breach.is_none();
+        if !self.dirty || self.lost.is_some() || only_cut {
             staged.discard();
             return;
         }

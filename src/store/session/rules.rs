@@ -27,14 +27,6 @@ impl Session {
         self.times.1 = None;
     }
 
-    /// A failed write that was repeated, or cut off, is none.
-    pub(super) fn settle_failed(&mut self) {
-        self.failed.take_if(|failed| failed.start >= failed.end);
-        if self.failed.is_none() {
-            self.overrun = None;
-        }
-    }
-
     /// Refuses to make it larger than it may be, where no bytes are lost by that.
     pub(super) fn check_extent(&self, end: u64) -> Result<()> {
         match self.max_size {

@@ -18,7 +18,7 @@ const COMPARED: u64 = 1 << 20;
 impl Session {
     /// What is current, if the session expects just that and has the same bytes.
     pub(super) fn same_as_current(&self, key: &Key, size: u64) -> Result<Option<Opened>> {
-        let Some(staged) = self.staged.as_ref().filter(|_| !self.published && self.failed.is_none()) else {
+        let Some(staged) = self.staged.as_ref().filter(|_| !self.published && self.failed.is_empty()) else {
             return Ok(None);
         };
         // What was appended and then cut off again is not even compared.

@@ -4,6 +4,8 @@ use std::fs::File;
 use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 
+use rustix::fs::FallocateFlags;
+
 use super::super::Result;
 use super::Session;
 use crate::backend::{self, Intent, RunningSum, Staged, copy_range};
@@ -37,7 +39,7 @@ impl Session {
             self.stage_from(0)?;
         }
         // ext4 writes out at the close what was ever truncated to nothing (auto_da_alloc), so not what is empty.
-        if self.size().map_err(|e| self.io("find the end", e))? > 0 {
+        if self.end()? > 0 {
             self.staged_file()?.set_len(0).map_err(|e| self.io("truncate", e))?;
         }
         self.sum = RunningSum::new(0);
@@ -58,8 +60,13 @@ impl Session {
         self.stage_from(u64::MAX)?;
         let Some(from) = self.tail_from else { return Ok(()) };
         let staged = self.staged.as_ref().ok_or_else(|| self.broken())?;
-        if let Some(base) = self.former_base()? {
-            copy_range(&base, staged.file(), 0, from).map_err(|e| self.io("copy", e))?;
+        if let Some(base) = self.former_base()?
+            && let Err(error) = copy_range(&base, staged.file(), 0, from)
+        {
+            // Nobody needs the half of it, and others need the space. Where that can't be, it goes when the session ends.
+            let hole = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
+            let _ = rustix::fs::fallocate(staged.file(), hole, 0, from);
+            return Err(self.io("copy", error));
         }
         self.note(staged, None)?;
         self.tail_from = None;
