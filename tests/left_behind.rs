@@ -156,6 +156,7 @@ fn half_a_save_into_an_object_with_two_names_is_finished() {
                     acknowledged: true,
                     in_place: true,
                     sum: None,
+                    copied: false,
                 };
                 let staged = dead.backend().staging().stage(&intent).unwrap();
                 staged.file().write_all_at(b"new bytes, all of them", 0).unwrap();
@@ -207,6 +208,7 @@ fn what_was_not_begun_is_not_undone() {
         acknowledged: true,
         in_place: true,
         sum: None,
+        copied: false,
     };
     let staged = dead.backend().staging().stage(&intent).unwrap();
     staged.file().write_all_at(b"new bytes", 0).unwrap();
