@@ -7,7 +7,7 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
 use std::os::unix::fs::FileExt;
 
-use common::{LoopFs, Mount, Scratch, Store, sh_fails};
+use common::{LoopFs, Mount, Scratch, Store, sh_fails, wait_for};
 use rig::disk::{fill, use_all_inodes};
 use rig::load::close;
 use rig::record::{Tag, object, read_object};
@@ -305,6 +305,37 @@ fn as_root_a_failed_allocation_changes_nothing() {
     for path in [path, small.store.path().join("Note/n")] {
         assert_eq!(fs::read(path).unwrap(), b"NEW.");
     }
+    small.mount.unmount();
+}
+
+/// Neither what a mapping could not be written back to, nor what a save that failed had written.
+#[test]
+fn as_root_nobody_reads_what_could_not_be_saved() {
+    let small = small();
+    let path = small.mount.join("Note/n");
+    fs::write(&path, "old.".repeat(5000)).unwrap();
+    let ballast = fill(small.disk.path(), 0);
+    let store = "import mmap, os; f = os.open('n', os.O_RDWR); m = mmap.mmap(f, 20000); m[0:4] = b'NEW!'; m.flush()";
+    let said = sh_fails(&small.mount.join("Note"), &format!("python3 -c \"{store}\""));
+    assert!(said.contains("No space left"), "{said}");
+    fs::remove_file(ballast).unwrap();
+    assert_eq!(fs::read(&path).unwrap()[..4], *b"old.");
+
+    let reader = File::open(&path).unwrap();
+    let shown = || {
+        let mut bytes = [0; 4];
+        reader.read_exact_at(&mut bytes, 0).unwrap();
+        bytes
+    };
+    assert_eq!(shown(), *b"old.");
+    let writer = OpenOptions::new().write(true).open(&path).unwrap();
+    writer.write_all_at(b"NEW!", 0).unwrap();
+    assert_eq!(shown(), *b"NEW!");
+    writer.write_all_at(b"far", 1 << 45).unwrap_err();
+    close(writer).unwrap_err();
+    wait_for("the reader to have what is there", || (shown() == *b"old.").then_some(()));
+    assert_eq!(small.store.conflicts().len(), 1);
+    drop(reader);
     small.mount.unmount();
 }
 

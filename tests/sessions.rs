@@ -11,11 +11,11 @@ use rustix::io::Errno;
 use sepia::backend::file::FileBackend;
 use sepia::backend::{
     self, Abandoned, Backend, Capabilities, ChangeSink, Commit, Creator, DirEntry, FileKind, FsStat, GenerationInfo,
-    Opened, Rename, SetAttr, Staged, StagingArea, Stat, Still, Watch,
+    Opened, Rename, SetAttr, SetTime, Staged, StagingArea, Stat, Still, Watch,
 };
-use sepia::fs::{Caller, Fh, Fs, FsOptions, Ino};
+use sepia::fs::{Caller, Changes, Fh, Fs, FsOptions, Ino};
 use sepia::store::Reason;
-use sepia::{Generation, Key, Precondition, Store};
+use sepia::{Generation, Key, Precondition, Store, Timestamp};
 
 const ROOT: Ino = 1;
 
@@ -447,12 +447,38 @@ fn an_open_file_keeps_its_attributes_without_a_name() {
         side.write(fh, 3, "+two");
         side.write(fresh, 0, "12");
         assert_eq!(side.fs.getattr(ino, Some(fh)).unwrap().stat.size, 7);
-        let mode = sepia::fs::Changes { mode: Some(0o600), ..Default::default() };
+        let mode = Changes { mode: Some(0o600), ..Default::default() };
         assert_eq!(side.fs.setattr(&caller(), other, Some(fresh), &mode).unwrap().stat.mode, 0o600);
         let stat = side.fs.getattr(other, Some(fresh)).unwrap().stat;
         assert_eq!((stat.nlink, stat.size, stat.mode), (0, 2, 0o600));
         side.fs.release(fh);
         side.fs.release(fresh);
+    }
+}
+
+/// Also when it was somebody else who took it away, and put another there.
+#[test]
+fn an_open_file_that_another_mount_removes_or_replaces_can_be_changed() {
+    for replaced in [false, true] {
+        let (a, b, _dir) = pair();
+        a.save("f", "one");
+        let (ino, fh) = (a.ino("f"), a.open("f", OFlags::RDWR));
+        b.fs.unlink(&caller(), ROOT, OsStr::new("f")).unwrap();
+        if replaced {
+            b.save("f", "other");
+        }
+        let set = |changes| a.fs.setattr(&caller(), ino, Some(fh), &changes).map(|attr| attr.stat);
+        let time = SetTime::At(Timestamp::from_parts(1, 0));
+        assert_eq!(set(Changes { mode: Some(0o600), ..Default::default() }).unwrap().mode, 0o600);
+        set(Changes { mtime: Some(time), ..Default::default() }).unwrap();
+        assert_eq!(set(Changes { size: Some(2), ..Default::default() }).unwrap().size, 2);
+        set(Changes { mtime: Some(time), ..Default::default() }).unwrap();
+        assert_eq!(a.fs.getattr(ino, Some(fh)).unwrap().stat.size, 2);
+        a.fs.release(fh);
+        if replaced {
+            let stat = b.store.stat(&key("f")).unwrap();
+            assert_eq!((stat.mode, stat.size), (0o644, 5));
+        }
     }
 }
 

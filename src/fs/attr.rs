@@ -97,9 +97,12 @@ impl Fs {
             }
         }
         let _names = self.namespace.read();
-        let (key, open, orphan) = self.known(ino)?;
-        if key.is_some() && open.is_none() {
-            self.sure_key(ino)?;
+        let (mut key, open, orphan) = self.known(ino)?;
+        match open.as_deref().and_then(OpenNode::file) {
+            None if key.is_some() && open.is_none() => drop(self.sure_key(ino)?),
+            // Taken away or replaced by somebody else: who has it open goes on with what it is.
+            Some(_) if seen.is_none() => key = key.filter(|key| self.leads_to(key, ino)),
+            _ => {}
         }
         if let Some(open) = &open
             && (set.atime.is_some() || set.mtime.is_some())
@@ -126,6 +129,14 @@ impl Fs {
             }
         };
         Ok(self.answer(ino, stat, open.as_deref()))
+    }
+
+    /// Whether an object is where it was, or can't be looked for.
+    fn leads_to(&self, key: &Key, ino: Ino) -> bool {
+        match self.store.backend().stat(key) {
+            Ok(stat) => stat.id.get() == ino,
+            Err(error) => !error.is_gone(),
+        }
     }
 
     /// The bytes are the same, though they have another modification time now.

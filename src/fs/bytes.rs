@@ -59,9 +59,14 @@ impl Fs {
                 self.watching.invalidate(handle.ino, true);
             }
         } else {
-            session.write_at(data, offset).map_err(errno)?;
+            let written = session.write_at(data, offset);
             state.told &= cached;
             drop(state);
+            if written.is_err() && cached {
+                // Who stored it in a mapping hears of it from fsync or close, and it would be read until then and after.
+                self.drop_pages(handle.ino);
+            }
+            written.map_err(errno)?;
         }
         if kill_priv {
             self.clear_suid(handle.ino)?;
@@ -72,7 +77,12 @@ impl Fs {
     /// Clears suid, and sgid where it has that meaning, as a write or truncation by an ordinary user must.
     pub(super) fn clear_suid(&self, ino: Ino) -> Result<()> {
         let Ok(key) = self.key(ino) else { return Ok(()) };
-        let mode = self.store.stat(&key).map_err(errno)?.mode;
+        let mode = match self.store.backend().stat(&key) {
+            Ok(stat) if stat.id.get() == ino => stat.mode,
+            Err(error) if !error.is_gone() => return Err(from_backend(error)),
+            // Somebody else has taken it away, and who has it open only goes on with it.
+            _ => return Ok(()),
+        };
         let mut cleared = mode & !0o4000;
         if mode & 0o010 != 0 {
             cleared &= !0o2000;

@@ -276,6 +276,12 @@ impl Fs {
         keep
     }
 
+    /// The kernel has bytes that are not in the file, and nobody is to be served them.
+    pub(super) fn drop_pages(&self, ino: Ino) {
+        self.note_mixed(ino);
+        self.watching.invalidate(ino, true);
+    }
+
     fn note_mixed(&self, ino: Ino) {
         if let Some(node) = self.nodes.lock().get_mut(ino) {
             node.pages = Pages::Mixed;
@@ -470,12 +476,13 @@ impl Fs {
             Ok(saved) => saved,
             Err(error) => {
                 // It may have been told of what is not to be, and have the bytes.
-                self.note_mixed(ino);
-                self.watching.invalidate_attributes(ino);
+                self.drop_pages(ino);
                 return Err(error);
             }
         };
-        if let Some(stat) = &saved.stat {
+        if saved.merged && saved.stat.is_none() {
+            self.note_mixed(ino);
+        } else if let Some(stat) = &saved.stat {
             let mut nodes = self.nodes.lock();
             if let Some(node) = nodes.get_mut(ino) {
                 // Others have read what was current before a save that a rule had refused at first.

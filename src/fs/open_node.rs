@@ -51,7 +51,7 @@ pub struct Saved {
     pub(super) stat: Option<Stat>,
     /// The kernel may know other attributes.
     pub(super) told: bool,
-    /// Others' appends came in between: the kernel has other bytes.
+    /// The kernel has other bytes: others' appends came in between, or what it has passed on was not saved.
     pub(super) merged: bool,
 }
 
@@ -255,7 +255,10 @@ impl OpenNode {
         }
         let Some(session) = state.session.take() else { return saved };
         // What was given up, or lost, was told too.
-        saved.told |= session.is_lost() || session.is_dirty();
+        let unsaved = session.is_lost() || session.is_dirty();
+        saved.told |= unsaved;
+        // Who has a file without a name open goes on with its bytes.
+        saved.merged |= unsaved && key.is_some();
         if let Some(file) = session.base_file()
             && let Some(current) = &mut state.current
         {
