@@ -143,8 +143,10 @@ impl FileBackend {
     pub(super) fn count_on_if_moved_in(&self, key: &Key) -> Result<bool> {
         let Ok(place) = self.place(key) else { return Ok(false) };
         let Some(found) = self.find_optional(key, &place)? else { return Ok(false) };
-        if self.arrived(key, &place, &found)?.is_none() {
-            return Ok(false);
+        match self.arrived(key, &place, &found) {
+            // Somebody has taken it away meanwhile: nothing is locked.
+            Ok(None) | Err(Error::NotFound(_)) => return Ok(false),
+            other => drop(other?),
         }
         match self.count_on_locked(key) {
             // On a medium that can only be read nobody saves, either; its lock may not even be there.
