@@ -21,6 +21,7 @@ mod names;
 mod node;
 mod nodes;
 mod open_node;
+mod pages;
 mod peers;
 mod types;
 mod views;

@@ -14,6 +14,7 @@ mod drops;
 mod entry;
 mod format;
 mod generations;
+mod in_place;
 mod lock;
 mod metadata;
 mod moved;

@@ -3,8 +3,8 @@
 use std::os::unix::fs::FileExt;
 
 use super::adopt::replaces;
-use super::commit::has_begun;
 use super::entry::{Found, Place};
+use super::in_place::has_begun;
 use super::record::Record;
 use super::*;
 use crate::backend::Kept;

@@ -8,7 +8,8 @@ use std::io;
 use std::os::unix::fs::MetadataExt;
 
 use super::super::Result;
-use super::{Session, read_full};
+use super::Session;
+use super::read::read_full;
 use crate::backend::{Opened, SetAttr, SetTime, Stat};
 use crate::types::{Key, Precondition, Timestamp};
 

@@ -1,0 +1,174 @@
+//! Commits into an object's own file, since it has several names that must all go on being the same file.
+//!
+//! The bytes are replaced in place. What fails half way is undone with what the history has kept; a crash meanwhile is
+//! finished by recovery, from the staged file.
+
+use std::os::unix::fs::MetadataExt;
+
+use rustix::fs::{FileType, Mode, OFlags};
+use rustix::io::Errno;
+
+use super::entry::{Found, Place, read_rewritten, statx, write_record, write_rewritten};
+use super::generations::{create_in_history, kept_name, sign_copy};
+use super::record::{Record, Unsettled};
+use super::*;
+use crate::backend::{GenerationName, Intent, copy_range};
+
+impl FileBackend {
+    /// Commits into the object's own file, since it has several names that must all go on being the same file. What
+    /// fails half way is undone with what the history has kept; a crash meanwhile is finished by recovery, from the
+    /// staged file.
+    #[allow(clippy::too_many_arguments, reason = "as replace")]
+    pub(super) fn copy_into(
+        &self,
+        key: &Key,
+        place: &Place,
+        found: &Found,
+        staged: &Staged,
+        generation: Generation,
+        amend: bool,
+        now: Timestamp,
+    ) -> Result<Record> {
+        let failed = |error: std::io::Error| Error::from_io(key, "save into an object with several names", error);
+        let expect = found.stat.precondition();
+        let intent = Intent {
+            key: key.clone(),
+            expect,
+            append_from: None,
+            base: None,
+            acknowledged: true,
+            in_place: true,
+            sum: None,
+            copied: false,
+        };
+        let kept = self.kept_copy(key, found)?;
+        if !amend && let Some(name) = kept_name(found, now, false) {
+            match &kept {
+                // By a commit that died, and was undone.
+                Some((dir, before)) => rustix::fs::renameat(dir, before.to_string(), dir, name.to_string())
+                    .map_err(|e| failed(e.into()))?,
+                None => self.keep_by_copy(key, place, &name.to_string())?,
+            }
+        } else if kept.is_none() {
+            // Nothing has what is there now, so it can't be put back.
+            has_room_for(staged.file(), place).map_err(failed)?;
+        }
+        staged.secure(&intent).map_err(failed)?;
+        let written = self.write_into(key, place, found, staged, generation, now);
+        if written.is_err() {
+            // As if nothing had happened: a disk that is full must not leave half a save.
+            match self.undo_copy(key, place, found) {
+                Ok(true) => staged.note(&Intent { in_place: false, ..intent }).map_err(failed)?,
+                Ok(false) => {}
+                Err(error) => log::error!("{key}: half a save can't be undone, the next recovery finishes it: {error}"),
+            }
+        }
+        written
+    }
+
+    /// Replaces the bytes of the object's own file by those that are staged, and records them.
+    pub(super) fn write_into(
+        &self,
+        key: &Key,
+        place: &Place,
+        found: &Found,
+        staged: &Staged,
+        generation: Generation,
+        now: Timestamp,
+    ) -> Result<Record> {
+        let failed = |error: std::io::Error| Error::from_io(key, "save into an object with several names", error);
+        let into = open_to_write(place).map_err(failed)?;
+        let times = staged.file().metadata().map_err(failed)?;
+        // Who has the old bytes as a base must not take the new ones for them.
+        write_rewritten(key, place, now)?;
+        into.set_len(0).map_err(failed)?;
+        copy_range(staged.file(), &into, 0, u64::MAX).map_err(failed)?;
+        into.set_len(times.len()).map_err(failed)?;
+        let mtime = Timestamp::from_parts(times.mtime(), times.mtime_nsec() as u32);
+        super::metadata::set_mtime(&into, mtime).map_err(|e| failed(e.into()))?;
+        // Before it is recorded: what was kept could be dropped then.
+        into.sync_all().map_err(failed)?;
+        let record = Record {
+            generation,
+            id: found.stat.id,
+            committed: now,
+            size: times.len(),
+            mtime,
+            inode: found.stat.incarnation,
+            unsettled: Unsettled::nothing(times.len()),
+        };
+        write_record(key, place, &record)?;
+        into.sync_all().map_err(failed)?;
+        Ok(record)
+    }
+
+    /// The copy in the history of what is recorded as current, which a commit into the object's own file makes first.
+    pub(super) fn kept_copy(&self, key: &Key, found: &Found) -> Result<Option<(Arc<Dir>, GenerationName)>> {
+        let Some(record) = &found.record else { return Ok(None) };
+        let Some(dir) = self.history_dir(key)? else { return Ok(None) };
+        let (names, _) = self.history_entries(key)?;
+        let own = |name: &&GenerationName| (name.number, name.committed) == (record.generation.get(), record.committed);
+        let Some(name) = names.into_iter().rev().find(|name| own(&name)) else { return Ok(None) };
+        let stat = statx(&dir, name.to_string().as_ref()).map_err(|e| Error::from_io(key, "look at its history", e))?;
+        let is_copy = FileType::from_raw_mode(stat.stx_mode.into()) == FileType::RegularFile
+            && stat.stx_ino != found.stat.incarnation
+            && stat.stx_size == record.size;
+        Ok(is_copy.then_some((dir, name)))
+    }
+
+    /// Puts back what the history of `key` has kept of the object that is recorded at `place`, if a save has begun to replace
+    /// its bytes. Returns whether that was so.
+    pub(super) fn undo_copy(&self, key: &Key, place: &Place, found: &Found) -> Result<bool> {
+        let failed = |error: std::io::Error| Error::from_io(key, "undo a save that was cut short", error);
+        let (Some(record), Some((dir, name))) = (&found.record, self.kept_copy(key, found)?) else { return Ok(false) };
+        if !has_begun(key, place, record)? {
+            return Ok(false);
+        }
+        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let kept = rustix::fs::openat(&dir, name.to_string(), flags, Mode::empty()).map_err(|e| failed(e.into()))?;
+        let into = open_to_write(place).map_err(failed)?;
+        into.set_len(0).map_err(failed)?;
+        copy_range(&File::from(kept), &into, 0, u64::MAX).map_err(failed)?;
+        into.set_len(record.size).map_err(failed)?;
+        super::metadata::set_mtime(&into, record.mtime).map_err(|e| failed(e.into()))?;
+        into.sync_all().map_err(failed)?;
+        log::warn!("{key}: undid a save that was cut short");
+        Ok(true)
+    }
+
+    pub(super) fn keep_by_copy(&self, key: &Key, place: &Place, name: &str) -> Result<()> {
+        let failed = |error: std::io::Error| Error::from_io(key, "keep the generation before", error);
+        let dir = self.make_history_dir(key)?;
+        let old = super::open::open_place(key, place)?;
+        let partial = format!(".{name}");
+        let copy = create_in_history(key, &dir, &partial)?;
+        copy_range(&old.file, &copy, 0, u64::MAX).map_err(failed)?;
+        if let (Some(generation), Some(committed)) = (old.stat.generation, old.stat.committed) {
+            sign_copy(&copy, &old.stat, generation, committed).map_err(failed)?;
+        }
+        super::metadata::copy_to_history(&old.stat, &copy).map_err(|e| failed(e.into()))?;
+        copy.sync_all().map_err(failed)?;
+        rustix::fs::renameat(&dir, &partial, &dir, name).map_err(|e| failed(e.into()))
+    }
+}
+
+/// Whether the bytes of the object that is recorded at `place` may be others since that.
+pub(super) fn has_begun(key: &Key, place: &Place, record: &Record) -> Result<bool> {
+    Ok(read_rewritten(key, place)?.is_some_and(|rewritten| rewritten > record.committed))
+}
+
+fn open_to_write(place: &Place) -> std::io::Result<File> {
+    let flags = OFlags::RDWR | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    Ok(rustix::fs::openat(&place.dir, &place.name, flags, Mode::empty())?.into())
+}
+
+/// Whether the medium has room for the bytes of `staged` in place of those of the file at `place`.
+///
+/// # Errors
+/// ENOSPC.
+fn has_room_for(staged: &File, place: &Place) -> std::io::Result<()> {
+    let (room, there) = (rustix::fs::fstatvfs(&place.dir)?, statx(&place.dir, &place.name)?);
+    let free = room.f_bavail.saturating_mul(room.f_frsize).saturating_add(there.stx_blocks.saturating_mul(512));
+    let needed = staged.metadata()?.blocks().saturating_mul(512);
+    if needed > free { Err(Errno::NOSPC.into()) } else { Ok(()) }
+}
