@@ -424,7 +424,7 @@ impl Session {
     }
 
     fn keep(&mut self, key: &Key, reason: Reason, breach: Option<&Breach>) -> Result<ConflictId> {
-        self.stage_what_is_left()?;
+        self.stage_whole()?;
         let staged = self.staged.take().ok_or_else(|| self.broken())?;
         let base = match self.expect {
             Precondition::Version(generation, ..) | Precondition::Generation(generation) => Some(generation),

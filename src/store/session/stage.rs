@@ -1,14 +1,13 @@
 //! Making bytes writable: what of the base is copied, and when.
 
 use std::fs::File;
-use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 
 use rustix::fs::FallocateFlags;
 
 use super::super::Result;
 use super::Session;
-use crate::backend::{self, Intent, RunningSum, Staged, copy_range};
+use crate::backend::{Intent, RunningSum, Staged, copy_range};
 use crate::types::Precondition;
 
 impl Session {
@@ -52,15 +51,11 @@ impl Session {
     }
 
     /// Makes all bytes writable: copies the base into the staged file.
-    ///
-    /// # Errors
-    /// [`backend::Error::Stale`] when nobody has the base any more: the object has several names, and was saved under another
-    /// one.
     pub(super) fn stage_whole(&mut self) -> Result<()> {
         self.stage_from(u64::MAX)?;
         let Some(from) = self.tail_from else { return Ok(()) };
         let staged = self.staged.as_ref().ok_or_else(|| self.broken())?;
-        if let Some(base) = self.former_base()?
+        if let Some(base) = self.former_base().or(self.base.as_ref().map(|base| base.file.clone()))
             && let Err(error) = copy_range(&base, staged.file(), 0, from)
         {
             // Nobody needs the half of it, and others need the space. Where that can't be, it goes when the session ends.
@@ -74,45 +69,16 @@ impl Session {
         Ok(())
     }
 
-    /// The bytes of the base, from the history where they were replaced in their file.
-    fn former_base(&self) -> Result<Option<Arc<File>>> {
-        let Some(base) = &self.base else { return Ok(None) };
+    /// The bytes of the base, from the history where they were replaced in their file; `None` where they are under a name that
+    /// isn't known here.
+    fn former_base(&self) -> Option<Arc<File>> {
+        let base = self.base.as_ref()?;
         if !self.store.backend.was_rewritten(base) {
-            return Ok(Some(base.file.clone()));
+            return Some(base.file.clone());
         }
-        let stale = || backend::Error::Stale { key: self.key.clone(), current: None };
-        let generation = base.stat.generation.ok_or_else(stale)?;
-        match self.store.backend.open_generation(&self.key, generation) {
-            Ok(kept) if kept.stat.committed == base.stat.committed && kept.stat.size >= base.stat.size => {
-                Ok(Some(kept.file))
-            }
-            _ => Err(stale().into()),
-        }
-    }
-
-    /// As [`Session::stage_whole`], for what is to be kept; of what was appended to a base that nobody has any more, itself.
-    pub(super) fn stage_what_is_left(&mut self) -> Result<()> {
-        match self.stage_whole() {
-            Err(super::super::Error::Backend(backend::Error::Stale { .. })) => {}
-            other => return other,
-        }
-        let Some(from) = self.tail_from else { return Ok(()) };
-        log::warn!("{}: only what was appended is kept, for it was saved under another name since", self.key);
-        let file = self.staged_file()?.clone();
-        let (mut at, mut buffer) = (0, vec![0; 64 << 10]);
-        loop {
-            let n = file.read_at(&mut buffer, from + at).map_err(|e| self.io("read what was appended", e))?;
-            if n == 0 {
-                break;
-            }
-            file.write_all_at(&buffer[..n], at).map_err(|e| self.io("keep what was appended", e))?;
-            at += n as u64;
-        }
-        file.set_len(at).map_err(|e| self.io("keep what was appended", e))?;
-        self.base = None;
-        self.tail_from = None;
-        self.sum.lose();
-        Ok(())
+        let kept = self.store.backend.open_generation(&self.key, base.stat.generation?).ok()?;
+        let is_base = kept.stat.committed == base.stat.committed && kept.stat.size >= base.stat.size;
+        is_base.then_some(kept.file)
     }
 
     pub(super) fn intent(&self, append_from: Option<u64>) -> Intent {
