@@ -576,6 +576,24 @@ fn what_is_set_aside_of_an_object_with_several_names_is_no_mix() {
     }
 }
 
+/// The kernel looks up a name, and opens what it has found there. In between it may be replaced.
+#[test]
+fn what_was_found_at_a_name_can_be_read_when_it_is_replaced_before_the_open() {
+    let (a, _b, _dir) = pair();
+    a.save("f", "found");
+    let ino = a.ino("f");
+    a.save("new", "other");
+    a.fs.rename(&caller(), ROOT, OsStr::new("new"), ROOT, OsStr::new("f"), RenameFlags::empty()).unwrap();
+    let open = |flags: OFlags| a.fs.open(&caller(), ino, flags.bits() as i32);
+    assert_eq!(open(OFlags::WRONLY).map(drop), Err(Errno::STALE));
+    let reply = open(OFlags::RDONLY).unwrap();
+    let mut bytes = [0; 9];
+    assert_eq!(a.fs.read(reply.fh, 0, &mut bytes), Ok(5));
+    assert_eq!(&bytes[..5], b"found");
+    a.fs.release(reply.fh);
+    assert_eq!(a.text("f"), "other");
+}
+
 #[test]
 fn an_expectation_does_not_merge() {
     for (a, b) in [

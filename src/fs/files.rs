@@ -8,13 +8,15 @@
 //! handles that are open stay with theirs, so that nobody reads the half of one and the half of the other, and what
 //! they write meets the precondition of what they have read.
 
+use std::fs::File;
+use std::os::fd::AsRawFd;
 use std::sync::Arc;
 
 use rustix::fs::OFlags;
 use rustix::io::Errno;
 
 use super::errno::from_io;
-use super::node::{Node, Pages};
+use super::node::{Node, Pages, Remains};
 use super::open_node::{OpenNode, Saved, State};
 use super::types::{Caller, Entry, Fh, Ino, OpenReply};
 use super::views::is_view;
@@ -85,7 +87,17 @@ impl Fs {
             // Opened again by /proc/PID/fd: whoever holds it open shares it.
             None => {
                 let mut state = node.state.lock();
-                let shares = orphan && state.handles > 0;
+                let mut shares = orphan && state.handles > 0;
+                // Or by who had found it at its name when this mount took that away: who only reads is served as if just
+                // before that, for the kernel looks again but once, and by then it may have happened again.
+                if orphan
+                    && !shares
+                    && !write
+                    && let Some(file) = self.open_removed(ino)
+                {
+                    state.unnamed = Some(file);
+                    shares = true;
+                }
                 if shares {
                     state.add_handle(write);
                 }
@@ -95,7 +107,7 @@ impl Fs {
                     self.close_node(ino, &node);
                     return Err(Errno::STALE);
                 }
-                (node, session, true)
+                (node, session, false)
             }
         };
         if let (Some(key), Some(_)) = (&key, expect) {
@@ -111,6 +123,13 @@ impl Fs {
         // The kernel has one cache for all handles of an inode. Those that were open before may go on using it.
         let split = self.nodes.lock().get(ino).is_some_and(Node::is_split);
         Ok(OpenReply { fh, keep_cache: keep_cache && !split, direct: split || self.is_shared(), no_flush: !write })
+    }
+
+    /// The file of an inode that has lost its last name, where the medium keeps it.
+    fn open_removed(&self, ino: Ino) -> Option<Arc<File>> {
+        let Remains::Held(held) = self.nodes.lock().get(ino)?.orphan()? else { return None };
+        let path = format!("/proc/self/fd/{}", held.as_raw_fd());
+        Some(Arc::new(File::open(path).ok()?))
     }
 
     /// Adds a handle to those that share `node`, or that share another node, if what is at `key` is another

@@ -362,6 +362,8 @@ impl Fs {
         let hold = match &replaced {
             Some(other) if exchange || other.id == moved.id => None,
             Some(other) if other.kind == FileKind::Directory => self.hold(to, other),
+            // Also for who has just found it there and is about to open it.
+            Some(other) if other.kind == FileKind::File => self.hold(to, other),
             Some(other) => self.hold_if_open(to, other),
             None => None,
         };
