@@ -6,10 +6,10 @@ mod common;
 use std::fs;
 use std::os::unix::fs::{FileExt, symlink};
 
-use common::library::{ANY, key, put};
+use common::library::{ANY, key, put, read};
 use common::place::Place;
 use rustix::fs::{Mode, OFlags, XattrFlags};
-use sepia::Store;
+use sepia::{Store, Timestamp};
 
 const BACK: &str = "torn by a power loss; brought back: 1";
 const TORN: &str = "torn by a power loss";
@@ -133,4 +133,39 @@ fn after_a_power_loss(place: Place) -> Place {
     let place = Place { store: Store::open(path.to_str().unwrap()).unwrap(), _dir, path };
     assert_eq!(place.store.recover().unwrap().len(), 1);
     place
+}
+
+/// Of an append that was under way nothing may have reached the medium but the time: on xfs the size follows the bytes.
+#[test]
+fn what_was_about_to_be_appended_to_is_as_it_was() {
+    let place = Place::new();
+    place.grow("log", 2);
+    let stat = place.store.stat(&key("log")).unwrap();
+    let later = Timestamp::from_nanos(stat.committed.unwrap().nanos() + 1000);
+    let name = format!("2@{}-{later}", stat.committed.unwrap());
+    let note = format!("first {} bytes of 3 of {}", stat.size, stat.id);
+    symlink(note, place.path.join(".sepia/generations/log").join(name)).unwrap();
+    let file = fs::OpenOptions::new().write(true).open(place.path.join("log")).unwrap();
+    file.set_modified(std::time::SystemTime::now() + std::time::Duration::from_secs(1)).unwrap();
+    let Place { _dir, path, store } = place;
+    drop(store);
+    fs::write(path.join(".sepia/settled"), r#"{"mounting":"another","through":0,"clean":false}"#).unwrap();
+    let place = Place { store: Store::open(path.to_str().unwrap()).unwrap(), _dir, path };
+    assert!(place.store.recover().unwrap().is_empty());
+    assert_eq!((place.shown("log"), place.numbers("log")), (vec!["1".to_owned(), "12".to_owned()], vec![1, 2]));
+    place.append("log", "3");
+    assert_eq!(place.shown("log"), ["1", "12", "123"]);
+}
+
+/// Somebody has cleared away all history under a living process, which mustn't look for it for ever.
+#[test]
+fn without_any_history_a_save_ends() {
+    let place = Place::new();
+    put(&place.store, "f", "1");
+    put(&place.store, "f", "2");
+    fs::remove_dir_all(place.path.join(".sepia/generations")).unwrap();
+    let _ = place.store.put(&key("f"), &mut &b"3"[..], ANY);
+    let again = Store::open(place.path.to_str().unwrap()).unwrap();
+    put(&again, "f", "4");
+    assert_eq!(read(&again.get(&key("f")).unwrap()), "4");
 }

@@ -24,7 +24,7 @@ use serde::{Deserialize, Serialize};
 
 use super::arrivals::Arrivals;
 use super::journal::{self, Journal, Line};
-use super::ownership::{give, give_path, is_foreign, make_dirs};
+use super::ownership::{give_path, make_dirs};
 use super::stat::{SetTime, timestamps};
 use crate::types::{Key, ObjectId, Precondition};
 
@@ -89,8 +89,6 @@ pub struct StagingArea {
 struct Instance {
     path: PathBuf,
     dir: OwnedFd,
-    /// The store is somebody else's.
-    foreign: bool,
     journal: Mutex<Journal>,
     /// Emptied staged files, still open.
     pool: Mutex<Vec<Slot>>,
@@ -202,9 +200,6 @@ impl StagingArea {
                 let number = instance.journal.lock().new_slot();
                 let flags = OFlags::RDWR | OFlags::CREATE | OFlags::CLOEXEC | OFlags::NOFOLLOW | OFlags::LARGEFILE;
                 let file = rustix::fs::openat(&instance.dir, number.to_string(), flags, Mode::RUSR | Mode::WUSR)?;
-                if instance.foreign {
-                    give(&file, &instance.dir);
-                }
                 Slot::new(number, File::from(file))?
             }
         };
@@ -239,23 +234,6 @@ impl StagingArea {
             std::fs::remove_dir_all(&path)?;
         }
         Ok(taken)
-    }
-
-    /// What the staged files of the dead are for, without taking them over.
-    ///
-    /// # Errors
-    /// When the staging area can't be read.
-    pub fn abandoned_intents(&self) -> io::Result<Vec<Intent>> {
-        let mut intents = Vec::new();
-        for path in self.instances()? {
-            let dead = !self.is_own(&path)
-                && open_lock(&path)
-                    .is_ok_and(|lock| rustix::fs::flock(&lock, FlockOperation::NonBlockingLockShared).is_ok());
-            if dead && let Ok(journal) = journal::read(&path) {
-                intents.extend(journal.values().filter_map(Line::intent));
-            }
-        }
-        Ok(intents)
     }
 
     /// What the staged files of all users are for that hold something, those of this process included.
@@ -396,8 +374,7 @@ impl Instance {
         let journal = Mutex::new(Journal::create(&hidden)?);
         let dir = rustix::fs::open(&hidden, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
         rustix::fs::rename(&hidden, &path)?;
-        let foreign = is_foreign(&dir);
-        Ok(Instance { path, dir, foreign, journal, pool: Mutex::default(), _lock: lock })
+        Ok(Instance { path, dir, journal, pool: Mutex::default(), _lock: lock })
     }
 
     fn forget(&self, slot: u64) {

@@ -123,6 +123,14 @@ impl Fs {
                 }
                 stat
             }
+            // Somebody else has moved, replaced or removed it, and there it belongs to an object, or a history.
+            None if orphan.is_none() && open.is_some() => {
+                let mtime = changes.mtime.and(set.mtime);
+                if (SetAttr { mtime, ..set }) != SetAttr::default() {
+                    return Err(Errno::STALE);
+                }
+                self.orphan_stat(ino, open.as_deref(), None)?
+            }
             None => {
                 self.set_orphan(open.as_deref(), orphan.as_ref(), &set)?;
                 self.orphan_stat(ino, open.as_deref(), orphan.as_ref())?

@@ -98,19 +98,9 @@ impl FileBackend {
         let stat = &found.stat;
         if let Some(record) = &found.record
             && record.inode == stat.incarnation
-            && let Some(intent) = self.half_done(key, record)?
+            && self.undo_half(key, place, &found, record)?
         {
-            let undone = if intent.append_from.is_none() {
-                self.undo_copy(&intent.key, place, &found)?
-            } else if stat.size > record.size {
-                self.undo_append(key, place, record)?;
-                true
-            } else {
-                false
-            };
-            if undone {
-                return self.find(key, place);
-            }
+            return self.find(key, place);
         }
         // The bytes that were recorded, in another file: the store, or this file, was copied with its attributes.
         let same = found.record.filter(|record| record.is_of_bytes(stat));
@@ -167,10 +157,21 @@ impl FileBackend {
         Ok(found)
     }
 
-    /// What a process was doing to the file of this object when it died, under whatever name.
-    fn half_done(&self, key: &Key, record: &Record) -> Result<Option<Intent>> {
-        let intents = self.staging.abandoned_intents().map_err(|e| Error::from_io(key, "look for the dead", e))?;
-        Ok(intents.into_iter().find(|intent| intent.in_place && (intent.key == *key || replaces(intent, record))))
+    /// Undoes what somebody was doing to the file of this object, under whatever name, and didn't end: who does it holds the
+    /// lock that is ours now. Returns whether there was something.
+    fn undo_half(&self, key: &Key, place: &Place, found: &Found, record: &Record) -> Result<bool> {
+        let intents = self.staging.intents().map_err(|e| Error::from_io(key, "look for saves under way", e))?;
+        for intent in intents.iter().filter(|intent| intent.in_place && replaces(intent, record)) {
+            if intent.append_from.is_none() {
+                if self.undo_copy(&intent.key, place, found)? {
+                    return Ok(true);
+                }
+            } else if found.stat.size > record.size {
+                self.undo_append(key, place, record)?;
+                return Ok(true);
+            }
+        }
+        Ok(false)
     }
 
     /// Cuts off what a process appended before it died, so that the recorded generation is whole again.

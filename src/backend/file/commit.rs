@@ -8,6 +8,7 @@ use rustix::io::Errno;
 
 use super::entry::{Found, Place, convert, note_elsewhere, read_rewritten, statx, write_record};
 use super::generations::kept_name;
+use super::in_place::has_begun;
 use super::notes::Beginning;
 use super::record::{Record, Unsettled};
 use super::*;
@@ -196,8 +197,9 @@ impl FileBackend {
             && (how.keep || !self.may_vanish(key, Some(&found))?)
             && let Some(name) = kept_name(&found, now, false)
         {
-            if is_shared(&found) {
-                // Under another name its bytes may be replaced in place, of which this history would not know.
+            if is_shared(&found) || has_begun(key, &place, &record)? {
+                // Under another name its bytes may be replaced in place, of which this history would not know; or that was
+                // begun, and undone, since when it isn't known either.
                 self.keep_by_copy(key, &place, &name.to_string())?;
             } else {
                 let size = found.stat.size;

@@ -6,7 +6,6 @@
 use std::os::unix::fs::MetadataExt;
 
 use rustix::fs::{FileType, Mode, OFlags};
-use rustix::io::Errno;
 
 use super::entry::{Found, Place, read_rewritten, statx, write_record, write_rewritten};
 use super::generations::{create_in_history, kept_name, sign_copy};
@@ -41,17 +40,15 @@ impl FileBackend {
             sum: None,
             copied: false,
         };
-        let kept = self.kept_copy(key, found)?;
-        if !amend && let Some(name) = kept_name(found, now, false) {
-            match &kept {
+        let kept = kept_name(found, now, false);
+        if let Some(name) = &kept {
+            match self.kept_copy(key, found)? {
                 // By a commit that died, and was undone.
-                Some((dir, before)) => rustix::fs::renameat(dir, before.to_string(), dir, name.to_string())
+                Some((dir, before)) => rustix::fs::renameat(&dir, before.to_string(), &dir, name.to_string())
                     .map_err(|e| failed(e.into()))?,
+                // Also of what isn't to stay: it can't be put back otherwise.
                 None => self.keep_by_copy(key, place, &name.to_string())?,
             }
-        } else if kept.is_none() {
-            // Nothing has what is there now, so it can't be put back.
-            has_room_for(staged.file(), place).map_err(failed)?;
         }
         staged.secure(&intent).map_err(failed)?;
         let written = self.write_into(key, place, found, staged, generation, now);
@@ -62,6 +59,12 @@ impl FileBackend {
                 Ok(false) => {}
                 Err(error) => log::error!("{key}: half a save can't be undone, the next recovery finishes it: {error}"),
             }
+        }
+        if amend
+            && written.is_ok()
+            && let Some(name) = &kept
+        {
+            self.unkeep_entry(key, name)?;
         }
         written
     }
@@ -160,15 +163,4 @@ pub(super) fn has_begun(key: &Key, place: &Place, record: &Record) -> Result<boo
 fn open_to_write(place: &Place) -> std::io::Result<File> {
     let flags = OFlags::RDWR | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     Ok(rustix::fs::openat(&place.dir, &place.name, flags, Mode::empty())?.into())
-}
-
-/// Whether the medium has room for the bytes of `staged` in place of those of the file at `place`.
-///
-/// # Errors
-/// ENOSPC.
-fn has_room_for(staged: &File, place: &Place) -> std::io::Result<()> {
-    let (room, there) = (rustix::fs::fstatvfs(&place.dir)?, statx(&place.dir, &place.name)?);
-    let free = room.f_bavail.saturating_mul(room.f_frsize).saturating_add(there.stx_blocks.saturating_mul(512));
-    let needed = staged.metadata()?.blocks().saturating_mul(512);
-    if needed > free { Err(Errno::NOSPC.into()) } else { Ok(()) }
 }

@@ -68,7 +68,7 @@ impl FileBackend {
     fn history_state(&self, key: &Key) -> Result<State> {
         let (Some(parent), Some(name)) = (key.parent(), key.name()) else { return Ok(None) };
         let failed = |error: Errno| Error::from_io(key, "look at its history", error);
-        loop {
+        for attempt in 0..2 {
             let Some(above) = self.history_dir(&parent)? else { return Ok(None) };
             return match statx(&above, name) {
                 Ok(found) => {
@@ -77,7 +77,7 @@ impl FileBackend {
                     Ok(is_dir.then_some((found.stx_ino, changed)))
                 }
                 // Somebody has cleared the histories away, and the directory that is held open is no more.
-                Err(Errno::NOENT) if rustix::fs::fstat(&above).map_err(failed)?.st_nlink == 0 => {
+                Err(Errno::NOENT) if attempt == 0 && rustix::fs::fstat(&above).map_err(failed)?.st_nlink == 0 => {
                     self.history.clear();
                     continue;
                 }
@@ -85,6 +85,7 @@ impl FileBackend {
                 Err(error) => Err(failed(error)),
             };
         }
+        Ok(None)
     }
 
     /// What is at `key`, belonging to the history there. To be called under the key's lock.

@@ -10,17 +10,17 @@ use std::io::Write;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use parking_lot::Mutex;
-use rustix::fs::{AtFlags, FlockOperation, Mode, OFlags, StatxFlags};
+use rustix::fs::{AtFlags, FileType, FlockOperation, Mode, OFlags, StatxFlags};
 use serde::{Deserialize, Serialize};
 
 use super::entry::{Found, Place};
 use super::generations::{kept_name, name_of};
 use super::notes::{Beginning, is_passed_over, read_note};
-use super::record::Unsettled;
+use super::record::{Record, Unsettled};
 use super::*;
 use crate::backend::checksum::sum_of;
 use crate::backend::ownership::give_path;
-use crate::backend::{Intent, Kept, Torn, copy_range};
+use crate::backend::{GenerationName, Intent, Kept, Torn, copy_range};
 use crate::types::Timestamp;
 
 /// The note on a generation that was torn.
@@ -302,11 +302,28 @@ impl FileBackend {
                 remains,
             }));
         }
+        if intact && written && found.stat.mtime > record.mtime && self.was_appended_to(key, &record)? {
+            // Of that append only the time has reached the medium (xfs: the size follows the bytes).
+            self.undo_append(key, &place, &record)?;
+            return Ok(None);
+        }
         // Modified later: it was changed from outside. Earlier: that it was modified is lost, too.
         if intact || found.stat.mtime > record.mtime {
             return Ok(None);
         }
         self.roll_back(key, &place, &found, &opened, through).map(Some)
+    }
+
+    /// Whether an append to what has this record was begun: it is noted first, as the beginning of what is to follow.
+    fn was_appended_to(&self, key: &Key, record: &Record) -> Result<bool> {
+        let (names, _) = self.history_entries(key)?;
+        let own = |name: &&GenerationName| (name.number, name.committed) == (record.generation.get(), record.committed);
+        let (Some(name), Some(dir)) = (names.iter().find(own), self.history_dir(key)?) else { return Ok(false) };
+        let name = name.to_string();
+        let stat = rustix::fs::statat(&dir, &name, AtFlags::SYMLINK_NOFOLLOW)
+            .map_err(|e| Error::from_io(key, "look at its history", e))?;
+        let is_note = FileType::from_raw_mode(stat.st_mode) == FileType::Symlink;
+        Ok(is_note && Beginning::parse(&read_note(key, &dir, &name)?).is_some())
     }
 
     /// Replaces what is torn at `place` by the newest generation that is whole, as a new generation.

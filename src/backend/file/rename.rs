@@ -110,39 +110,21 @@ impl FileBackend {
             self.comes_back(to, from)?;
             highest = self.highest(to)?;
         }
-        if replaced.is_some() && moved.stat.kind == FileKind::File && self.may_begin_elsewhere(from, source, &moved)? {
-            // From then on the history of the other name leads up to it.
-            note_elsewhere(from, source)?;
-        }
-        if has_history && !history_moves {
-            // The bytes that the history which stays is read from are about to leave.
-            self.make_prefix_whole(from, source)?;
-        }
-        if let Some(highest) = highest
-            && moved.stat.kind == FileKind::File
-            // Under its other names, it must not get a number that was used there.
-            && moved.stat.generation.is_some_and(|own| own <= highest || (!history_moves && moved.stat.nlink == 1))
-        {
-            self.renumber(from, source, &moved, highest.next(), now)?;
-        }
-        if let Some(other) = &replaced
-            && other.stat.kind == FileKind::File
-        {
-            if other.stat.nlink > 1 {
-                if let Some(name) = kept_name(other, now, false) {
-                    self.make_prefix_whole(to, target)?;
-                    self.keep_as_note(to, &name, "kept under its other names", other.stat.mtime)?;
-                }
-            } else {
-                self.keep_by_link(to, target, other, now)?;
-            }
-        }
         let note = if history_moves { Some(self.prepare_rename(from, to)?) } else { None };
+        let forget = || note.iter().for_each(|note| self.forget_rename(note));
+        let prepared = self.keep_both(
+            from,
+            to,
+            (source, &moved),
+            (target, replaced.as_ref()),
+            highest,
+            now,
+            (has_history, history_moves),
+        );
+        prepared.inspect_err(|_| forget())?;
         let renamed = rustix::fs::renameat(&source.dir, &source.name, &target.dir, &target.name);
         if let Err(error) = renamed {
-            if let Some(note) = note {
-                self.forget_rename(&note);
-            }
+            forget();
             return Err(Error::from_io(from, "rename", error));
         }
         // It is renamed now, and whoever asked for that must not be told otherwise.
@@ -158,6 +140,48 @@ impl FileBackend {
             }
         }
         Ok(arrived)
+    }
+
+    /// Keeps what a rename replaces, and what the history that stays is read from; and raises the number of what is renamed.
+    #[allow(clippy::too_many_arguments, reason = "a part of one rename")]
+    fn keep_both(
+        &self,
+        from: &Key,
+        to: &Key,
+        (source, moved): (&Place, &Found),
+        (target, replaced): (&Place, Option<&Found>),
+        highest: Option<Generation>,
+        now: Timestamp,
+        (has_history, history_moves): (bool, bool),
+    ) -> Result<()> {
+        if replaced.is_some() && moved.stat.kind == FileKind::File && self.may_begin_elsewhere(from, source, moved)? {
+            // From then on the history of the other name leads up to it.
+            note_elsewhere(from, source)?;
+        }
+        if has_history && !history_moves {
+            // The bytes that the history which stays is read from are about to leave.
+            self.make_prefix_whole(from, source)?;
+        }
+        if let Some(highest) = highest
+            && moved.stat.kind == FileKind::File
+            // Under its other names, it must not get a number that was used there.
+            && moved.stat.generation.is_some_and(|own| own <= highest || (!history_moves && moved.stat.nlink == 1))
+        {
+            self.renumber(from, source, moved, highest.next(), now)?;
+        }
+        if let Some(other) = replaced
+            && other.stat.kind == FileKind::File
+        {
+            if other.stat.nlink > 1 {
+                if let Some(name) = kept_name(other, now, false) {
+                    self.make_prefix_whole(to, target)?;
+                    self.keep_as_note(to, &name, "kept under its other names", other.stat.mtime)?;
+                }
+            } else {
+                self.keep_by_link(to, target, other, now)?;
+            }
+        }
+        Ok(())
     }
 
     pub(super) fn renumber(

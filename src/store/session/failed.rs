@@ -37,11 +37,11 @@ impl FailedWrites {
 
     fn add(&mut self, mut new: FailedWrite) {
         self.0.retain(|old| {
-            let touches = old.start <= new.end && new.start <= old.end;
-            if touches {
+            let overlaps = old.start < new.end && new.start < old.end;
+            if overlaps {
                 (new.start, new.end) = (new.start.min(old.start), new.end.max(old.end));
             }
-            !touches
+            !overlaps
         });
         let at = self.0.partition_point(|old| old.start < new.start);
         self.0.insert(at, new);
@@ -137,8 +137,8 @@ mod tests {
     }
 
     #[test]
-    fn what_touches_is_one() {
-        assert_eq!(left(&failed(&[(50, 60), (10, 20), (20, 30)])), [(10, 30), (50, 60)]);
+    fn what_overlaps_is_one() {
+        assert_eq!(left(&failed(&[(50, 60), (10, 20), (20, 30)])), [(10, 20), (20, 30), (50, 60)]);
         assert_eq!(left(&failed(&[(10, 20), (30, 40), (15, 35)])), [(10, 40)]);
     }
 
