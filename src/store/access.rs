@@ -1,10 +1,15 @@
 //! Who may do what with an object that is made again: as before, and nobody more.
 
+use std::ffi::OsStr;
+
 use serde::{Deserialize, Serialize};
 
 use super::{Result, Store};
 use crate::backend::{Creator, Stat};
-use crate::types::Key;
+use crate::types::{Generation, Key};
+
+/// Where the kernel keeps an ACL that says who may access a file.
+const ACL: &str = "system.posix_acl_access";
 
 /// Mode and owner of an object.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -31,7 +36,30 @@ impl From<&Stat> for Access {
     }
 }
 
+impl Access {
+    /// Without what the group bits of a file with an ACL say: those are the ACL's mask, and the group's own rights are in it.
+    fn without_mask(self) -> Self {
+        Access { mode: self.mode & !0o070, ..self }
+    }
+}
+
 impl Store {
+    /// Who can do what with the object that is at `key`.
+    pub(super) fn access(&self, key: &Key, stat: &Stat) -> Access {
+        let access = Access::from(stat);
+        if self.backend.get_xattr(key, OsStr::new(ACL)).is_ok() { access.without_mask() } else { access }
+    }
+
+    /// Who could do what with what is kept of it.
+    ///
+    /// # Errors
+    /// As [`crate::backend::Backend::generation_xattrs`].
+    pub(super) fn kept_access(&self, key: &Key, generation: Generation, stat: &Stat) -> Result<Access> {
+        let access = Access::from(stat);
+        let attributes = self.backend.generation_xattrs(key, generation)?;
+        Ok(if attributes.iter().any(|(name, _)| name == ACL) { access.without_mask() } else { access })
+    }
+
     /// How to make the object `key` with this access, as far as this process may. Bits that would be for another user or
     /// group than before are left out.
     ///
@@ -54,7 +82,9 @@ impl Store {
             mode &= !FOR_OWNER;
         }
         if !keeps_group {
-            mode &= !FOR_GROUP;
+            // Whoever was in the group is one of the others now, and may do no more than before.
+            let group = (mode >> 3) & 0o7;
+            mode &= !FOR_GROUP & (!0o7 | group);
         }
         let uid = if keeps_owner { access.uid } else { me.uid };
         let gid = if keeps_group { access.gid } else { me.gid };

@@ -240,7 +240,7 @@ impl Store {
         let kept = self.backend.generations(key)?;
         for info in kept.iter().rev().filter(|info| !matches!(info.kept, Kept::Lost(_))) {
             match self.backend.open_kept(key, info) {
-                Ok(opened) => return Ok(Some(Access::from(&opened.stat))),
+                Ok(opened) => return self.kept_access(key, info.generation, &opened.stat).map(Some),
                 // It went meanwhile.
                 Err(backend::Error::NoGeneration(..)) => {}
                 Err(error) => return Err(error.into()),
@@ -262,7 +262,8 @@ impl Store {
         let time = self.now();
         let id = format!("{time}-{:08x}", ObjectId::random().get() as u32);
         let found = self.backend.stat(key).ok().filter(|stat| stat.kind == FileKind::File);
-        let (current, access) = (found.as_ref().and_then(|stat| stat.generation), found.as_ref().map(Access::from));
+        let current = found.as_ref().and_then(|stat| stat.generation);
+        let access = found.as_ref().map(|stat| self.access(key, stat));
         let breach = breach.cloned();
         let record = Record { key: key.escaped(), reason, breach, base, current, time: time.nanos(), access };
         // Key::parse refuses none of these names.

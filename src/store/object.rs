@@ -180,7 +180,8 @@ impl Store {
     pub fn restore(&self, key: &Key, generation: Generation, expect: Precondition) -> Result<Stat> {
         let old = self.backend.open_generation(key, generation)?;
         let session = Session::replace(self, key, expect)?.restoring(generation);
-        self.put_kept(key, session, (&old.file, old.stat.size), Access::from(&old.stat))
+        let access = self.kept_access(key, generation, &old.stat)?;
+        self.put_kept(key, session, (&old.file, old.stat.size), access)
     }
 
     /// Opens a write session on an object, made when it doesn't exist and `options` say so.

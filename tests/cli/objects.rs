@@ -192,6 +192,21 @@ fn what_is_restored_after_its_removal_has_its_mode_and_owner() {
     assert_eq!(access().0, 0o640);
 }
 
+/// The group bits of a file with an ACL are what its entries may be at most, not what the group may do.
+#[test]
+fn what_had_an_acl_is_restored_for_nobody_more() {
+    let sandbox = Sandbox::new();
+    let path = sandbox.store.join("shared");
+    sandbox.put("shared", b"one");
+    std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600)).unwrap();
+    let set = std::process::Command::new("setfacl").arg("-m").arg("u:4321:rw").arg(&path).status().unwrap();
+    assert!(set.success());
+    assert_eq!(path.metadata().unwrap().mode() & 0o777, 0o660);
+    sandbox.run(&["rm", "store/shared"]).ok();
+    sandbox.run(&["restore", "store/shared", "-g", "1"]).ok();
+    assert_eq!(path.metadata().unwrap().mode() & 0o777, 0o600);
+}
+
 /// A file of mostly nothing would take up all of its size.
 #[test]
 fn holes_stay_holes_when_they_are_restored() {
