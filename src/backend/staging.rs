@@ -230,8 +230,14 @@ impl StagingArea {
             if rustix::fs::flock(&lock, FlockOperation::NonBlockingLockExclusive).is_err() {
                 continue;
             }
-            self.take_from(&path, &mut taken)?;
-            std::fs::remove_dir_all(&path)?;
+            match self.take_from(&path, &mut taken) {
+                Ok(()) => std::fs::remove_dir_all(&path)?,
+                // Of somebody else who may use the store, and who alone can go on with it.
+                Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
+                    log::warn!("{}: sessions of the dead there wait for their owner: {error}", path.display());
+                }
+                Err(error) => return Err(error),
+            }
         }
         Ok(taken)
     }
@@ -243,27 +249,26 @@ impl StagingArea {
     pub fn intents(&self) -> io::Result<Vec<Intent>> {
         let mut intents = Vec::new();
         for path in self.instances()? {
-            let journal = match journal::read(&path) {
-                // It has ended since.
-                Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
-                other => other?,
-            };
-            // The journal remembers many more slots than are in use.
-            let entries = match std::fs::read_dir(&path) {
-                Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
-                other => other?,
-            };
-            for entry in entries {
-                let entry = entry?;
-                let slot = entry.file_name().to_str().and_then(|name| name.parse::<u64>().ok());
-                let Some(line) = slot.and_then(|slot| journal.get(&slot)) else { continue };
-                let Ok(stat) = rustix::fs::lstat(entry.path()) else { continue };
-                let held = stat.st_ino == line.inode && stat.st_size > 0;
-                let from = |intent: &Intent| intent.append_from.unwrap_or(0);
-                intents.extend(line.intent().filter(|intent| held && stat.st_size.unsigned_abs() >= from(intent)));
-            }
+            intents.extend(intents_in(&path)?);
         }
         Ok(intents)
+    }
+
+    /// The same of those that have died, and of this process for `key`, whose lock it holds: nobody goes on with them. What
+    /// can't be read says nothing.
+    pub fn abandoned_intents(&self, key: &Key) -> Vec<Intent> {
+        let dead = |path: &Path| {
+            open_lock(path).is_ok_and(|lock| rustix::fs::flock(&lock, FlockOperation::NonBlockingLockShared).is_ok())
+        };
+        let mut intents = Vec::new();
+        for path in self.instances().unwrap_or_default() {
+            let own = self.is_own(&path);
+            if own || dead(&path) {
+                let here = intents_in(&path).unwrap_or_default().into_iter();
+                intents.extend(here.filter(|intent| !own || intent.key == *key));
+            }
+        }
+        intents
     }
 
     fn take_from(&self, path: &Path, taken: &mut Vec<Abandoned>) -> io::Result<()> {
@@ -454,6 +459,31 @@ impl Staged {
             let _ = rustix::fs::unlinkat(&self.instance.dir, self.slot.number.to_string(), AtFlags::empty());
         }
     }
+}
+
+/// What the staged files of one user are for that hold something.
+fn intents_in(path: &Path) -> io::Result<Vec<Intent>> {
+    let mut intents = Vec::new();
+    let journal = match journal::read(path) {
+        // It has ended since.
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(intents),
+        other => other?,
+    };
+    // The journal remembers many more slots than are in use.
+    let entries = match std::fs::read_dir(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(intents),
+        other => other?,
+    };
+    for entry in entries {
+        let entry = entry?;
+        let slot = entry.file_name().to_str().and_then(|name| name.parse::<u64>().ok());
+        let Some(line) = slot.and_then(|slot| journal.get(&slot)) else { continue };
+        let Ok(stat) = rustix::fs::lstat(entry.path()) else { continue };
+        let held = stat.st_ino == line.inode && stat.st_size > 0;
+        let from = |intent: &Intent| intent.append_from.unwrap_or(0);
+        intents.extend(line.intent().filter(|intent| held && stat.st_size.unsigned_abs() >= from(intent)));
+    }
+    Ok(intents)
 }
 
 fn open_lock(path: &Path) -> rustix::io::Result<OwnedFd> {

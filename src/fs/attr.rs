@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use rustix::fs::{Gid, Mode, Uid};
 use rustix::io::Errno;
 
-use super::node::{Pages, Remains};
+use super::node::{Node, Pages, Remains};
 use super::open_node::OpenNode;
 use super::types::{Attr, Caller, Changes, Fh, Ino};
 use super::views::is_view;
@@ -124,7 +124,7 @@ impl Fs {
                 stat
             }
             // Somebody else has moved, replaced or removed it, and there it belongs to an object, or a history.
-            None if orphan.is_none() && open.is_some() => {
+            None if open.is_some() && !self.nodes.lock().get(ino).is_some_and(Node::is_orphan) => {
                 let mtime = changes.mtime.and(set.mtime);
                 if (SetAttr { mtime, ..set }) != SetAttr::default() {
                     return Err(Errno::STALE);

@@ -242,6 +242,8 @@ impl Fs {
     /// Holds what is about to go. A directory needs that even if it isn't open: processes may be in it.
     fn hold(&self, key: &Key, stat: &Stat) -> Option<Remains> {
         Some(match self.store.backend().hold(key) {
+            // Another mount may have put something else there meanwhile.
+            Ok(Some(fd)) if !rustix::fs::fstat(&fd).is_ok_and(|held| held.st_ino == stat.incarnation) => return None,
             Ok(Some(fd)) => Remains::Held(Arc::new(fd)),
             Ok(None) => Remains::Known(Arc::new(Mutex::new(stat.clone()))),
             Err(_) => return None,

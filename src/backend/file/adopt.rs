@@ -157,13 +157,14 @@ impl FileBackend {
         Ok(found)
     }
 
-    /// Undoes what somebody was doing to the file of this object, under whatever name, and didn't end: who does it holds the
-    /// lock that is ours now. Returns whether there was something.
+    /// Undoes what somebody was doing to the file of this object, under whatever name, and didn't end: this process, or one that
+    /// has died. Returns whether there was something.
     fn undo_half(&self, key: &Key, place: &Place, found: &Found, record: &Record) -> Result<bool> {
-        let intents = self.staging.intents().map_err(|e| Error::from_io(key, "look for saves under way", e))?;
+        let intents = self.staging.abandoned_intents(key);
         for intent in intents.iter().filter(|intent| intent.in_place && replaces(intent, record)) {
             if intent.append_from.is_none() {
-                if self.undo_copy(&intent.key, place, found)? {
+                // A directory above it may have another name now, and its history with it.
+                if self.undo_copy(&intent.key, place, found)? || self.undo_copy(key, place, found)? {
                     return Ok(true);
                 }
             } else if found.stat.size > record.size {
@@ -178,7 +179,10 @@ impl FileBackend {
     pub(super) fn undo_append(&self, key: &Key, place: &Place, record: &Record) -> Result<()> {
         let flags = OFlags::WRONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let failed = |error: rustix::io::Errno| Error::from_io(key, "undo an append that was cut short", error);
-        let fd = rustix::fs::openat(&place.dir, &place.name, flags, Mode::empty()).map_err(failed)?;
+        let fd = match rustix::fs::openat(&place.dir, &place.name, flags, Mode::empty()) {
+            Err(rustix::io::Errno::ACCESS) => super::metadata::open_read_only(place).map_err(failed)?,
+            other => other.map_err(failed)?,
+        };
         rustix::fs::ftruncate(&fd, record.size).map_err(failed)?;
         super::metadata::set_mtime(&fd, record.mtime).map_err(failed)?;
         log::warn!("{key}: undid an append that was cut short by a crash");

@@ -13,7 +13,7 @@ use super::notes::Beginning;
 use super::record::{Record, Unsettled};
 use super::*;
 use crate::backend::checksum::{joined, sum_of};
-use crate::backend::{Intent, copy_range};
+use crate::backend::{GenerationName, Intent, copy_range};
 use crate::types::Timestamp;
 
 impl FileBackend {
@@ -192,28 +192,39 @@ impl FileBackend {
         };
         // Before the object is touched: if we die meanwhile, recovery must know how much of it was whole.
         if how.durable { staged.secure(&intent) } else { staged.note(&intent) }.map_err(failed)?;
-        let mut kept = None;
-        if !amend
-            && (how.keep || !self.may_vanish(key, Some(&found))?)
-            && let Some(name) = kept_name(&found, now, false)
-        {
-            if is_shared(&found) || has_begun(key, &place, &record)? {
-                // Under another name its bytes may be replaced in place, of which this history would not know; or that was
-                // begun, and undone, since when it isn't known either.
-                self.keep_by_copy(key, &place, &name.to_string())?;
-            } else {
-                let size = found.stat.size;
-                let beginning = Beginning { size, id: Some(record.id), unsettled: record.unsettled };
-                self.keep_as_note(key, &name, &beginning.note(generation), found.stat.mtime)?;
+        let prepared = || -> Result<(Option<GenerationName>, File)> {
+            let mut kept = None;
+            if !amend
+                && (how.keep || !self.may_vanish(key, Some(&found))?)
+                && let Some(name) = kept_name(&found, now, false)
+            {
+                if is_shared(&found) || has_begun(key, &place, &record)? {
+                    // Under another name its bytes may be replaced in place, of which this history would not know; or that was
+                    // begun, and undone, since when it isn't known either.
+                    self.keep_by_copy(key, &place, &name.to_string())?;
+                } else {
+                    let size = found.stat.size;
+                    let beginning = Beginning { size, id: Some(record.id), unsettled: record.unsettled };
+                    self.keep_as_note(key, &name, &beginning.note(generation), found.stat.mtime)?;
+                }
+                kept = Some(name);
             }
-            kept = Some(name);
-        }
-        let flags = OFlags::RDWR | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let fd = rustix::fs::openat(&place.dir, &place.name, flags, Mode::empty());
-        let into = File::from(match fd {
-            Err(Errno::ACCESS) => super::metadata::open_read_only(&place).map_err(|e| failed(e.into()))?,
-            other => other.map_err(|e| failed(e.into()))?,
-        });
+            let flags = OFlags::RDWR | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+            let fd = rustix::fs::openat(&place.dir, &place.name, flags, Mode::empty());
+            let into = File::from(match fd {
+                Err(Errno::ACCESS) => super::metadata::open_read_only(&place).map_err(|e| failed(e.into()))?,
+                other => other.map_err(|e| failed(e.into()))?,
+            });
+            Ok((kept, into))
+        };
+        let (kept, into) = match prepared() {
+            Ok(prepared) => prepared,
+            Err(error) => {
+                // Nothing was touched, and what others write there is not ours.
+                let _ = staged.note(&Intent { in_place: false, ..intent });
+                return Err(error);
+            }
+        };
         let written = append_bytes(staged.file(), from, &into, found.stat.size);
         let stat = written.and_then(|()| into.metadata());
         let meta = match stat {

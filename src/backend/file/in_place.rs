@@ -5,7 +5,7 @@
 
 use std::os::unix::fs::MetadataExt;
 
-use rustix::fs::{FileType, Mode, OFlags};
+use rustix::fs::{AtFlags, FileType, Mode, OFlags};
 
 use super::entry::{Found, Place, read_rewritten, statx, write_record, write_rewritten};
 use super::generations::{create_in_history, kept_name, sign_copy};
@@ -55,18 +55,29 @@ impl FileBackend {
         if written.is_err() {
             // As if nothing had happened: a disk that is full must not leave half a save.
             match self.undo_copy(key, place, found) {
-                Ok(true) => staged.note(&Intent { in_place: false, ..intent }).map_err(failed)?,
+                Ok(true) => {
+                    staged.note(&Intent { in_place: false, ..intent }).map_err(failed)?;
+                    if amend {
+                        self.drop_copy(key, kept.as_ref());
+                    }
+                }
                 Ok(false) => {}
                 Err(error) => log::error!("{key}: half a save can't be undone, the next recovery finishes it: {error}"),
             }
         }
-        if amend
-            && written.is_ok()
-            && let Some(name) = &kept
-        {
-            self.unkeep_entry(key, name)?;
+        if amend && written.is_ok() {
+            self.drop_copy(key, kept.as_ref());
         }
         written
+    }
+
+    /// The copy of what was amended is not needed any more.
+    fn drop_copy(&self, key: &Key, name: Option<&GenerationName>) {
+        if let Some(name) = name
+            && let Err(error) = self.unkeep_entry(key, name)
+        {
+            log::warn!("{key}: the copy {name} of what was amended stays in its history: {error}");
+        }
     }
 
     /// Replaces the bytes of the object's own file by those that are staged, and records them.
@@ -145,7 +156,11 @@ impl FileBackend {
         let old = super::open::open_place(key, place)?;
         let partial = format!(".{name}");
         let copy = create_in_history(key, &dir, &partial)?;
-        copy_range(&old.file, &copy, 0, u64::MAX).map_err(failed)?;
+        let copied = copy_range(&old.file, &copy, 0, u64::MAX);
+        if copied.is_err() {
+            let _ = rustix::fs::unlinkat(&dir, &partial, AtFlags::empty());
+        }
+        copied.map_err(failed)?;
         if let (Some(generation), Some(committed)) = (old.stat.generation, old.stat.committed) {
             sign_copy(&copy, &old.stat, generation, committed).map_err(failed)?;
         }

@@ -302,7 +302,8 @@ impl FileBackend {
                 remains,
             }));
         }
-        if intact && written && found.stat.mtime > record.mtime && self.was_appended_to(key, &record)? {
+        let only_touched = found.stat.size == record.size && found.stat.mtime > record.mtime;
+        if intact && written && only_touched && self.was_appended_to(key, &record, found.stat.mtime)? {
             // Of that append only the time has reached the medium (xfs: the size follows the bytes).
             self.undo_append(key, &place, &record)?;
             return Ok(None);
@@ -314,11 +315,15 @@ impl FileBackend {
         self.roll_back(key, &place, &found, &opened, through).map(Some)
     }
 
-    /// Whether an append to what has this record was begun: it is noted first, as the beginning of what is to follow.
-    fn was_appended_to(&self, key: &Key, record: &Record) -> Result<bool> {
+    /// Whether an append to what has this record was begun at that time: it is noted first, as the beginning of what is to
+    /// follow.
+    fn was_appended_to(&self, key: &Key, record: &Record, when: Timestamp) -> Result<bool> {
         let (names, _) = self.history_entries(key)?;
         let own = |name: &&GenerationName| (name.number, name.committed) == (record.generation.get(), record.committed);
         let (Some(name), Some(dir)) = (names.iter().find(own), self.history_dir(key)?) else { return Ok(false) };
+        if when.nanos().abs_diff(name.superseded.nanos()) > SLACK.unsigned_abs() {
+            return Ok(false);
+        }
         let name = name.to_string();
         let stat = rustix::fs::statat(&dir, &name, AtFlags::SYMLINK_NOFOLLOW)
             .map_err(|e| Error::from_io(key, "look at its history", e))?;
