@@ -136,6 +136,20 @@ fn an_append_is_recognized_behind_what_others_have_saved() {
     }
 }
 
+/// What is noted before the bytes of an object with several names are replaced in its own file.
+fn replacing(name: &str, stat: &Stat) -> Intent {
+    Intent {
+        key: key(name),
+        expect: stat.precondition(),
+        append_from: None,
+        base: None,
+        acknowledged: true,
+        in_place: true,
+        sum: None,
+        copied: false,
+    }
+}
+
 /// A process that dies while it replaces the bytes of an object that has two names, in the object's own file.
 #[test]
 fn half_a_save_into_an_object_with_two_names_is_finished() {
@@ -148,16 +162,7 @@ fn half_a_save_into_an_object_with_two_names_is_finished() {
                 fs::hard_link(place.path.join("f"), place.path.join("g")).unwrap();
                 let stat = place.store.stat(&key("f")).unwrap();
                 let dead = place.other();
-                let intent = Intent {
-                    key: key("f"),
-                    expect: stat.precondition(),
-                    append_from: None,
-                    base: None,
-                    acknowledged: true,
-                    in_place: true,
-                    sum: None,
-                    copied: false,
-                };
+                let intent = replacing("f", &stat);
                 let staged = dead.backend().staging().stage(&intent).unwrap();
                 staged.file().write_all_at(b"new bytes, all of them", 0).unwrap();
                 if kept {
@@ -200,16 +205,7 @@ fn what_was_not_begun_is_not_undone() {
     fs::hard_link(place.path.join("f"), place.path.join("g")).unwrap();
     let stat = place.store.stat(&key("f")).unwrap();
     let dead = place.other();
-    let intent = Intent {
-        key: key("f"),
-        expect: stat.precondition(),
-        append_from: None,
-        base: None,
-        acknowledged: true,
-        in_place: true,
-        sum: None,
-        copied: false,
-    };
+    let intent = replacing("f", &stat);
     let staged = dead.backend().staging().stage(&intent).unwrap();
     staged.file().write_all_at(b"new bytes", 0).unwrap();
     fs::write(place.path.join("g"), "by another program").unwrap();
