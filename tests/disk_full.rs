@@ -383,6 +383,19 @@ fn as_root_no_room_for_names_loses_nothing_and_goes_on() {
     small.mount.unmount();
 }
 
+/// As if all generations of `Note/n` before that number had been superseded long ago.
+fn make_old(store: &Store, before: u64) {
+    let history = store.path().join(".sepia/generations/Note/n");
+    for entry in fs::read_dir(&history).unwrap() {
+        let name = entry.unwrap().file_name().into_string().unwrap();
+        let number: u64 = name.split_once('@').unwrap().0.parse().unwrap();
+        if number < before {
+            let old = format!("{number}@20200101T00000{number}.000000000Z-20200101T00000{}.000000000Z", number + 1);
+            fs::rename(history.join(&name), history.join(old)).unwrap();
+        }
+    }
+}
+
 /// Older history than an hour makes room for what is being written; the rest stays, and so does what is current.
 #[test]
 fn as_root_a_full_disk_gives_up_old_history_first() {
@@ -391,16 +404,7 @@ fn as_root_a_full_disk_gives_up_old_history_first() {
     for seq in 1..=6 {
         fs::write(&path, record(seq, 2 << 20)).unwrap();
     }
-    // As if all but the last two had been superseded long ago.
-    let history = small.store.path().join(".sepia/generations/Note/n");
-    for entry in fs::read_dir(&history).unwrap() {
-        let name = entry.unwrap().file_name().into_string().unwrap();
-        let number: u64 = name.split_once('@').unwrap().0.parse().unwrap();
-        if number < 5 {
-            let old = format!("{number}@20200101T00000{number}.000000000Z-20200101T00000{}.000000000Z", number + 1);
-            fs::rename(history.join(&name), history.join(old)).unwrap();
-        }
-    }
+    make_old(&small.store, 5);
     let ballast = fill(small.disk.path(), 0);
     let file = OpenOptions::new().write(true).create(true).truncate(true).open(small.mount.join("Note/new")).unwrap();
     save(file, &record(1, 3 << 20)).unwrap();
@@ -411,6 +415,27 @@ fn as_root_a_full_disk_gives_up_old_history_first() {
     let file = OpenOptions::new().write(true).create(true).truncate(true).open(small.mount.join("Note/more")).unwrap();
     assert_no_space(save(file, &record(1, 24 << 20)));
     assert_eq!(small.store.cat("Note/n", Some(5)), record(5, 2 << 20));
+    fs::remove_file(ballast).unwrap();
+    small.mount.unmount();
+}
+
+/// A mount needs a few blocks itself.
+#[test]
+fn as_root_a_store_on_a_full_disk_is_mounted_where_old_history_makes_room() {
+    let Small { mount, store, disk } = small();
+    for seq in 1..=4 {
+        fs::write(mount.join("Note/n"), record(seq, 2 << 20)).unwrap();
+    }
+    mount.unmount();
+    let ballast = fill(disk.path(), 0);
+    fs::create_dir(store.scratch().path().join("refused")).unwrap();
+    let refused = sh_fails(store.scratch().path(), &format!("sepia mount {} refused", store.path().display()));
+    assert!(refused.contains("No space left") && refused.contains("sepia gc --now"), "{refused}");
+    make_old(&store, 3);
+    let small = Small { mount: store.mount(), store, disk };
+    assert_holds(&small, "Note/n", 4);
+    assert_eq!(small.store.cat("Note/n", Some(3)), record(3, 2 << 20));
+    fs::write(small.mount.join("Note/more"), record(1, 3000)).unwrap();
     fs::remove_file(ballast).unwrap();
     small.mount.unmount();
 }

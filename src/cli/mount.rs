@@ -6,7 +6,7 @@
 
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
-use std::io::{self, Read};
+use std::io::{self, ErrorKind, Read};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
@@ -172,15 +172,7 @@ fn serve(args: &MountArgs, options: &MountOptions) -> Result<(), Failure> {
 
     wait_for_predecessor(&store, &dir)?;
     recover(&store);
-    let read_only = options.flags.contains(MountFlags::RDONLY);
-    if let Err(error) = store.backend().staging().announce(&activity(&dir), true)
-        && !read_only
-        // Every change will be refused by the medium itself.
-        && error.kind() != io::ErrorKind::ReadOnlyFilesystem
-    {
-        return Err(Failure::error(format!("{location}: can't write to the store: {error}"))
-            .hint("to only read it, mount it with --read-only"));
-    }
+    announce(&store, &dir, options.flags.contains(MountFlags::RDONLY))?;
 
     let cant = |error: io::Error| Failure::error(format!("can't mount {location} on {}: {error}", dir.display()));
     let mut signals = Signals::new([SIGTERM, SIGINT, SIGHUP]).map_err(cant)?;
@@ -339,6 +331,31 @@ fn recover(store: &Store) {
     match store.recover() {
         Ok(recovered) => recovered.iter().for_each(|session| eprintln!("sepia: recovered {session}")),
         Err(error) => eprintln!("sepia: recovery is not complete, and goes on at the next mount: {error}"),
+    }
+}
+
+/// Tells the other users of the store of the mount; if there is no room for that, older history makes some.
+fn announce(store: &Store, dir: &Path, read_only: bool) -> Result<(), Failure> {
+    let announce = || store.backend().staging().announce(&activity(dir), true);
+    let is_full = |error: &io::Error| matches!(error.kind(), ErrorKind::StorageFull | ErrorKind::QuotaExceeded);
+    let announced = announce().or_else(|error| match !read_only && is_full(&error) && store.make_room_for_write(1) {
+        true => announce(),
+        false => Err(error),
+    });
+    match announced {
+        // Every change will be refused by the medium itself.
+        Err(error) if !read_only && error.kind() != ErrorKind::ReadOnlyFilesystem => {
+            let location = store.location();
+            let hint = match is_full(&error) {
+                true => format!(
+                    "make room with: sepia trash empty --store {location}, or: sepia gc --now --store {location}; or mount \
+                     it with --read-only"
+                ),
+                false => "to only read it, mount it with --read-only".to_owned(),
+            };
+            Err(Failure::error(format!("{location}: can't write to the store: {error}")).hint(hint))
+        }
+        _ => Ok(()),
     }
 }
 

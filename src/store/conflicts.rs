@@ -3,6 +3,7 @@
 //! Each is two records below `conflicts/`: the bytes, whole, and what is known of them. They go by
 //! [`Store::resolve_conflict`], and by the collector when they are older than the policy's `conflicts_keep`.
 
+use super::locks::Lock;
 use std::fmt;
 use std::fs::File;
 use std::io::Read;
@@ -12,9 +13,6 @@ use serde::{Deserialize, Serialize};
 use super::{Access, Actor, Breach, Error, Event, EventKind, Result, Session, Store, Who};
 use crate::backend::{self, FileKind, Kept, Staged, Stat};
 use crate::types::{Generation, Key, ObjectId, Precondition, Timestamp};
-
-/// The lock of the one who ends a conflict.
-const LOCK: &str = "resolution";
 
 /// The name of a conflict: when it arose, and something random.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -212,7 +210,7 @@ impl Store {
     /// [`backend::Error::Locked`] when they take more than 30 seconds for that.
     pub fn resolve_conflict(&self, id: &ConflictId, how: &Resolution) -> Result<Option<Stat>> {
         // Of two who end the same conflict, one must not drop the bytes that the other is saving, and say so.
-        let _alone = self.wait_exclusive(LOCK)?;
+        let _alone = self.wait_exclusive(Lock::Resolution)?;
         let conflict = self.read_conflict(&id.0)?;
         let saved = match how {
             Resolution::Keep => None,

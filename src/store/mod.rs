@@ -111,6 +111,7 @@ impl Store {
         if store.backend.open_record(&path).is_err_and(|error| error.is_not_found()) {
             store.backend.put_record(&path, config::TEMPLATE.as_bytes())?;
         }
+        store.make_locks()?;
         Ok(store)
     }
 

@@ -3,6 +3,7 @@
 //! A pin is a record of its own below `pins/`. It names the generation by its key and number, and by the time of its
 //! commit too, which goes along when the object is renamed; either is enough to hold it.
 
+use super::locks::Lock;
 use std::collections::{BTreeSet, HashMap};
 use std::io::Read;
 
@@ -13,9 +14,6 @@ use super::retention::{Held, HeldBy, Reason, Verdict, judge};
 use super::{Error, Result, Store};
 use crate::backend::{self, Exclusive, GenerationInfo};
 use crate::types::{Generation, Key, Precondition, Timestamp};
-
-/// The lock under which generations are deleted, and under which what holds them is written.
-const LOCK: &str = "history";
 
 /// How many renames are followed to where a generation is.
 const MOVES: usize = 8;
@@ -168,7 +166,7 @@ impl Store {
     /// # Errors
     /// [`backend::Error::Locked`] after 30 seconds.
     pub fn hold_history(&self) -> Result<Exclusive> {
-        self.wait_exclusive(LOCK)
+        self.wait_exclusive(Lock::History)
     }
 
     /// Keeps a generation from the collector until [`Store::unpin`]. Pinning twice is no error.

@@ -95,14 +95,14 @@ impl Locks {
         })
     }
 
-    /// Makes all locks of a new store: on a medium that is full none could be made when it is needed, as it is to remove
-    /// something.
+    /// Makes the backend's own locks of a new store: on a medium that is full none could be made when it is needed, as
+    /// it is to remove something.
     ///
     /// # Errors
     /// The system's answer.
     pub fn make_all(&self) -> io::Result<()> {
         let shards = (0..=LINKED).map(shard_name);
-        for name in shards.chain(["history", "room", "collector", "settled", "writing"].map(str::to_owned)) {
+        for name in shards.chain(["settled", "writing"].map(str::to_owned)) {
             open_lock(&self.dir, &name)?;
         }
         Ok(())

@@ -15,6 +15,7 @@ mod prune;
 pub(super) mod record;
 mod scan;
 
+use super::locks::Lock;
 use std::collections::{HashMap, HashSet};
 use std::time::{Duration, Instant};
 
@@ -32,8 +33,6 @@ use super::{Error, Result, Store};
 use crate::backend::{self, Stat};
 use crate::types::{Key, Timestamp};
 
-/// The lock of the one who computes checksums in the background.
-const LOCK: &str = "summing";
 /// So many names are remembered; when there are more, the whole store is looked through instead.
 const MOST_PENDING: usize = 4096;
 /// So many checksums are held in memory by who computes new ones.
@@ -117,7 +116,7 @@ impl Store {
         if !policy.background {
             return Ok(summed);
         }
-        let Some(_alone) = self.backend.try_exclusive(LOCK)? else { return Ok(summed) };
+        let Some(_alone) = self.try_exclusive(Lock::Summing)? else { return Ok(summed) };
         let mut run = Run::new(self, policy.rate, how);
         if self.scan_is_due()? {
             run.sum_all()?;

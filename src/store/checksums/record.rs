@@ -7,6 +7,7 @@
 //!
 //! Lines are only ever appended, under the lock `checksums`, and dropped by writing a record anew.
 
+use crate::store::locks::Lock;
 use std::collections::{HashMap, HashSet};
 use std::ffi::OsStr;
 use std::io::Read;
@@ -24,8 +25,6 @@ use crate::types::{Generation, Key, ObjectId, Timestamp};
 const DIR: &str = "checksums";
 /// How their names end.
 const SUFFIX: &str = ".jsonl";
-/// The lock under which they are changed.
-const LOCK: &str = "checksums";
 
 /// By what a generation is known.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -314,7 +313,7 @@ fn read_places(store: &Store) -> Result<HashMap<u64, Sum>> {
 impl Store {
     /// Keeps all others from changing the records of checksums.
     pub(super) fn hold_checksums(&self) -> Result<Exclusive> {
-        self.wait_exclusive(LOCK)
+        self.wait_exclusive(Lock::Checksums)
     }
 }
 

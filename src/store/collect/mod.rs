@@ -17,6 +17,7 @@ mod scan;
 mod state;
 mod sweep;
 
+use super::locks::Lock;
 use std::fmt;
 
 pub use mark::Judged;
@@ -30,9 +31,6 @@ use super::{Error, Result, Store};
 use crate::backend::Exclusive;
 use crate::types::Timestamp;
 use state::State;
-
-/// The lock of the one who collects.
-const LOCK: &str = "collector";
 
 /// How to collect.
 #[derive(Clone, Copy)]
@@ -168,6 +166,6 @@ impl Store {
     }
 
     fn collect_alone(&self) -> Result<Exclusive> {
-        self.backend.try_exclusive(LOCK)?.ok_or(Error::Collecting)
+        self.try_exclusive(Lock::Collector)?.ok_or(Error::Collecting)
     }
 }

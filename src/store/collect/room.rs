@@ -4,6 +4,7 @@
 //! last hour. What the rules don't keep goes first, then the history of objects that are there, and what was removed
 //! last of all, for that is the only copy. Writes down nothing, for there may be no room for that.
 
+use super::super::locks::Lock;
 use std::collections::BinaryHeap;
 use std::time::{Duration, Instant};
 
@@ -21,8 +22,6 @@ const YOUNG: Duration = Duration::from_secs(3_600);
 const CANDIDATES: usize = 16 << 10;
 /// So many are deleted before the free space is looked at again.
 const BATCH: usize = 32;
-/// The lock of the one who makes room.
-const LOCK: &str = "room";
 /// How long somebody whose write fails waits for another one who makes room.
 const PATIENCE: Duration = Duration::from_secs(10);
 /// After it was in vain, so long nobody tries again: a program that writes to a full disk tries often.
@@ -91,7 +90,7 @@ impl Store {
         self.check_switch()?;
         let started = Instant::now();
         let _alone = loop {
-            if let Some(lock) = self.backend.try_exclusive(LOCK)? {
+            if let Some(lock) = self.try_exclusive(Lock::Room)? {
                 break lock;
             }
             if started.elapsed() > PATIENCE || stop() {

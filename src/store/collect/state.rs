@@ -1,5 +1,6 @@
 //! What the collector has written down: how far it is, how the last run ended, and the switch.
 
+use super::super::locks::Lock;
 use std::io::Read;
 
 use serde::{Deserialize, Serialize};
@@ -124,11 +125,7 @@ impl Store {
     /// What the medium says.
     pub fn collector_status(&self) -> Result<Status> {
         let state = State::read(self)?;
-        let running = match self.backend.try_exclusive(super::LOCK) {
-            // Nobody has collected before, on a medium that can only be read.
-            Err(error) if error.is_not_found() => false,
-            other => other?.is_none(),
-        };
+        let running = self.is_held(Lock::Collector)?;
         Ok(Status {
             running,
             phase: state.phase,

@@ -17,12 +17,9 @@ use serde::{Deserialize, Serialize};
 
 use super::{Breach, Limit, Rule};
 use crate::backend::{self, Exclusive};
-use crate::store::locks::PATIENCE;
+use crate::store::locks::{Lock, PATIENCE};
 use crate::store::{Config, Error, Result, Store};
 use crate::types::{Class, Key};
-
-/// The lock of all who change names in a class with a limit.
-const LOCK: &str = "names";
 
 /// After so many nanoseconds a class is counted anew.
 const COUNTED_FOR: i64 = 3600 * 1_000_000_000;
@@ -184,7 +181,7 @@ impl Store {
     pub(super) fn names_alone(&self) -> Result<Alone<'_>> {
         let locked = || Error::from(backend::Error::Locked(Key::root()));
         let this_process = self.rules.names.0.try_lock_for(PATIENCE).ok_or_else(locked)?;
-        Ok(Alone { _everybody: self.wait_exclusive(LOCK)?, _this_process: this_process })
+        Ok(Alone { _everybody: self.wait_exclusive(Lock::Names)?, _this_process: this_process })
     }
 
     fn add_one(&self, limited: &Limited<'_>, key: &Key) -> Result<()> {

@@ -64,7 +64,9 @@ impl Store {
     /// Whether what failed may be tried again: it was space that was missing, and now there is some.
     pub(super) fn makes_room(&self, error: &backend::Error, bytes: u64) -> bool {
         match error {
-            backend::Error::Io { source, .. } if Errno::from_io_error(source) == Some(Errno::NOSPC) => {
+            backend::Error::Io { source, .. }
+                if matches!(source.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded) =>
+            {
                 self.make_room_for_write(bytes)
             }
             _ => false,

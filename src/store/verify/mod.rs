@@ -15,6 +15,7 @@ mod repair;
 mod report;
 mod state;
 
+use super::locks::Lock;
 use std::time::{Duration, Instant};
 
 pub use part::{PartError, Parts};
@@ -29,8 +30,6 @@ use super::{Error, Result, Store};
 use crate::backend::{self, Exclusive};
 use crate::types::{Key, Timestamp};
 
-/// The lock of the one who verifies.
-const LOCK: &str = "verify";
 /// Who only asks whether somebody verifies has the lock for no longer than this.
 const ASKED_FOR: Duration = Duration::from_millis(100);
 /// So many checksums are held in memory: some 200 MB. Beyond that, they are read more often than once.
@@ -159,7 +158,7 @@ impl Store {
     fn verify_alone(&self) -> Result<Exclusive> {
         let started = Instant::now();
         loop {
-            match self.backend.try_exclusive(LOCK)? {
+            match self.try_exclusive(Lock::Verify)? {
                 Some(lock) => return Ok(lock),
                 None if started.elapsed() > ASKED_FOR => return Err(Error::Verifying),
                 None => std::thread::sleep(Duration::from_millis(1)),

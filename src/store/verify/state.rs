@@ -1,5 +1,6 @@
 //! How far verifications are, and how the last one ended: the record `verify/state.json`.
 
+use crate::store::locks::Lock;
 use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
@@ -207,11 +208,7 @@ impl Store {
     /// What the medium says.
     pub fn verification_status(&self) -> Result<Status> {
         let State { last, damaged, .. } = State::read(self)?;
-        let running = match self.backend.try_exclusive(super::LOCK) {
-            // Nobody has verified it before, on a medium that can only be read.
-            Err(error) if error.is_not_found() => false,
-            other => other?.is_none(),
-        };
+        let running = self.is_held(Lock::Verify)?;
         Ok(Status { running, last, damaged: damaged.len() as u64 })
     }
 }
