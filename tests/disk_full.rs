@@ -151,6 +151,28 @@ fn as_root_an_object_with_two_names_stays_whole() {
     small.mount.unmount();
 }
 
+/// So are they where nothing was ever saved to it.
+#[test]
+fn as_root_an_empty_object_with_two_names_stays_empty() {
+    let small = small();
+    let (one, other) = (small.mount.join("Note/one"), small.mount.join("Note/other"));
+    File::create(&one).unwrap();
+    fs::hard_link(&one, &other).unwrap();
+    let ballast = fill(small.disk.path(), 300 << 10);
+    assert_no_space(save(OpenOptions::new().write(true).open(&one).unwrap(), &record(1, 180_000)));
+    for name in ["Note/one", "Note/other"] {
+        assert!(fs::read(small.mount.join(name)).unwrap().is_empty(), "{name}");
+        assert!(small.store.generations(name).is_empty(), "{name}");
+    }
+    fs::remove_file(ballast).unwrap();
+    save(OpenOptions::new().write(true).open(&one).unwrap(), &record(2, 200_000)).unwrap();
+    for name in ["Note/one", "Note/other"] {
+        assert_holds(&small, name, 2);
+        assert_eq!(small.store.generations(name), [1], "{name}");
+    }
+    small.mount.unmount();
+}
+
 /// What all processes share is a page of a file, and who finds no block to write it is ended.
 #[test]
 fn as_root_directories_can_be_renamed() {

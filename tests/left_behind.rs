@@ -197,6 +197,40 @@ fn half_a_save_into_an_object_with_two_names_is_finished() {
     }
 }
 
+/// The first save of an empty file that has two names: nothing is recorded that the half could differ from.
+#[test]
+fn half_of_the_first_save_into_an_object_with_two_names_is_finished() {
+    for half in ["", "new by", "new bytes, all of them"] {
+        for looks in [None, Some("f"), Some("g")] {
+            let place = Place::new();
+            fs::write(place.path.join("f"), "").unwrap();
+            fs::hard_link(place.path.join("f"), place.path.join("g")).unwrap();
+            let dead = place.other();
+            let staged =
+                dead.backend().staging().stage(&replacing("f", &place.store.stat(&key("f")).unwrap())).unwrap();
+            staged.file().write_all_at(b"new bytes, all of them", 0).unwrap();
+            let file = place.path.join("g");
+            let now = Timestamp::now().nanos().to_le_bytes();
+            rustix::fs::setxattr(&file, "user.sepia.rewritten", &now, XattrFlags::empty()).unwrap();
+            fs::write(&file, half).unwrap();
+            drop((staged, dead));
+
+            let case = format!("half {half:?}, looked at by {looks:?}");
+            if let Some(name) = looks {
+                let opened = place.store.get(&key(name)).unwrap();
+                assert_eq!((opened.stat.generation, read(&opened)), (None, String::new()), "{case}");
+            }
+            place.store.recover().unwrap();
+            for name in ["f", "g"] {
+                let opened = place.store.get(&key(name)).unwrap();
+                assert_eq!(read(&opened), "new bytes, all of them", "{case}, {name}");
+                assert_eq!(opened.stat.generation.unwrap().get(), 1, "{case}, {name}");
+            }
+            assert!(place.store.conflicts().unwrap().is_empty(), "{case}");
+        }
+    }
+}
+
 /// What another program has written since it is not undone.
 #[test]
 fn what_was_not_begun_is_not_undone() {

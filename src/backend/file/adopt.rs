@@ -8,6 +8,7 @@ use parking_lot::Mutex;
 use rustix::fs::{Mode, OFlags};
 
 use super::entry::{Found, Place, write_record, write_rewritten};
+use super::in_place::{Own, Undo, has_begun};
 use super::open::open_place;
 use super::record::{Record, Unsettled};
 use super::*;
@@ -95,13 +96,10 @@ impl FileBackend {
         if !found.is_changed() {
             return Ok(found);
         }
-        let stat = &found.stat;
-        if let Some(record) = &found.record
-            && record.inode == stat.incarnation
-            && self.undo_half(key, place, &found, record)?
-        {
+        if self.undo_half(Own { key, place, found: &found })? {
             return self.find(key, place);
         }
+        let stat = &found.stat;
         // The bytes that were recorded, in another file: the store, or this file, was copied with its attributes.
         let same = found.record.filter(|record| record.is_of_bytes(stat));
         if same.is_some() {
@@ -159,16 +157,26 @@ impl FileBackend {
 
     /// Undoes what somebody was doing to the file of this object, under whatever name, and didn't end: this process, or one that
     /// has died. Returns whether there was something.
-    fn undo_half(&self, key: &Key, place: &Place, found: &Found, record: &Record) -> Result<bool> {
+    fn undo_half(&self, own: Own<'_>) -> Result<bool> {
+        let Own { key, place, found } = own;
+        let may_be_half = match &found.record {
+            Some(record) => record.inode == found.stat.incarnation,
+            // Who may not even read that can't undo anything, either.
+            None => has_begun(key, place, None).unwrap_or(false),
+        };
+        if !may_be_half {
+            return Ok(false);
+        }
         let intents = self.staging.abandoned_intents(key);
-        for intent in intents.iter().filter(|intent| intent.in_place && replaces(intent, record)) {
+        for intent in intents.iter().filter(|intent| intent.in_place && replaces(intent, found)) {
             if intent.append_from.is_none() {
                 // A directory above it may have another name now, and its history with it.
-                if self.undo_copy(&intent.key, place, found)? || self.undo_copy(key, place, found)? {
+                let noted = Own { key: &intent.key, ..own };
+                if self.undo_copy(noted)? == Undo::Done || self.undo_copy(own)? == Undo::Done {
                     return Ok(true);
                 }
-            } else if found.stat.size > record.size {
-                self.undo_append(key, place, record)?;
+            } else if let Some(record) = found.record.filter(|record| found.stat.size > record.size) {
+                self.undo_append(key, place, &record)?;
                 return Ok(true);
             }
         }
@@ -190,12 +198,13 @@ impl FileBackend {
     }
 }
 
-/// Whether what was recorded was to be replaced by this.
-pub(super) fn replaces(intent: &Intent, record: &Record) -> bool {
-    match intent.expect {
-        Precondition::Version(generation, id, committed) => {
+/// Whether what was found was to be replaced by this, by what is recorded of it.
+pub(super) fn replaces(intent: &Intent, found: &Found) -> bool {
+    match (intent.expect, &found.record) {
+        (Precondition::Version(generation, id, committed), Some(record)) => {
             (generation, id, committed) == (record.generation, record.id, record.committed)
         }
+        (Precondition::Reserved(id), None) => id == found.stat.id,
         _ => false,
     }
 }

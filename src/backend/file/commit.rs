@@ -8,7 +8,7 @@ use rustix::io::Errno;
 
 use super::entry::{Found, Place, convert, note_elsewhere, read_rewritten, statx, write_record};
 use super::generations::kept_name;
-use super::in_place::has_begun;
+use super::in_place::{Own, has_begun};
 use super::notes::Beginning;
 use super::record::{Record, Unsettled};
 use super::*;
@@ -111,7 +111,7 @@ impl FileBackend {
             found = self.find(key, place)?;
         }
         if is_shared(&found) {
-            return self.copy_into(key, place, &found, staged, generation, amend, now);
+            return self.copy_into(Own { key, place, found: &found }, staged, generation, amend, now);
         }
         let fresh = found.is_reserved();
         let elsewhere = !fresh && self.may_begin_elsewhere(key, place, &found)?;
@@ -198,7 +198,7 @@ impl FileBackend {
                 && (how.keep || !self.may_vanish(key, Some(&found))?)
                 && let Some(name) = kept_name(&found, now, false)
             {
-                if is_shared(&found) || has_begun(key, &place, &record)? {
+                if is_shared(&found) || has_begun(key, &place, Some(&record))? {
                     // Under another name its bytes may be replaced in place, of which this history would not know; or that was
                     // begun, and undone, since when it isn't known either.
                     self.keep_by_copy(key, &place, &name.to_string())?;

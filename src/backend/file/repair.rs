@@ -3,9 +3,8 @@
 use std::os::unix::fs::FileExt;
 
 use super::adopt::replaces;
-use super::entry::{Found, Place};
-use super::in_place::has_begun;
-use super::record::Record;
+use super::entry::Found;
+use super::in_place::{Own, Undo};
 use super::*;
 use crate::backend::Kept;
 use crate::types::Timestamp;
@@ -31,10 +30,11 @@ impl FileBackend {
             return Ok(false);
         }
         self.unkeep(key, &found)?;
-        let Some(record) = found.record else { return Ok(false) };
         let Some(from) = intent.append_from else {
-            return if intent.in_place { self.finish_copy(&place, &found, &record, abandoned) } else { Ok(false) };
+            let own = Own { key, place: &place, found: &found };
+            return if intent.in_place { self.finish_copy(own, abandoned) } else { Ok(false) };
         };
+        let Some(record) = found.record else { return Ok(false) };
         if intent.in_place && record.inode == found.stat.incarnation && found.stat.size > record.size {
             self.undo_append(key, &place, &record)?;
             found = self.find(key, &place)?;
@@ -44,29 +44,34 @@ impl FileBackend {
 
     /// A commit into the object's own file that died: undone, so that it can be done again, or finished where nobody else
     /// has what was there before. Returns whether it is done.
-    fn finish_copy(&self, place: &Place, found: &Found, record: &Record, abandoned: &Abandoned) -> Result<bool> {
-        let key = &abandoned.intent.key;
+    fn finish_copy(&self, own: Own<'_>, abandoned: &Abandoned) -> Result<bool> {
+        let Own { key, place, found } = own;
         let failed = |error: std::io::Error| Error::from_io(key, "compare a save", error);
-        if record.inode != found.stat.incarnation {
+        if found.record.is_some_and(|record| record.inode != found.stat.incarnation) {
             return Ok(false);
         }
-        if !replaces(&abandoned.intent, record) {
+        if !replaces(&abandoned.intent, found) {
             // It may have been recorded already.
             let staged = abandoned.staged.file();
             let length = staged.metadata().map_err(failed)?.len();
-            let is_whole = !found.is_changed() && found.stat.size == length;
+            let is_whole = found.record.is_some() && !found.is_changed() && found.stat.size == length;
+            if !is_whole {
+                return Ok(false);
+            }
             let current = super::open::open_place(key, place)?.file;
-            return Ok(is_whole && holds(&current, 0, staged, 0, length).map_err(failed)?);
+            return holds(&current, 0, staged, 0, length).map_err(failed);
         }
-        if !found.is_changed() || self.undo_copy(key, place, found)? {
+        if !found.is_changed() {
             return Ok(false);
         }
-        // It amended a generation of its own, which nobody else has.
-        let begun = has_begun(key, place, record)?;
-        if begun {
-            self.write_into(key, place, found, &abandoned.staged, record.generation, self.now())?;
+        match (self.undo_copy(own)?, &found.record) {
+            // It amended a generation of its own, which nobody else has.
+            (Undo::Impossible, Some(record)) => {
+                self.write_into(own, &abandoned.staged, record.generation, self.now())?;
+                Ok(true)
+            }
+            _ => Ok(false),
         }
-        Ok(begun)
     }
 
     /// Whether what was staged to be appended is what a generation ends with, one commit after the expected. Others may
