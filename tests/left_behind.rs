@@ -3,15 +3,15 @@
 
 mod common;
 
-use std::fs;
+use std::fs::{self, File};
 use std::os::unix::fs::FileExt;
 
 use common::library::{key, put, read};
 use common::place::Place;
-use rustix::fs::XattrFlags;
+use rustix::fs::{IFlags, XattrFlags};
 use sepia::Timestamp;
 use sepia::backend::{Intent, Stat};
-use sepia::store::SessionOptions;
+use sepia::store::{Reason, Session, SessionOptions};
 
 /// A process that dies in the middle of a rename leaves the history to the next recovery. Others go on meanwhile.
 #[test]
@@ -229,6 +229,63 @@ fn half_of_the_first_save_into_an_object_with_two_names_is_finished() {
             assert!(place.store.conflicts().unwrap().is_empty(), "{case}");
         }
     }
+}
+
+/// A save that fails before it touches anything, of a process that dies then: nobody was told that it would be there.
+#[test]
+fn as_root_what_failed_is_not_finished_by_recovery() {
+    type Write = fn(&mut Session);
+    let whole: Write = |session| session.write_at(b"new bytes", 0).unwrap();
+    let more: Write = |session| session.write_at(b", and more", 9).unwrap();
+    for (what, write, names) in [("a copy", whole, 2), ("the first copy", whole, 2), ("an append", more, 1)] {
+        let place = Place::new();
+        let file = place.path.join("f");
+        match what {
+            "the first copy" => fs::write(&file, "").unwrap(),
+            _ => put(&place.store, "f", "old bytes"),
+        }
+        if names > 1 {
+            fs::hard_link(&file, place.path.join("g")).unwrap();
+        }
+        let before = fs::read(&file).unwrap();
+        let dead = place.other();
+        let mut session = dead.open_session(&key("f"), &SessionOptions::default()).unwrap();
+        write(&mut session);
+        let opened = File::open(&file).unwrap();
+        rustix::fs::ioctl_setflags(&opened, IFlags::IMMUTABLE).unwrap();
+        session.publish(&key("f"), true).expect_err("nobody can write to that file");
+        rustix::fs::ioctl_setflags(&opened, IFlags::empty()).unwrap();
+        let noted = dead.backend().staging().intents().unwrap();
+        assert!(noted.iter().all(|intent| !intent.in_place && !intent.acknowledged), "{what}: {noted:?}");
+        drop((session, dead));
+        place.store.recover().unwrap();
+        assert_eq!(fs::read(&file).unwrap(), before, "{what}");
+        let reasons: Vec<_> = place.store.conflicts().unwrap().into_iter().map(|kept| kept.reason).collect();
+        assert_eq!(reasons, [Reason::Interrupted], "{what}");
+    }
+}
+
+/// What fsync has acknowledged stays so, whatever fails afterwards.
+#[test]
+fn as_root_what_was_acknowledged_is_finished_though_a_later_save_failed() {
+    let place = Place::new();
+    let file = place.path.join("f");
+    put(&place.store, "f", "old bytes");
+    fs::hard_link(&file, place.path.join("g")).unwrap();
+    let dead = place.other();
+    let mut session = dead.open_session(&key("f"), &SessionOptions::default()).unwrap();
+    for text in ["new bytes", "newer bytes"] {
+        session.write_at(text.as_bytes(), 0).unwrap();
+        session.sync(&key("f")).unwrap();
+    }
+    let opened = File::open(&file).unwrap();
+    rustix::fs::ioctl_setflags(&opened, IFlags::IMMUTABLE).unwrap();
+    session.publish(&key("f"), true).expect_err("nobody can write to that file");
+    rustix::fs::ioctl_setflags(&opened, IFlags::empty()).unwrap();
+    drop((session, dead));
+    place.store.recover().unwrap();
+    assert_eq!(read(&place.store.get(&key("g")).unwrap()), "newer bytes");
+    assert!(place.store.conflicts().unwrap().is_empty());
 }
 
 /// What another program has written since it is not undone.

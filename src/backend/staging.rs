@@ -110,6 +110,8 @@ struct Slot {
 pub struct Staged {
     slot: Slot,
     instance: Arc<Instance>,
+    /// What its owner noted last.
+    intent: Mutex<Intent>,
     /// It has metadata of an object, so it can't serve another session.
     tainted: AtomicBool,
 }
@@ -203,7 +205,7 @@ impl StagingArea {
                 Slot::new(number, File::from(file))?
             }
         };
-        let staged = Staged { slot, instance, tainted: AtomicBool::new(false) };
+        let staged = Staged { slot, instance, intent: Mutex::new(intent.clone()), tainted: AtomicBool::new(false) };
         if let Err(error) = staged.note(intent) {
             staged.discard();
             return Err(error);
@@ -293,7 +295,8 @@ impl StagingArea {
             let flags = OFlags::RDWR | OFlags::CLOEXEC | OFlags::NOFOLLOW | OFlags::LARGEFILE;
             let file = File::from(rustix::fs::open(entry.path(), flags, Mode::empty())?);
             let slot = Slot::new(instance.journal.lock().new_slot(), file)?;
-            let staged = Staged { slot, instance, tainted: AtomicBool::new(true) };
+            let intent_now = Mutex::new(intent.clone());
+            let staged = Staged { slot, instance, intent: intent_now, tainted: AtomicBool::new(true) };
             staged.note(&intent)?;
             rustix::fs::rename(entry.path(), staged.path())?;
             taken.push(Abandoned { intent, staged });
@@ -415,11 +418,9 @@ impl Staged {
     /// # Errors
     /// When the journal can't be written; the former intent then stands.
     pub fn note(&self, intent: &Intent) -> io::Result<()> {
-        if intent.acknowledged {
-            // Recovery finishes what the journal calls acknowledged, so this slot must never hold other bytes.
-            self.tainted.store(true, Ordering::Relaxed);
-        }
-        self.instance.journal.lock().note(&self.instance.path, self.slot.number, self.slot.inode, intent)
+        self.write(intent)?;
+        self.intent.lock().clone_from(intent);
+        Ok(())
     }
 
     /// As [`Staged::note`], and makes the bytes and the journal survive a power loss: in this order, or recovery could
@@ -428,8 +429,41 @@ impl Staged {
     /// # Errors
     /// When the medium fails; nothing may be acknowledged then.
     pub fn secure(&self, intent: &Intent) -> io::Result<()> {
+        self.write_through(intent)?;
+        self.intent.lock().clone_from(intent);
+        Ok(())
+    }
+
+    /// For who changes an object by these bytes in more than one step: writes into the journal what recovery must know if that
+    /// is cut short. If it fails, and is undone, [`Staged::give_back`] ends it; else the end of this staged file. `durable`: as
+    /// [`Staged::secure`].
+    ///
+    /// # Errors
+    /// As these two; nothing has begun then.
+    pub fn begin(&self, intent: &Intent, durable: bool) -> io::Result<()> {
+        if durable { self.write_through(intent) } else { self.write(intent) }.inspect_err(|_| self.give_back())
+    }
+
+    /// What had begun is undone, or never was: what the owner noted last holds again. What failed was acknowledged by nobody,
+    /// and recovery must not finish it, nor undo what others do from now on.
+    pub fn give_back(&self) {
+        let intent = self.intent.lock().clone();
+        if let Err(error) = self.write(&intent).and_then(|()| self.instance.journal.lock().sync()) {
+            log::error!("{}: recovery may finish a save that failed: {error}", intent.key);
+        }
+    }
+
+    fn write(&self, intent: &Intent) -> io::Result<()> {
+        if intent.acknowledged {
+            // Recovery finishes what the journal calls acknowledged, so this slot must never hold other bytes.
+            self.tainted.store(true, Ordering::Relaxed);
+        }
+        self.instance.journal.lock().note(&self.instance.path, self.slot.number, self.slot.inode, intent)
+    }
+
+    fn write_through(&self, intent: &Intent) -> io::Result<()> {
         self.slot.file.sync_all()?;
-        self.note(intent)?;
+        self.write(intent)?;
         // The journal last: of an xfs that was shut down, files say so, and directories don't.
         rustix::fs::fsync(&self.instance.dir)?;
         self.instance.journal.lock().sync()

@@ -191,7 +191,7 @@ impl FileBackend {
             copied: false,
         };
         // Before the object is touched: if we die meanwhile, recovery must know how much of it was whole.
-        if how.durable { staged.secure(&intent) } else { staged.note(&intent) }.map_err(failed)?;
+        staged.begin(&intent, how.durable).map_err(failed)?;
         let prepared = || -> Result<(Option<GenerationName>, File)> {
             let mut kept = None;
             if !amend
@@ -221,7 +221,7 @@ impl FileBackend {
             Ok(prepared) => prepared,
             Err(error) => {
                 // Nothing was touched, and what others write there is not ours.
-                let _ = staged.note(&Intent { in_place: false, ..intent });
+                staged.give_back();
                 return Err(error);
             }
         };
@@ -232,10 +232,10 @@ impl FileBackend {
             Err(error) => {
                 // As if nothing had happened: a disk that is full must not leave half an append.
                 self.undo_append(key, &place, &record)?;
+                staged.give_back();
                 if let Some(name) = kept {
                     self.unkeep_entry(key, &name)?;
                 }
-                staged.note(&Intent { in_place: false, ..intent }).map_err(failed)?;
                 return Err(failed(error));
             }
         };

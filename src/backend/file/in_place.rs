@@ -65,25 +65,34 @@ impl FileBackend {
                 None => self.keep_by_copy(key, place, &name.to_string())?,
             }
         }
-        staged.secure(&intent).map_err(failed)?;
-        let written = self.write_into(own, staged, generation, now);
-        if written.is_err() {
-            // As if nothing had happened: a disk that is full must not leave half a save.
-            match self.undo_copy(own) {
-                Ok(Undo::Done) => {
-                    staged.note(&Intent { in_place: false, ..intent }).map_err(failed)?;
-                    if amend {
-                        self.drop_copy(key, kept.as_ref());
-                    }
-                }
-                Ok(Undo::NotBegun | Undo::Impossible) => {}
-                Err(error) => log::error!("{key}: half a save can't be undone, the next recovery finishes it: {error}"),
+        let begun = staged.begin(&intent, true).map_err(failed);
+        let (written, settled) = match begun {
+            Ok(()) => {
+                let written = self.write_into(own, staged, generation, now);
+                let settled = written.is_ok() || self.take_back(own, staged);
+                (written, settled)
             }
-        }
-        if amend && written.is_ok() {
+            Err(error) => (Err(error), true),
+        };
+        if amend && settled {
             self.drop_copy(key, kept.as_ref());
         }
         written
+    }
+
+    /// As if nothing had happened: a disk that is full must not leave half a save. Returns whether that is so; else recovery needs
+    /// what was noted and kept.
+    fn take_back(&self, own: Own<'_>, staged: &Staged) -> bool {
+        let why = match self.undo_copy(own) {
+            Ok(Undo::NotBegun | Undo::Done) => {
+                staged.give_back();
+                return true;
+            }
+            Ok(Undo::Impossible) => "nobody has what was there before".to_owned(),
+            Err(error) => error.to_string(),
+        };
+        log::error!("{}: half a save can't be undone, the next recovery finishes it: {why}", own.key);
+        false
     }
 
     /// The copy of what was amended is not needed any more.
