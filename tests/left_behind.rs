@@ -11,7 +11,7 @@ use common::place::Place;
 use rustix::fs::{IFlags, XattrFlags};
 use sepia::Timestamp;
 use sepia::backend::{Intent, Stat};
-use sepia::store::{Reason, Session, SessionOptions};
+use sepia::store::{Outcome, Reason, Recovered, Session, SessionOptions};
 
 /// A process that dies in the middle of a rename leaves the history to the next recovery. Others go on meanwhile.
 #[test]
@@ -263,6 +263,43 @@ fn as_root_what_failed_is_not_finished_by_recovery() {
         let reasons: Vec<_> = place.store.conflicts().unwrap().into_iter().map(|kept| kept.reason).collect();
         assert_eq!(reasons, [Reason::Interrupted], "{what}");
     }
+}
+
+/// One save that can't be finished keeps no other from being finished, and waits.
+#[test]
+fn as_root_what_cannot_be_recovered_keeps_nothing_else_from_it() {
+    let place = Place::new();
+    let names = ["a", "b", "c", "d", "e"];
+    let dead = place.other();
+    let mut sessions = Vec::new();
+    for name in names {
+        put(&place.store, name, "old bytes");
+        let mut session = dead.open_session(&key(name), &SessionOptions::default()).unwrap();
+        for text in ["new bytes", "newer bytes"] {
+            session.write_at(text.as_bytes(), 0).unwrap();
+            session.sync(&key(name)).unwrap();
+        }
+        sessions.push(session);
+    }
+    drop((sessions, dead));
+    let opened = File::open(place.path.join("c")).unwrap();
+    let found = |name: &str| fs::read_to_string(place.path.join(name)).unwrap();
+    rustix::fs::ioctl_setflags(&opened, IFlags::IMMUTABLE).unwrap();
+    // By one process that ends, and by another one.
+    let (first, second) = (place.other(), place.other());
+    let done = first.recover();
+    let others: Vec<_> = names.into_iter().filter(|name| *name != "c").map(found).collect();
+    drop(first);
+    let again = second.recover();
+    rustix::fs::ioctl_setflags(&opened, IFlags::empty()).unwrap();
+    assert_eq!(others, ["newer bytes"; 4], "{done:?}");
+    let waits = |done: &[Recovered]| done.iter().filter(|one| matches!(one.outcome, Outcome::Waits(_))).count();
+    let (done, again) = (done.unwrap(), again.unwrap());
+    assert_eq!((done.len(), waits(&done), again.len(), waits(&again)), (5, 1, 1, 1), "{done:?}, {again:?}");
+    assert_eq!(found("c"), "new bytes");
+    assert_eq!(second.recover().unwrap().len(), 1);
+    assert_eq!(found("c"), "newer bytes");
+    assert!(place.store.conflicts().unwrap().is_empty());
 }
 
 /// What fsync has acknowledged stays so, whatever fails afterwards.

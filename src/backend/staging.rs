@@ -213,11 +213,11 @@ impl StagingArea {
         Ok(staged)
     }
 
-    /// Takes over the staged files of all instances whose owner has died, and removes those instances.
+    /// Takes over the staged files of all instances whose owner has died, and removes those instances. What can't be taken over
+    /// stays where it is, and doesn't keep the caller from the rest.
     ///
     /// # Errors
-    /// When the staging area can't be read or written; what was taken so far is then dropped and waits in the
-    /// caller's own instance for the next recovery.
+    /// When the staging area can't be read.
     pub fn take_abandoned(&self) -> io::Result<Vec<Abandoned>> {
         let mut taken = Vec::new();
         for path in self.instances()? {
@@ -232,13 +232,15 @@ impl StagingArea {
             if rustix::fs::flock(&lock, FlockOperation::NonBlockingLockExclusive).is_err() {
                 continue;
             }
-            match self.take_from(&path, &mut taken) {
-                Ok(()) => std::fs::remove_dir_all(&path)?,
+            match self.take_from(&path, &mut taken).and_then(|()| std::fs::remove_dir_all(&path)) {
+                Ok(()) => {}
                 // Of somebody else who may use the store, and who alone can go on with it.
                 Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
                     log::warn!("{}: sessions of the dead there wait for their owner: {error}", path.display());
                 }
-                Err(error) => return Err(error),
+                Err(error) => {
+                    log::error!("{}: sessions of the dead there wait for the next recovery: {error}", path.display());
+                }
             }
         }
         Ok(taken)

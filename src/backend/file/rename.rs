@@ -467,9 +467,14 @@ impl FileBackend {
                 let there = self.look(&to).ok().filter(|_| gone);
                 if let Some(stat) = there {
                     let extent = if stat.kind == FileKind::Directory { Extent::Below } else { Extent::Own };
-                    self.move_history(&from, &to, extent)?;
-                    if extent == Extent::Below {
-                        self.count_on_below(&to)?;
+                    let moved = self.move_history(&from, &to, extent);
+                    let moved = match extent {
+                        Extent::Below => moved.and_then(|()| self.count_on_below(&to)),
+                        Extent::Own => moved,
+                    };
+                    if let Err(error) = moved {
+                        log::error!("{to}: its history stays at {from} until the next recovery: {error}");
+                        continue;
                     }
                     log::warn!("{to}: moved its history along from {from}, which a crash had left behind");
                 }
