@@ -155,7 +155,7 @@ fn replacing(name: &str, stat: &Stat) -> Intent {
 fn half_a_save_into_an_object_with_two_names_is_finished() {
     let later = |stat: &Stat| Timestamp::from_nanos(stat.committed.unwrap().nanos() + 1000);
     for kept in [true, false] {
-        for half in ["", "new by", "longer than the old bytes"] {
+        for half in ["", "new by", "new bytes, all"] {
             for looks in [None, Some("f"), Some("g")] {
                 let place = Place::new();
                 put(&place.store, "f", "old bytes");
@@ -323,6 +323,57 @@ fn as_root_what_was_acknowledged_is_finished_though_a_later_save_failed() {
     place.store.recover().unwrap();
     assert_eq!(read(&place.store.get(&key("g")).unwrap()), "newer bytes");
     assert!(place.store.conflicts().unwrap().is_empty());
+}
+
+/// What another program has written into a half is its own: it stays, and so does everything else.
+#[test]
+fn what_others_have_written_into_a_half_is_not_undone() {
+    let half = |place: &Place, what: &str| {
+        let stat = place.store.stat(&key("f")).unwrap();
+        let dead = place.other();
+        let append_from = (what == "an append").then_some(stat.size);
+        let base = append_from.map(|_| stat.incarnation);
+        let staged = dead.backend().staging().stage(&Intent { append_from, base, ..replacing("f", &stat) }).unwrap();
+        staged.file().write_all_at(b"new bytes", append_from.unwrap_or(0)).unwrap();
+        let now = Timestamp::now().nanos().to_le_bytes();
+        match what {
+            "an append" => {}
+            _ => rustix::fs::setxattr(place.path.join("g"), "user.sepia.rewritten", &now, XattrFlags::empty()).unwrap(),
+        }
+        let written = if what == "an append" { "old bytesnew by" } else { "new by" };
+        fs::write(place.path.join("f"), written.to_owned() + "stander").unwrap();
+        drop((staged, dead));
+        written.to_owned() + "stander"
+    };
+    for what in ["a copy", "the first copy", "an append"] {
+        for looks in [false, true] {
+            let place = Place::new();
+            match what {
+                "the first copy" => fs::write(place.path.join("f"), "").unwrap(),
+                _ => put(&place.store, "f", "old bytes"),
+            }
+            if what != "an append" {
+                fs::hard_link(place.path.join("f"), place.path.join("g")).unwrap();
+            }
+            if what == "a copy" {
+                let committed = place.store.stat(&key("f")).unwrap().committed.unwrap();
+                let history = place.path.join(".sepia/generations/f");
+                fs::create_dir_all(&history).unwrap();
+                let later = Timestamp::from_nanos(committed.nanos() + 1000);
+                fs::write(history.join(format!("1@{committed}-{later}")), "old bytes").unwrap();
+            }
+            let written = half(&place, what);
+            if looks {
+                assert_eq!(read(&place.store.get(&key("f")).unwrap()), written, "{what}");
+            }
+            place.store.recover().unwrap();
+            assert_eq!(read(&place.store.get(&key("f")).unwrap()), written, "{what}, {looks}");
+            assert_eq!(place.store.conflicts().unwrap().len(), 1, "{what}, {looks}");
+            let before: &[&str] = if what == "a copy" { &["old bytes"] } else { &[] };
+            let shown: Vec<&str> = before.iter().copied().chain([written.as_str()]).collect();
+            assert_eq!(place.shown("f"), shown, "{what}, {looks}");
+        }
+    }
 }
 
 /// What another program has written since it is not undone.

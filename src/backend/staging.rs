@@ -253,14 +253,14 @@ impl StagingArea {
     pub fn intents(&self) -> io::Result<Vec<Intent>> {
         let mut intents = Vec::new();
         for path in self.instances()? {
-            intents.extend(intents_in(&path)?);
+            intents.extend(intents_in(&path)?.into_iter().map(|(intent, _)| intent));
         }
         Ok(intents)
     }
 
-    /// The same of those that have died, and of this process for `key`, whose lock it holds: nobody goes on with them. What
-    /// can't be read says nothing.
-    pub fn abandoned_intents(&self, key: &Key) -> Vec<Intent> {
+    /// The same of those that have died, and of this process for `key`, whose lock it holds: nobody goes on with them. With
+    /// each the path of the staged file. What can't be read says nothing.
+    pub fn abandoned_intents(&self, key: &Key) -> Vec<(Intent, PathBuf)> {
         let dead = |path: &Path| {
             open_lock(path).is_ok_and(|lock| rustix::fs::flock(&lock, FlockOperation::NonBlockingLockShared).is_ok())
         };
@@ -269,7 +269,7 @@ impl StagingArea {
             let own = self.is_own(&path);
             if own || dead(&path) {
                 let here = intents_in(&path).unwrap_or_default().into_iter();
-                intents.extend(here.filter(|intent| !own || intent.key == *key));
+                intents.extend(here.filter(|(intent, _)| !own || intent.key == *key));
             }
         }
         intents
@@ -497,8 +497,8 @@ impl Staged {
     }
 }
 
-/// What the staged files of one user are for that hold something.
-fn intents_in(path: &Path) -> io::Result<Vec<Intent>> {
+/// What the staged files of one user are for that hold something, and where they are.
+fn intents_in(path: &Path) -> io::Result<Vec<(Intent, PathBuf)>> {
     let mut intents = Vec::new();
     let journal = match journal::read(path) {
         // It has ended since.
@@ -517,7 +517,8 @@ fn intents_in(path: &Path) -> io::Result<Vec<Intent>> {
         let Ok(stat) = rustix::fs::lstat(entry.path()) else { continue };
         let held = stat.st_ino == line.inode && stat.st_size > 0;
         let from = |intent: &Intent| intent.append_from.unwrap_or(0);
-        intents.extend(line.intent().filter(|intent| held && stat.st_size.unsigned_abs() >= from(intent)));
+        let intent = line.intent().filter(|intent| held && stat.st_size.unsigned_abs() >= from(intent));
+        intents.extend(intent.map(|intent| (intent, entry.path())));
     }
     Ok(intents)
 }

@@ -11,6 +11,7 @@ use super::entry::{Found, Place, write_record, write_rewritten};
 use super::in_place::{Own, Undo, has_begun};
 use super::open::open_place;
 use super::record::{Record, Unsettled};
+use super::repair::is_part;
 use super::*;
 use crate::backend::{GenerationName, Intent};
 
@@ -168,19 +169,37 @@ impl FileBackend {
             return Ok(false);
         }
         let intents = self.staging.abandoned_intents(key);
-        for intent in intents.iter().filter(|intent| intent.in_place && replaces(intent, found)) {
-            if intent.append_from.is_none() {
-                // A directory above it may have another name now, and its history with it.
-                let noted = Own { key: &intent.key, ..own };
-                if self.undo_copy(noted)? == Undo::Done || self.undo_copy(own)? == Undo::Done {
+        for (intent, path) in intents.iter().filter(|(intent, _)| intent.in_place && replaces(intent, found)) {
+            // It may just have been taken over by who recovers the store, and waits for the lock.
+            let Ok(staged) = File::open(path) else { continue };
+            if let Some(from) = intent.append_from {
+                if self.undo_half_append(own, &staged, from)? {
                     return Ok(true);
                 }
-            } else if let Some(record) = found.record.filter(|record| found.stat.size > record.size) {
-                self.undo_append(key, place, &record)?;
-                return Ok(true);
+            } else {
+                // A directory above it may have another name now, and its history with it.
+                let noted = Own { key: &intent.key, ..own };
+                let undo = |own| Ok::<_, Error>(self.undo_copy(own, Some(&staged))? == Undo::Done);
+                if undo(noted)? || undo(own)? {
+                    return Ok(true);
+                }
             }
         }
         Ok(false)
+    }
+
+    /// If what is behind the recorded end is some of what was to be appended, `staged` from offset `from` on: cuts it off.
+    /// What another program has appended is its own.
+    pub(super) fn undo_half_append(&self, own: Own<'_>, staged: &File, from: u64) -> Result<bool> {
+        let Own { key, place, found } = own;
+        let Some(record) = found.record.filter(|record| found.stat.size > record.size) else { return Ok(false) };
+        let failed = |error: std::io::Error| Error::from_io(key, "compare an append", error);
+        let current = open_place(key, place)?.file;
+        let ours = is_part(&current, record.size, staged, from).map_err(failed)?;
+        if ours {
+            self.undo_append(key, place, &record)?;
+        }
+        Ok(ours)
     }
 
     /// Cuts off what a process appended before it died, so that the recorded generation is whole again.

@@ -11,6 +11,7 @@ use rustix::fs::{AtFlags, FileType, Mode, OFlags};
 use super::entry::{Found, Place, read_rewritten, statx, write_record, write_rewritten};
 use super::generations::{create_in_history, kept_name, sign_copy};
 use super::record::{Record, Unsettled};
+use super::repair::is_part;
 use super::*;
 use crate::backend::{GenerationName, Intent, copy_range};
 
@@ -25,7 +26,7 @@ pub struct Own<'a> {
 /// What became of a save that was to be undone.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Undo {
-    /// No byte had been touched.
+    /// No byte had been touched, or another program has written to it since.
     NotBegun,
     /// What was there before is there again.
     Done,
@@ -83,7 +84,7 @@ impl FileBackend {
     /// As if nothing had happened: a disk that is full must not leave half a save. Returns whether that is so; else recovery needs
     /// what was noted and kept.
     fn take_back(&self, own: Own<'_>, staged: &Staged) -> bool {
-        let why = match self.undo_copy(own) {
+        let why = match self.undo_copy(own, None) {
             Ok(Undo::NotBegun | Undo::Done) => {
                 staged.give_back();
                 return true;
@@ -153,27 +154,41 @@ impl FileBackend {
     }
 
     /// If a save has begun to replace the bytes of an object: puts back what was there before, by what is recorded of the file,
-    /// from the history of the key.
-    pub(super) fn undo_copy(&self, Own { key, place, found }: Own<'_>) -> Result<Undo> {
+    /// from the history of the key. If it was somebody else's, `staged` is what they were copying: what another program has
+    /// written since is its own.
+    pub(super) fn undo_copy(&self, Own { key, place, found }: Own<'_>, staged: Option<&File>) -> Result<Undo> {
         let failed = |error: std::io::Error| Error::from_io(key, "undo a save that was cut short", error);
         if !has_begun(key, place, found.record.as_ref())? {
             return Ok(Undo::NotBegun);
         }
+        let into = open_to_write(place).map_err(failed)?;
+        let is_half = match staged {
+            Some(staged) => is_part(&into, 0, staged, 0).map_err(failed)?,
+            None => true,
+        };
         let Some(record) = &found.record else {
+            if !is_half {
+                return Ok(Undo::NotBegun);
+            }
             // It was the first save, and the file empty before.
-            let into = open_to_write(place).map_err(failed)?;
             into.set_len(0).and_then(|()| into.sync_all()).map_err(failed)?;
             // Nothing is half done from here on.
             rustix::fs::fremovexattr(&into, super::record::REWRITTEN).map_err(|e| failed(e.into()))?;
             log::warn!("{key}: undid its first save, which was cut short");
             return Ok(Undo::Done);
         };
-        let Some((dir, name)) = self.kept_copy(key, found)? else { return Ok(Undo::Impossible) };
+        let Some((dir, name)) = self.kept_copy(key, found)? else {
+            return Ok(if is_half { Undo::Impossible } else { Undo::NotBegun });
+        };
         let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let kept = rustix::fs::openat(&dir, name.to_string(), flags, Mode::empty()).map_err(|e| failed(e.into()))?;
-        let into = open_to_write(place).map_err(failed)?;
+        let kept = File::from(kept);
+        // Or it was being undone when that was cut short.
+        if !is_half && !is_part(&into, 0, &kept, 0).map_err(failed)? {
+            return Ok(Undo::NotBegun);
+        }
         into.set_len(0).map_err(failed)?;
-        copy_range(&File::from(kept), &into, 0, u64::MAX).map_err(failed)?;
+        copy_range(&kept, &into, 0, u64::MAX).map_err(failed)?;
         into.set_len(record.size).map_err(failed)?;
         super::metadata::set_mtime(&into, record.mtime).map_err(|e| failed(e.into()))?;
         into.sync_all().map_err(failed)?;

@@ -35,9 +35,11 @@ impl FileBackend {
             return if intent.in_place { self.finish_copy(own, abandoned) } else { Ok(false) };
         };
         let Some(record) = found.record else { return Ok(false) };
-        if intent.in_place && record.inode == found.stat.incarnation && found.stat.size > record.size {
-            self.undo_append(key, &place, &record)?;
-            found = self.find(key, &place)?;
+        if intent.in_place && record.inode == found.stat.incarnation {
+            let own = Own { key, place: &place, found: &found };
+            if self.undo_half_append(own, abandoned.staged.file(), from)? {
+                found = self.find(key, &place)?;
+            }
         }
         self.is_appended(&found, abandoned, from)
     }
@@ -64,7 +66,7 @@ impl FileBackend {
         if !found.is_changed() {
             return Ok(false);
         }
-        match (self.undo_copy(own)?, &found.record) {
+        match (self.undo_copy(own, Some(abandoned.staged.file()))?, &found.record) {
             // It amended a generation of its own, which nobody else has.
             (Undo::Impossible, Some(record)) => {
                 self.write_into(own, &abandoned.staged, record.generation, self.now())?;
@@ -118,6 +120,27 @@ impl FileBackend {
         }
         Ok(false)
     }
+}
+
+/// Whether a file has, from offset `at` to its end, nothing but bytes that another has from `from` on: all of them, or as many
+/// as had been copied when something was cut short. Blocks that a power loss kept from the medium read as zeros.
+pub fn is_part(file: &File, at: u64, other: &File, from: u64) -> std::io::Result<bool> {
+    let length = file.metadata()?.len().saturating_sub(at);
+    if length > other.metadata()?.len().saturating_sub(from) {
+        return Ok(false);
+    }
+    let (mut ours, mut theirs) = (vec![0; 64 << 10], vec![0; 64 << 10]);
+    let mut done = 0;
+    while done < length {
+        let most = usize::try_from(length - done).unwrap_or(usize::MAX).min(ours.len());
+        file.read_exact_at(&mut ours[..most], at + done)?;
+        other.read_exact_at(&mut theirs[..most], from + done)?;
+        if ours[..most].iter().zip(&theirs[..most]).any(|(our, their)| our != their && *our != 0) {
+            return Ok(false);
+        }
+        done += most as u64;
+    }
+    Ok(true)
 }
 
 /// Whether a file has, from offset `at` on, the `length` bytes that another has from `from` on.
