@@ -136,6 +136,29 @@ fn an_append_is_recognized_behind_what_others_have_saved() {
     }
 }
 
+/// What a process has done before it dies while it replaces the bytes of an object with several names.
+trait Half {
+    /// Keeps a copy of what is current.
+    fn keep_copy(&self, name: &str, stat: &Stat);
+    /// Notes on the file that its bytes are being replaced.
+    fn begin(&self, name: &str);
+}
+
+impl Half for Place {
+    fn keep_copy(&self, name: &str, stat: &Stat) {
+        let history = self.path.join(".sepia/generations").join(name);
+        fs::create_dir_all(&history).unwrap();
+        let (number, committed) = (stat.generation.unwrap(), stat.committed.unwrap());
+        let kept = history.join(format!("{number}@{committed}-{}", Timestamp::now()));
+        fs::copy(self.path.join(name), kept).unwrap();
+    }
+
+    fn begin(&self, name: &str) {
+        let now = Timestamp::now().nanos().to_le_bytes();
+        rustix::fs::setxattr(self.path.join(name), "user.sepia.rewritten", &now, XattrFlags::empty()).unwrap();
+    }
+}
+
 /// What is noted before the bytes of an object with several names are replaced in its own file.
 fn replacing(name: &str, stat: &Stat) -> Intent {
     Intent {
@@ -153,7 +176,6 @@ fn replacing(name: &str, stat: &Stat) -> Intent {
 /// A process that dies while it replaces the bytes of an object that has two names, in the object's own file.
 #[test]
 fn half_a_save_into_an_object_with_two_names_is_finished() {
-    let later = |stat: &Stat| Timestamp::from_nanos(stat.committed.unwrap().nanos() + 1000);
     for kept in [true, false] {
         for half in ["", "new by", "new bytes, all"] {
             for looks in [None, Some("f"), Some("g")] {
@@ -166,15 +188,10 @@ fn half_a_save_into_an_object_with_two_names_is_finished() {
                 let staged = dead.backend().staging().stage(&intent).unwrap();
                 staged.file().write_all_at(b"new bytes, all of them", 0).unwrap();
                 if kept {
-                    let history = place.path.join(".sepia/generations/f");
-                    fs::create_dir_all(&history).unwrap();
-                    let name = format!("1@{}-{}", stat.committed.unwrap(), later(&stat));
-                    fs::write(history.join(name), "old bytes").unwrap();
+                    place.keep_copy("f", &stat);
                 }
-                let file = place.path.join("g");
-                let rewritten = later(&stat).nanos().to_le_bytes();
-                rustix::fs::setxattr(&file, "user.sepia.rewritten", &rewritten, XattrFlags::empty()).unwrap();
-                fs::write(&file, half).unwrap();
+                place.begin("g");
+                fs::write(place.path.join("g"), half).unwrap();
                 drop((staged, dead));
 
                 let case = format!("kept {kept}, half {half:?}, looked at by {looks:?}");
@@ -209,10 +226,8 @@ fn half_of_the_first_save_into_an_object_with_two_names_is_finished() {
             let staged =
                 dead.backend().staging().stage(&replacing("f", &place.store.stat(&key("f")).unwrap())).unwrap();
             staged.file().write_all_at(b"new bytes, all of them", 0).unwrap();
-            let file = place.path.join("g");
-            let now = Timestamp::now().nanos().to_le_bytes();
-            rustix::fs::setxattr(&file, "user.sepia.rewritten", &now, XattrFlags::empty()).unwrap();
-            fs::write(&file, half).unwrap();
+            place.begin("g");
+            fs::write(place.path.join("g"), half).unwrap();
             drop((staged, dead));
 
             let case = format!("half {half:?}, looked at by {looks:?}");
@@ -335,10 +350,8 @@ fn what_others_have_written_into_a_half_is_not_undone() {
         let base = append_from.map(|_| stat.incarnation);
         let staged = dead.backend().staging().stage(&Intent { append_from, base, ..replacing("f", &stat) }).unwrap();
         staged.file().write_all_at(b"new bytes", append_from.unwrap_or(0)).unwrap();
-        let now = Timestamp::now().nanos().to_le_bytes();
-        match what {
-            "an append" => {}
-            _ => rustix::fs::setxattr(place.path.join("g"), "user.sepia.rewritten", &now, XattrFlags::empty()).unwrap(),
+        if what != "an append" {
+            place.begin("g");
         }
         let written = if what == "an append" { "old bytesnew by" } else { "new by" };
         fs::write(place.path.join("f"), written.to_owned() + "stander").unwrap();
@@ -356,11 +369,7 @@ fn what_others_have_written_into_a_half_is_not_undone() {
                 fs::hard_link(place.path.join("f"), place.path.join("g")).unwrap();
             }
             if what == "a copy" {
-                let committed = place.store.stat(&key("f")).unwrap().committed.unwrap();
-                let history = place.path.join(".sepia/generations/f");
-                fs::create_dir_all(&history).unwrap();
-                let later = Timestamp::from_nanos(committed.nanos() + 1000);
-                fs::write(history.join(format!("1@{committed}-{later}")), "old bytes").unwrap();
+                place.keep_copy("f", &place.store.stat(&key("f")).unwrap());
             }
             let written = half(&place, what);
             if looks {
@@ -373,6 +382,49 @@ fn what_others_have_written_into_a_half_is_not_undone() {
             let shown: Vec<&str> = before.iter().copied().chain([written.as_str()]).collect();
             assert_eq!(place.shown("f"), shown, "{what}, {looks}");
         }
+    }
+}
+
+/// Others look at it while who recovers the store has taken it over, and not come to it yet.
+#[test]
+fn half_a_save_that_is_being_recovered_is_no_change_from_outside() {
+    for what in ["a copy", "the first copy", "an append"] {
+        let place = Place::new();
+        match what {
+            "the first copy" => fs::write(place.path.join("f"), "").unwrap(),
+            _ => put(&place.store, "f", "old bytes"),
+        }
+        let before = fs::read_to_string(place.path.join("f")).unwrap();
+        let other = match what {
+            "an append" => "f",
+            _ => {
+                fs::hard_link(place.path.join("f"), place.path.join("g")).unwrap();
+                "g"
+            }
+        };
+        let stat = place.store.stat(&key("f")).unwrap();
+        if what == "a copy" {
+            place.keep_copy("f", &stat);
+        }
+        let dead = place.other();
+        let append_from = (what == "an append").then_some(stat.size);
+        let staged = dead.backend().staging().stage(&Intent { append_from, ..replacing("f", &stat) }).unwrap();
+        staged.file().write_all_at(b"new bytes", append_from.unwrap_or(0)).unwrap();
+        if what != "an append" {
+            place.begin(other);
+        }
+        fs::write(place.path.join("f"), append_from.map_or(String::new(), |_| before.clone()) + "new by").unwrap();
+        drop((staged, dead));
+
+        let recovering = place.other();
+        let taken = recovering.backend().take_abandoned().unwrap();
+        assert_eq!(taken.len(), 1, "{what}");
+        assert_eq!(read(&place.store.get(&key(other)).unwrap()), before, "{what}");
+        drop((taken, recovering));
+        place.store.recover().unwrap();
+        let after = append_from.map_or(String::new(), |_| before.clone()) + "new bytes";
+        assert_eq!(read(&place.store.get(&key(other)).unwrap()), after, "{what}");
+        assert!(place.store.conflicts().unwrap().is_empty(), "{what}");
     }
 }
 

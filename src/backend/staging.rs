@@ -258,19 +258,26 @@ impl StagingArea {
         Ok(intents)
     }
 
-    /// The same of those that have died, and of this process for `key`, whose lock it holds: nobody goes on with them. With
-    /// each the path of the staged file. What can't be read says nothing.
-    pub fn abandoned_intents(&self, key: &Key) -> Vec<(Intent, PathBuf)> {
-        let dead = |path: &Path| {
-            open_lock(path).is_ok_and(|lock| rustix::fs::flock(&lock, FlockOperation::NonBlockingLockShared).is_ok())
+    /// The same of those that nobody is at work with, with the paths of the staged files: of those that have died; and of all
+    /// others for `key`, or whatever object, of which the caller holds the locks. What can't be read says nothing.
+    pub fn abandoned_intents(&self, key: &Key, all: bool) -> Vec<(Intent, PathBuf)> {
+        let look = |intents: &mut Vec<_>| {
+            let mut any_dead = false;
+            for path in self.instances().unwrap_or_default() {
+                let alive = !self.is_own(&path)
+                    && open_lock(&path)
+                        .is_ok_and(|lock| rustix::fs::flock(&lock, FlockOperation::NonBlockingLockShared).is_err());
+                let dead = !alive && !self.is_own(&path);
+                any_dead |= dead;
+                let here = intents_in(&path).unwrap_or_default().into_iter();
+                intents.extend(here.filter(|(intent, _)| dead || all || intent.key == *key));
+            }
+            any_dead
         };
         let mut intents = Vec::new();
-        for path in self.instances().unwrap_or_default() {
-            let own = self.is_own(&path);
-            if own || dead(&path) {
-                let here = intents_in(&path).unwrap_or_default().into_iter();
-                intents.extend(here.filter(|(intent, _)| !own || intent.key == *key));
-            }
+        if look(&mut intents) {
+            // Who recovers the store may have been taking them over, into a directory that was read before.
+            look(&mut intents);
         }
         intents
     }

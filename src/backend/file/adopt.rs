@@ -156,8 +156,8 @@ impl FileBackend {
         Ok(found)
     }
 
-    /// Undoes what somebody was doing to the file of this object, under whatever name, and didn't end: this process, or one that
-    /// has died. Returns whether there was something.
+    /// Undoes what somebody was doing to the file of this object, under whatever name, and didn't end: one that has died, or
+    /// that has taken that over and waits for the lock, or could not undo it. Returns whether there was something.
     fn undo_half(&self, own: Own<'_>) -> Result<bool> {
         let Own { key, place, found } = own;
         let may_be_half = match &found.record {
@@ -168,9 +168,11 @@ impl FileBackend {
         if !may_be_half {
             return Ok(false);
         }
-        let intents = self.staging.abandoned_intents(key);
+        // Who is at work with an object that has several names holds a lock that is ours now, whatever the name.
+        let linked = found.stat.nlink > 1;
+        let intents = self.staging.abandoned_intents(key, linked);
         for (intent, path) in intents.iter().filter(|(intent, _)| intent.in_place && replaces(intent, found)) {
-            // It may just have been taken over by who recovers the store, and waits for the lock.
+            // Just taken over: then it is there once more.
             let Ok(staged) = File::open(path) else { continue };
             if let Some(from) = intent.append_from {
                 if self.undo_half_append(own, &staged, from)? {

@@ -30,6 +30,8 @@ impl FileBackend {
             return Err(Error::Invalid(from.clone(), "the root of the store can't be renamed"));
         }
         if from == to {
+            let _tree = self.locks.share_tree(from)?;
+            let _lock = self.lock(from)?;
             let found = self.check(from, &self.place(from)?, &how.expect_to)?;
             return found.map(|found| found.stat).ok_or_else(|| Error::NotFound(from.clone()));
         }
