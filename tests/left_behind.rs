@@ -428,6 +428,23 @@ fn half_a_save_that_is_being_recovered_is_no_change_from_outside() {
     }
 }
 
+/// What a dead process has appended to an object with two names, of which the other one was saved under meanwhile.
+#[test]
+fn what_is_set_aside_by_recovery_is_no_mix() {
+    let place = Place::new();
+    put(&place.store, "f", "old bytes");
+    fs::hard_link(place.path.join("f"), place.path.join("g")).unwrap();
+    let dead = place.other();
+    let mut session = dead.open_session(&key("f"), &SessionOptions::default()).unwrap();
+    session.append(b", and more").unwrap();
+    put(&place.store, "g", "theirs");
+    drop((session, dead));
+    place.store.recover().unwrap();
+    let kept = place.store.conflicts().unwrap();
+    let bytes = std::io::read_to_string(place.store.open_conflict(&kept[0].id).unwrap()).unwrap();
+    assert_eq!((bytes.as_str(), kept[0].base_lost), ("old bytes, and more", None));
+}
+
 /// What another program has written since it is not undone.
 #[test]
 fn what_was_not_begun_is_not_undone() {

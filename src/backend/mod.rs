@@ -342,8 +342,8 @@ pub trait Backend: Send + Sync + 'static {
         false
     }
 
-    /// Whether the bytes of what was opened were replaced in its own file since, by a save of the object under another one of
-    /// its names.
+    /// Whether the bytes of what was opened were replaced in its own file since: by a save of the object under another one of
+    /// its names, or by another program, as far as that was recorded.
     fn was_rewritten(&self, opened: &Opened) -> bool {
         let _ = opened;
         false

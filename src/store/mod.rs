@@ -19,6 +19,7 @@
 
 mod access;
 mod acting;
+mod bases;
 pub mod checksums;
 pub mod collect;
 pub mod config;

@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use super::bases::Version;
+use super::conflicts::Aside;
 use super::{Actor, Breach, ConflictId, Error, Event, EventKind, Reason, Result, Store};
 use crate::backend::{self, Abandoned, Commit, Creator, Intent, Staged, Stat, Torn, copy_range, sum_of};
 use crate::types::{Generation, Key, Precondition};
@@ -135,7 +137,9 @@ impl Store {
             let size = remains.as_ref().and_then(|staged| staged.file().metadata().ok()).map_or(0, |meta| meta.len());
             let kept = match remains {
                 Some(staged) => {
-                    let kept = self.set_aside(staged, &key, Reason::Torn, None, restored, None);
+                    let (breach, base_lost, actor) = (None, None, None);
+                    let why = Aside { reason: Reason::Torn, breach, base: restored, base_lost, actor };
+                    let kept = self.set_aside(staged, &key, &why);
                     Some(kept.map_err(|(error, _waits_for_the_next_recovery)| error)?)
                 }
                 None => None,
@@ -265,20 +269,24 @@ impl Store {
         checked.map_err(|source| Error::Records { what: "an interrupted save", source })
     }
 
-    /// Copies what an append was based on to before it.
-    fn complete(&self, staged: &Staged, intent: &Intent) -> Result<()> {
-        let Intent { key, append_from: Some(from), expect, .. } = intent else { return Ok(()) };
-        let (Precondition::Version(generation, ..) | Precondition::Generation(generation)) = *expect else {
-            return Ok(());
-        };
-        match self.backend.open_generation(key, generation) {
-            Ok(opened) => copy_range(&opened.file, staged.file(), 0, *from)
-                .map_err(|source| Error::Records { what: "an interrupted save", source }),
-            Err(error) => {
-                log::warn!("{key}: the beginning of an interrupted append is missing: {error}");
-                Ok(())
+    /// Copies what an append was based on to before it. Returns how many bytes are missing there, if it is kept nowhere.
+    fn complete(&self, staged: &Staged, intent: &Intent) -> Result<Option<u64>> {
+        let Intent { key, append_from: Some(from), expect, .. } = intent else { return Ok(None) };
+        let failed = |source| Error::Records { what: "an interrupted save", source };
+        let found = match *expect {
+            Precondition::Version(generation, id, committed) => {
+                self.copy_version(key, Version { generation, id, committed }, staged.file(), *from).map_err(failed)?
             }
+            Precondition::Generation(generation) => match self.backend.open_generation(key, generation) {
+                Ok(opened) => copy_range(&opened.file, staged.file(), 0, *from).map(|()| true).map_err(failed)?,
+                Err(_) => false,
+            },
+            _ => false,
+        };
+        if !found && *from > 0 {
+            log::warn!("{key}: the beginning of an interrupted append is missing");
         }
+        Ok((!found && *from > 0).then_some(*from))
     }
 
     fn put_aside(
@@ -292,10 +300,12 @@ impl Store {
             Precondition::Version(generation, ..) | Precondition::Generation(generation) => Some(generation),
             _ => None,
         };
-        if let Err(error) = self.complete(&staged, intent) {
-            return Err((error, staged));
-        }
-        let kept = self.set_aside(staged, &intent.key, reason, breach, base, None);
+        let base_lost = match self.complete(&staged, intent) {
+            Ok(base_lost) => base_lost,
+            Err(error) => return Err((error, staged)),
+        };
+        let why = Aside { reason, breach, base, base_lost, actor: None };
+        let kept = self.set_aside(staged, &intent.key, &why);
         kept.map(Outcome::SetAside).map_err(|(error, staged)| (error.into(), staged))
     }
 }

@@ -200,10 +200,6 @@ impl Backend for FileBackend {
     }
 
     fn was_rewritten(&self, opened: &Opened) -> bool {
-        // What another program has changed in place nobody has any more.
-        if !rustix::fs::fstat(&opened.file).is_ok_and(|stat| stat.st_nlink > 1) {
-            return false;
-        }
         let mut value = [0; 8];
         let rewritten = match rustix::fs::fgetxattr(&opened.file, record::REWRITTEN, &mut value) {
             Ok(8) => Timestamp::from_nanos(i64::from_le_bytes(value)),
