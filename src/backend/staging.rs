@@ -111,7 +111,7 @@ pub struct Staged {
     slot: Slot,
     instance: Arc<Instance>,
     /// What its owner noted last.
-    intent: Mutex<Intent>,
+    intent: Mutex<Box<Intent>>,
     /// It has metadata of an object, so it can't serve another session.
     tainted: AtomicBool,
 }
@@ -205,7 +205,8 @@ impl StagingArea {
                 Slot::new(number, File::from(file))?
             }
         };
-        let staged = Staged { slot, instance, intent: Mutex::new(intent.clone()), tainted: AtomicBool::new(false) };
+        let staged =
+            Staged { slot, instance, intent: Mutex::new(Box::new(intent.clone())), tainted: AtomicBool::new(false) };
         if let Err(error) = staged.note(intent) {
             staged.discard();
             return Err(error);
@@ -304,7 +305,7 @@ impl StagingArea {
             let flags = OFlags::RDWR | OFlags::CLOEXEC | OFlags::NOFOLLOW | OFlags::LARGEFILE;
             let file = File::from(rustix::fs::open(entry.path(), flags, Mode::empty())?);
             let slot = Slot::new(instance.journal.lock().new_slot(), file)?;
-            let intent_now = Mutex::new(intent.clone());
+            let intent_now = Mutex::new(Box::new(intent.clone()));
             let staged = Staged { slot, instance, intent: intent_now, tainted: AtomicBool::new(true) };
             staged.note(&intent)?;
             rustix::fs::rename(entry.path(), staged.path())?;
@@ -428,7 +429,7 @@ impl Staged {
     /// When the journal can't be written; the former intent then stands.
     pub fn note(&self, intent: &Intent) -> io::Result<()> {
         self.write(intent)?;
-        self.intent.lock().clone_from(intent);
+        **self.intent.lock() = intent.clone();
         Ok(())
     }
 
@@ -439,7 +440,7 @@ impl Staged {
     /// When the medium fails; nothing may be acknowledged then.
     pub fn secure(&self, intent: &Intent) -> io::Result<()> {
         self.write_through(intent)?;
-        self.intent.lock().clone_from(intent);
+        **self.intent.lock() = intent.clone();
         Ok(())
     }
 

@@ -8,6 +8,9 @@ use super::{Actor, Breach, ConflictId, Error, Event, EventKind, Reason, Result, 
 use crate::backend::{self, Abandoned, Commit, Creator, Intent, Staged, Stat, Torn, copy_range, sum_of};
 use crate::types::{Generation, Key, Precondition};
 
+/// What became of a session whose process died, or why nothing, and its bytes.
+type Tried = std::result::Result<Outcome, Box<(Error, Staged)>>;
+
 /// What became of a session whose process died.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Outcome {
@@ -116,7 +119,8 @@ impl Store {
             let size = size - intent.append_from.unwrap_or(0).min(size);
             let outcome = match self.recover_one(&intent, staged, size) {
                 Ok(outcome) => outcome,
-                Err((error, staged)) => {
+                Err(failure) => {
+                    let (error, staged) = *failure;
                     log::error!("{key}: what a dead process was saving waits for the next recovery: {error}");
                     self.waiting.lock().push(Abandoned { intent, staged });
                     Outcome::Waits(error.to_string())
@@ -169,12 +173,12 @@ impl Store {
     }
 
     /// On failure the bytes are given back.
-    fn recover_one(&self, intent: &Intent, staged: Staged, size: u64) -> std::result::Result<Outcome, (Error, Staged)> {
+    fn recover_one(&self, intent: &Intent, staged: Staged, size: u64) -> Tried {
         let abandoned = Abandoned { intent: intent.clone(), staged };
         let fate = self.judge(&abandoned, size);
         let staged = abandoned.staged;
         match fate {
-            Err(error) => Err((error, staged)),
+            Err(error) => Err(Box::new((error, staged))),
             Ok(Fate::Drop(outcome)) => {
                 staged.discard();
                 Ok(outcome)
@@ -229,12 +233,7 @@ impl Store {
         }))
     }
 
-    fn finish(
-        &self,
-        intent: &Intent,
-        staged: Staged,
-        commit: &Commit,
-    ) -> std::result::Result<Outcome, (Error, Staged)> {
+    fn finish(&self, intent: &Intent, staged: Staged, commit: &Commit) -> Tried {
         let finished = |stat: Stat| Outcome::Finished(stat.generation.unwrap_or(Generation::FIRST));
         let (error, staged) = match intent.append_from {
             Some(from) => match self.backend.append(&intent.key, &staged, from, commit) {
@@ -253,7 +252,7 @@ impl Store {
             backend::Error::Stale { .. } | backend::Error::NotFound(_) | backend::Error::NotDirectory(_) => {
                 self.put_aside(staged, intent, Reason::Stale, None)
             }
-            error => Err((error.into(), staged)),
+            error => Err(Box::new((error.into(), staged))),
         }
     }
 
@@ -289,24 +288,18 @@ impl Store {
         Ok((!found && *from > 0).then_some(*from))
     }
 
-    fn put_aside(
-        &self,
-        staged: Staged,
-        intent: &Intent,
-        reason: Reason,
-        breach: Option<&Breach>,
-    ) -> std::result::Result<Outcome, (Error, Staged)> {
+    fn put_aside(&self, staged: Staged, intent: &Intent, reason: Reason, breach: Option<&Breach>) -> Tried {
         let base = match intent.expect {
             Precondition::Version(generation, ..) | Precondition::Generation(generation) => Some(generation),
             _ => None,
         };
         let base_lost = match self.complete(&staged, intent) {
             Ok(base_lost) => base_lost,
-            Err(error) => return Err((error, staged)),
+            Err(error) => return Err(Box::new((error, staged))),
         };
         let why = Aside { reason, breach, base, base_lost, actor: None };
         let kept = self.set_aside(staged, &intent.key, &why);
-        kept.map(Outcome::SetAside).map_err(|(error, staged)| (error.into(), staged))
+        kept.map(Outcome::SetAside).map_err(|(error, staged)| Box::new((error.into(), staged)))
     }
 }
 

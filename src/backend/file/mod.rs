@@ -26,6 +26,7 @@ mod power;
 mod record;
 mod records;
 mod rename;
+mod rename_notes;
 mod repair;
 mod still;
 mod watch;
