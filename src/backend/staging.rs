@@ -13,9 +13,8 @@
 
 use std::fs::File;
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use parking_lot::Mutex;
@@ -23,35 +22,11 @@ use rustix::fs::{AtFlags, FlockOperation, Mode, OFlags};
 use serde::{Deserialize, Serialize};
 
 use super::arrivals::Arrivals;
-use super::journal::{self, Journal, Line};
-use super::ownership::{give_path, make_dirs};
+use super::journal::{self, Line};
+use super::ownership::give_path;
+use super::staged::{Instance, Intent, Slot, Staged};
 use super::stat::{SetTime, timestamps};
-use crate::types::{Key, ObjectId, Precondition};
-
-/// Emptied staged files that are kept for the next tails, since an open is cheaper than a creation.
-const POOL_MAX: usize = 8;
-
-/// What a staged file is for, as recovery must know it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Intent {
-    /// The object that it is to become.
-    pub key: Key,
-    /// What the session was based on.
-    pub expect: Precondition,
-    /// If set, only the bytes from this offset on are there; those before are the base's.
-    pub append_from: Option<u64>,
-    /// With `append_from`: the [`super::Stat::incarnation`] of the base.
-    pub base: Option<u64>,
-    /// An fsync was acknowledged for these bytes, so they must become visible.
-    pub acknowledged: bool,
-    /// The staged bytes were being copied into the object itself (it has several names): that must be finished.
-    pub in_place: bool,
-    /// The CRC-32 of the staged bytes, from `append_from` on, if they were not synced when this was noted: after a
-    /// power loss they may be others.
-    pub sum: Option<u32>,
-    /// The bytes are a copy of what is kept elsewhere: if they are not saved, nothing is lost with them.
-    pub copied: bool,
-}
+use crate::types::{Key, Precondition};
 
 /// A staged file whose owner died, now in the hands of the caller.
 #[derive(Debug)]
@@ -83,37 +58,6 @@ pub struct StagingArea {
     owner: Mutex<Owner>,
     instance: OnceLock<Arc<Instance>>,
     opening: Mutex<()>,
-}
-
-#[derive(Debug)]
-struct Instance {
-    path: PathBuf,
-    dir: OwnedFd,
-    journal: Mutex<Journal>,
-    /// Emptied staged files, still open.
-    pool: Mutex<Vec<Slot>>,
-    // Held, not used: closing it tells the others that this process is dead.
-    _lock: OwnedFd,
-}
-
-/// A file in an instance's directory, by number.
-#[derive(Debug)]
-struct Slot {
-    number: u64,
-    file: Arc<File>,
-    inode: u64,
-}
-
-/// A staged file. Dropping it keeps the bytes for recovery; [`Staged::discard`] gives them up.
-#[derive(Debug)]
-#[must_use = "a staged file is committed, set aside or discarded; dropped, it waits for recovery"]
-pub struct Staged {
-    slot: Slot,
-    instance: Arc<Instance>,
-    /// What its owner noted last.
-    intent: Mutex<Box<Intent>>,
-    /// It has metadata of an object, so it can't serve another session.
-    tainted: AtomicBool,
 }
 
 impl StagingArea {
@@ -205,8 +149,7 @@ impl StagingArea {
                 Slot::new(number, File::from(file))?
             }
         };
-        let staged =
-            Staged { slot, instance, intent: Mutex::new(Box::new(intent.clone())), tainted: AtomicBool::new(false) };
+        let staged = Staged::new(slot, instance, intent, false);
         if let Err(error) = staged.note(intent) {
             staged.discard();
             return Err(error);
@@ -305,8 +248,7 @@ impl StagingArea {
             let flags = OFlags::RDWR | OFlags::CLOEXEC | OFlags::NOFOLLOW | OFlags::LARGEFILE;
             let file = File::from(rustix::fs::open(entry.path(), flags, Mode::empty())?);
             let slot = Slot::new(instance.journal.lock().new_slot(), file)?;
-            let intent_now = Mutex::new(Box::new(intent.clone()));
-            let staged = Staged { slot, instance, intent: intent_now, tainted: AtomicBool::new(true) };
+            let staged = Staged::new(slot, instance, &intent, true);
             staged.note(&intent)?;
             rustix::fs::rename(entry.path(), staged.path())?;
             taken.push(Abandoned { intent, staged });
@@ -372,139 +314,6 @@ impl Drop for StagingArea {
     }
 }
 
-impl Instance {
-    fn create(root: &Path, owner: &Owner) -> io::Result<Self> {
-        make_dirs(root)?;
-        let name = format!("{}-{:016x}", owner.pid, ObjectId::random().get());
-        // Under a name that recovery passes over until the lock is held.
-        let hidden = root.join(format!(".{name}"));
-        let path = root.join(name);
-        rustix::fs::mkdir(&hidden, Mode::RWXU)?;
-        give_path(&hidden);
-        let lock = rustix::fs::open(
-            hidden.join("lock"),
-            OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC,
-            Mode::RUSR | Mode::WUSR,
-        )?;
-        give_path(&hidden.join("lock"));
-        rustix::fs::flock(&lock, FlockOperation::NonBlockingLockExclusive)?;
-        write_owner(&hidden, owner)?;
-        let journal = Mutex::new(Journal::create(&hidden)?);
-        let dir = rustix::fs::open(&hidden, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
-        rustix::fs::rename(&hidden, &path)?;
-        Ok(Instance { path, dir, journal, pool: Mutex::default(), _lock: lock })
-    }
-
-    fn forget(&self, slot: u64) {
-        self.journal.lock().forget(slot);
-    }
-}
-
-impl Slot {
-    fn new(number: u64, file: File) -> io::Result<Self> {
-        let inode = rustix::fs::fstat(&file)?.st_ino;
-        Ok(Slot { number, file: Arc::new(file), inode })
-    }
-}
-
-impl Staged {
-    /// The staged bytes, open for reading and writing.
-    pub fn file(&self) -> &Arc<File> {
-        &self.slot.file
-    }
-
-    /// Where the staged file is, to be renamed or linked.
-    pub fn path(&self) -> PathBuf {
-        self.instance.path.join(self.slot.number.to_string())
-    }
-
-    /// The directory and the name of the staged file.
-    pub fn location(&self) -> (rustix::fd::BorrowedFd<'_>, String) {
-        (self.instance.dir.as_fd(), self.slot.number.to_string())
-    }
-
-    /// Writes into the journal what the staged file is for from now on.
-    ///
-    /// # Errors
-    /// When the journal can't be written; the former intent then stands.
-    pub fn note(&self, intent: &Intent) -> io::Result<()> {
-        self.write(intent)?;
-        **self.intent.lock() = intent.clone();
-        Ok(())
-    }
-
-    /// As [`Staged::note`], and makes the bytes and the journal survive a power loss: in this order, or recovery could
-    /// find acknowledged what isn't there.
-    ///
-    /// # Errors
-    /// When the medium fails; nothing may be acknowledged then.
-    pub fn secure(&self, intent: &Intent) -> io::Result<()> {
-        self.write_through(intent)?;
-        **self.intent.lock() = intent.clone();
-        Ok(())
-    }
-
-    /// For who changes an object by these bytes in more than one step: writes into the journal what recovery must know if that
-    /// is cut short. If it fails, and is undone, [`Staged::give_back`] ends it; else the end of this staged file. `durable`: as
-    /// [`Staged::secure`].
-    ///
-    /// # Errors
-    /// As these two; nothing has begun then.
-    pub fn begin(&self, intent: &Intent, durable: bool) -> io::Result<()> {
-        if durable { self.write_through(intent) } else { self.write(intent) }.inspect_err(|_| self.give_back())
-    }
-
-    /// What had begun is undone, or never was: what the owner noted last holds again. What failed was acknowledged by nobody,
-    /// and recovery must not finish it, nor undo what others do from now on.
-    pub fn give_back(&self) {
-        let intent = self.intent.lock().clone();
-        if let Err(error) = self.write(&intent).and_then(|()| self.instance.journal.lock().sync()) {
-            log::error!("{}: recovery may finish a save that failed: {error}", intent.key);
-        }
-    }
-
-    fn write(&self, intent: &Intent) -> io::Result<()> {
-        if intent.acknowledged {
-            // Recovery finishes what the journal calls acknowledged, so this slot must never hold other bytes.
-            self.tainted.store(true, Ordering::Relaxed);
-        }
-        self.instance.journal.lock().note(&self.instance.path, self.slot.number, self.slot.inode, intent)
-    }
-
-    fn write_through(&self, intent: &Intent) -> io::Result<()> {
-        self.slot.file.sync_all()?;
-        self.write(intent)?;
-        // The journal last: of an xfs that was shut down, files say so, and directories don't.
-        rustix::fs::fsync(&self.instance.dir)?;
-        self.instance.journal.lock().sync()
-    }
-
-    /// The staged file gets the owner, mode and attributes of an object: if it is not committed after all, it must
-    /// not serve another session.
-    pub fn taint(&self) {
-        self.tainted.store(true, Ordering::Relaxed);
-    }
-
-    /// The staged file is no longer in the staging area: it was renamed to where it belongs.
-    pub fn committed(self) -> Arc<File> {
-        self.instance.forget(self.slot.number);
-        self.slot.file
-    }
-
-    /// Gives the bytes up.
-    pub fn discard(self) {
-        self.instance.forget(self.slot.number);
-        let mut pool = self.instance.pool.lock();
-        // Nobody else has ever had the file open, or others would see another session's bytes in it.
-        let private = Arc::strong_count(&self.slot.file) == 1 && !self.tainted.load(Ordering::Relaxed);
-        if private && pool.len() < POOL_MAX && self.slot.file.set_len(0).is_ok() {
-            pool.push(self.slot);
-        } else {
-            let _ = rustix::fs::unlinkat(&self.instance.dir, self.slot.number.to_string(), AtFlags::empty());
-        }
-    }
-}
-
 /// What the staged files of one user are for that hold something, and where they are.
 fn intents_in(path: &Path) -> io::Result<Vec<(Intent, PathBuf)>> {
     let mut intents = Vec::new();
@@ -536,7 +345,7 @@ fn open_lock(path: &Path) -> rustix::io::Result<OwnedFd> {
 }
 
 /// Whole or not at all, for others read it at any time.
-fn write_owner(dir: &Path, owner: &Owner) -> io::Result<()> {
+pub(super) fn write_owner(dir: &Path, owner: &Owner) -> io::Result<()> {
     let new = dir.join("owner.new");
     std::fs::write(&new, serde_json::to_string(owner)? + "\n")?;
     give_path(&new);
@@ -548,7 +357,7 @@ mod tests {
     use std::os::unix::fs::FileExt;
 
     use super::*;
-    use crate::types::{Generation, Timestamp};
+    use crate::types::{Generation, ObjectId, Timestamp};
 
     fn intent(key: &str) -> Intent {
         Intent {

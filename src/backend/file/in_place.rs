@@ -6,10 +6,10 @@
 
 use std::os::unix::fs::MetadataExt;
 
-use rustix::fs::{AtFlags, FileType, Mode, OFlags};
+use rustix::fs::{FileType, Mode, OFlags};
 
 use super::entry::{Found, Place, read_rewritten, statx, write_record, write_rewritten};
-use super::generations::{create_in_history, kept_name, sign_copy};
+use super::generations::kept_name;
 use super::record::{Record, Unsettled};
 use super::repair::is_part;
 use super::*;
@@ -194,25 +194,6 @@ impl FileBackend {
         into.sync_all().map_err(failed)?;
         log::warn!("{key}: undid a save that was cut short");
         Ok(Undo::Done)
-    }
-
-    pub(super) fn keep_by_copy(&self, key: &Key, place: &Place, name: &str) -> Result<()> {
-        let failed = |error: std::io::Error| Error::from_io(key, "keep the generation before", error);
-        let dir = self.make_history_dir(key)?;
-        let old = super::open::open_place(key, place)?;
-        let partial = format!(".{name}");
-        let copy = create_in_history(key, &dir, &partial)?;
-        let copied = copy_range(&old.file, &copy, 0, u64::MAX);
-        if copied.is_err() {
-            let _ = rustix::fs::unlinkat(&dir, &partial, AtFlags::empty());
-        }
-        copied.map_err(failed)?;
-        if let (Some(generation), Some(committed)) = (old.stat.generation, old.stat.committed) {
-            sign_copy(&copy, &old.stat, generation, committed).map_err(failed)?;
-        }
-        super::metadata::copy_to_history(&old.stat, &copy).map_err(|e| failed(e.into()))?;
-        copy.sync_all().map_err(failed)?;
-        rustix::fs::renameat(&dir, &partial, &dir, name).map_err(|e| failed(e.into()))
     }
 }
 

@@ -15,6 +15,7 @@ mod entry;
 mod format;
 mod generations;
 mod in_place;
+mod keeping;
 mod lock;
 mod metadata;
 mod moved;
