@@ -89,37 +89,43 @@ impl FileBackend {
 
     /// Gives a generation that is the beginning of what is open a file of its own in the history of `key`.
     pub(super) fn copy_prefix(&self, key: &Key, info: &GenerationInfo, from: &Opened, size: u64) -> Result<()> {
-        let failed = |error: std::io::Error| Error::from_io(key, "keep the generation before", error);
-        let dir = self.make_history_dir(key)?;
-        let name = name_of(info);
-        let partial = format!(".{name}");
-        let copy = create_in_history(key, &dir, &partial)?;
-        copy_range(&from.file, &copy, 0, size).map_err(failed)?;
         let old = Stat { mtime: info.mtime, ..from.stat.clone() };
-        sign_copy(&copy, &old, info.generation, info.committed).map_err(failed)?;
-        super::metadata::copy_to_history(&old, &copy).map_err(|e| failed(e.into()))?;
-        copy.sync_all().map_err(failed)?;
-        rustix::fs::renameat(&dir, &partial, &dir, &name).map_err(|e| failed(e.into()))
+        self.put_copy(key, &name_of(info), (&from.file, size), &old, Some((info.generation, info.committed)))
     }
 
     /// As [`FileBackend::keep_by_link`], by a copy.
     pub(super) fn keep_by_copy(&self, key: &Key, place: &Place, name: &str) -> Result<()> {
+        let old = open_place(key, place)?;
+        self.put_copy(key, name, (&old.file, u64::MAX), &old.stat, old.stat.generation.zip(old.stat.committed))
+    }
+
+    /// Copies so many bytes of a file into a history, with the metadata of `old`.
+    fn put_copy(
+        &self,
+        key: &Key,
+        name: &str,
+        (from, size): (&File, u64),
+        old: &Stat,
+        version: Option<(Generation, Timestamp)>,
+    ) -> Result<()> {
         let failed = |error: std::io::Error| Error::from_io(key, "keep the generation before", error);
         let dir = self.make_history_dir(key)?;
-        let old = super::open::open_place(key, place)?;
         let partial = format!(".{name}");
         let copy = create_in_history(key, &dir, &partial)?;
-        let copied = copy_range(&old.file, &copy, 0, u64::MAX);
-        if copied.is_err() {
+        let fill = || {
+            copy_range(from, &copy, 0, size)?;
+            if let Some((generation, committed)) = version {
+                sign_copy(&copy, old, generation, committed)?;
+            }
+            super::metadata::copy_to_history(old, &copy)?;
+            copy.sync_all()?;
+            Ok(rustix::fs::renameat(&dir, &partial, &dir, name)?)
+        };
+        fill().map_err(|error| {
+            // Others need the space.
             let _ = rustix::fs::unlinkat(&dir, &partial, AtFlags::empty());
-        }
-        copied.map_err(failed)?;
-        if let (Some(generation), Some(committed)) = (old.stat.generation, old.stat.committed) {
-            sign_copy(&copy, &old.stat, generation, committed).map_err(failed)?;
-        }
-        super::metadata::copy_to_history(&old.stat, &copy).map_err(|e| failed(e.into()))?;
-        copy.sync_all().map_err(failed)?;
-        rustix::fs::renameat(&dir, &partial, &dir, name).map_err(|e| failed(e.into()))
+            failed(error)
+        })
     }
 }
 
