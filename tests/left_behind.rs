@@ -439,6 +439,24 @@ fn what_others_have_written_into_a_half_is_not_undone() {
     }
 }
 
+/// After a power loss, what was staged may be torn as well: then it says nothing of what is behind the recorded end.
+#[test]
+fn half_an_append_is_undone_though_what_was_staged_is_torn() {
+    let place = Place::new();
+    put(&place.store, "f", "old bytes");
+    let stat = place.store.stat(&key("f")).unwrap();
+    let dead = place.other();
+    let (append_from, sum) = (Some(stat.size), Some(12345));
+    let intent = Intent { append_from, sum, acknowledged: false, ..replacing("f", &stat) };
+    let staged = dead.backend().staging().stage(&intent).unwrap();
+    staged.file().set_len(stat.size).unwrap();
+    fs::write(place.path.join("f"), "old bytes\0\0\0").unwrap();
+    drop((staged, dead));
+    assert_eq!(read(&place.store.get(&key("f")).unwrap()), "old bytes");
+    place.store.recover().unwrap();
+    assert_eq!(place.shown("f"), ["old bytes"]);
+}
+
 /// Others look at it while who recovers the store has taken it over, and not come to it yet.
 #[test]
 fn half_a_save_that_is_being_recovered_is_no_change_from_outside() {

@@ -13,7 +13,7 @@ use super::open::open_place;
 use super::record::{Record, Unsettled};
 use super::repair::is_part;
 use super::*;
-use crate::backend::{GenerationName, Intent};
+use crate::backend::{GenerationName, Intent, sum_of};
 
 /// How many objects without a history a process remembers.
 const REMEMBERED: NonZeroUsize = NonZeroUsize::new(16 << 10).expect("not zero");
@@ -174,8 +174,8 @@ impl FileBackend {
         for (intent, path) in intents.iter().filter(|(intent, _)| intent.in_place && replaces(intent, found)) {
             // Just taken over: then it is there once more.
             let Ok(staged) = File::open(path) else { continue };
-            if let Some(from) = intent.append_from {
-                if self.undo_half_append(own, &staged, from)? {
+            if intent.append_from.is_some() {
+                if self.undo_half_append(own, intent, &staged)? {
                     return Ok(true);
                 }
             } else {
@@ -190,14 +190,18 @@ impl FileBackend {
         Ok(false)
     }
 
-    /// If what is behind the recorded end is some of what was to be appended, `staged` from offset `from` on: cuts it off.
-    /// What another program has appended is its own.
-    pub(super) fn undo_half_append(&self, own: Own<'_>, staged: &File, from: u64) -> Result<bool> {
+    /// If what is behind the recorded end is some of what was to be appended, as `staged`: cuts it off. What another program has
+    /// appended is its own, as far as that can be told: a power loss may have torn what was staged, too.
+    pub(super) fn undo_half_append(&self, own: Own<'_>, intent: &Intent, staged: &File) -> Result<bool> {
         let Own { key, place, found } = own;
         let Some(record) = found.record.filter(|record| found.stat.size > record.size) else { return Ok(false) };
+        let from = intent.append_from.unwrap_or(0);
         let failed = |error: std::io::Error| Error::from_io(key, "compare an append", error);
-        let current = open_place(key, place)?.file;
-        let ours = is_part(&current, record.size, staged, from).map_err(failed)?;
+        let torn = match intent.sum.filter(|_| !intent.acknowledged) {
+            Some(sum) => sum_of(staged, from, staged.metadata().map_err(failed)?.len()).map_err(failed)? != sum,
+            None => false,
+        };
+        let ours = torn || is_part(&open_place(key, place)?.file, record.size, staged, from).map_err(failed)?;
         if ours {
             self.undo_append(key, place, &record)?;
         }

@@ -37,7 +37,7 @@ impl FileBackend {
         let Some(record) = found.record else { return Ok(false) };
         if intent.in_place && record.inode == found.stat.incarnation {
             let own = Own { key, place: &place, found: &found };
-            if self.undo_half_append(own, abandoned.staged.file(), from)? {
+            if self.undo_half_append(own, intent, abandoned.staged.file())? {
                 found = self.find(key, &place)?;
             }
         }
