@@ -9,6 +9,7 @@ use std::os::unix::fs::{FileExt, symlink};
 use common::library::{ANY, key, put, read};
 use common::place::Place;
 use rustix::fs::{Mode, OFlags, XattrFlags};
+use sepia::backend::Intent;
 use sepia::{Store, Timestamp};
 
 const BACK: &str = "torn by a power loss; brought back: 1";
@@ -155,6 +156,57 @@ fn what_was_about_to_be_appended_to_is_as_it_was() {
     assert_eq!((place.shown("log"), place.numbers("log")), (vec!["1".to_owned(), "12".to_owned()], vec![1, 2]));
     place.append("log", "3");
     assert_eq!(place.shown("log"), ["1", "12", "123"]);
+}
+
+/// Or something of it, while what was appended before never did: then nothing of both is shown.
+#[test]
+fn what_was_torn_is_so_though_another_append_was_under_way() {
+    for found in ["1\0\0", "1\0", "1"] {
+        let place = Place::new();
+        place.grow("log", 2);
+        let stat = place.store.stat(&key("log")).unwrap();
+        let name = format!("2@{}-{}", stat.committed.unwrap(), Timestamp::now());
+        let note = format!("first {} bytes of 3 of {}", stat.size, stat.id);
+        symlink(note, place.path.join(".sepia/generations/log").join(name)).unwrap();
+        let file = fs::OpenOptions::new().write(true).open(place.path.join("log")).unwrap();
+        file.set_len(found.len() as u64).unwrap();
+        file.write_all_at(found.as_bytes(), 0).unwrap();
+        file.set_modified(std::time::SystemTime::now() + std::time::Duration::from_secs(1)).unwrap();
+        let place = after_a_power_loss(place);
+        assert_eq!(place.shown("log"), ["1", "1"], "{found:?}");
+        place.append("log", "3");
+        assert_eq!(place.shown("log"), ["1", "1", "13"], "{found:?}");
+    }
+}
+
+/// An amendment makes no note in the history; the journal tells.
+#[test]
+fn what_was_torn_is_so_though_an_amendment_was_under_way() {
+    let place = Place::new();
+    place.grow("log", 2);
+    let stat = place.store.stat(&key("log")).unwrap();
+    let dead = place.other();
+    let intent = Intent {
+        key: key("log"),
+        expect: stat.precondition(),
+        append_from: Some(stat.size),
+        base: Some(stat.incarnation),
+        acknowledged: false,
+        in_place: true,
+        sum: Some(12345),
+        copied: false,
+    };
+    let staged = dead.backend().staging().stage(&intent).unwrap();
+    staged.file().write_all_at(b"3", stat.size).unwrap();
+    let file = fs::OpenOptions::new().write(true).open(place.path.join("log")).unwrap();
+    file.write_all_at(b"1\0\0", 0).unwrap();
+    file.set_modified(std::time::SystemTime::now() + std::time::Duration::from_secs(1)).unwrap();
+    let Place { _dir, path, store } = place;
+    drop((staged, dead, store));
+    fs::write(path.join(".sepia/settled"), r#"{"mounting":"another","through":0,"clean":false}"#).unwrap();
+    let place = Place { store: Store::open(path.to_str().unwrap()).unwrap(), _dir, path };
+    place.store.recover().unwrap();
+    assert_eq!(place.shown("log"), ["1", "1"]);
 }
 
 /// Somebody has cleared away all history under a living process, which mustn't look for it for ever.

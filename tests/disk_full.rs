@@ -151,6 +151,49 @@ fn as_root_an_object_with_two_names_stays_whole() {
     small.mount.unmount();
 }
 
+/// What a copy in the history has taken before the disk was full is given back.
+#[test]
+fn as_root_half_a_copy_in_the_history_takes_no_room() {
+    let small = small();
+    let one = small.mount.join("Note/one");
+    fs::write(&one, record(1, 2 << 20)).unwrap();
+    let mut file = OpenOptions::new().append(true).open(&one).unwrap();
+    file.write_all(b"more").unwrap();
+    close(file).unwrap();
+    let ballast = fill(small.disk.path(), 300 << 10);
+    // A second name needs the beginnings of it whole.
+    assert_no_space(fs::hard_link(&one, small.mount.join("Note/other")));
+    let history = small.store.path().join(".sepia/generations/Note/one");
+    let names: Vec<_> = fs::read_dir(history).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    assert!(names.iter().all(|name| !name.as_encoded_bytes().starts_with(b".")), "{names:?}");
+    fs::remove_file(ballast).unwrap();
+    fs::hard_link(&one, small.mount.join("Note/other")).unwrap();
+    assert_eq!(small.store.cat("Note/one", Some(1)), record(1, 2 << 20));
+    small.mount.unmount();
+}
+
+/// So are they where nothing was ever saved to it.
+#[test]
+fn as_root_an_empty_object_with_two_names_stays_empty() {
+    let small = small();
+    let (one, other) = (small.mount.join("Note/one"), small.mount.join("Note/other"));
+    File::create(&one).unwrap();
+    fs::hard_link(&one, &other).unwrap();
+    let ballast = fill(small.disk.path(), 300 << 10);
+    assert_no_space(save(OpenOptions::new().write(true).open(&one).unwrap(), &record(1, 180_000)));
+    for name in ["Note/one", "Note/other"] {
+        assert!(fs::read(small.mount.join(name)).unwrap().is_empty(), "{name}");
+        assert!(small.store.generations(name).is_empty(), "{name}");
+    }
+    fs::remove_file(ballast).unwrap();
+    save(OpenOptions::new().write(true).open(&one).unwrap(), &record(2, 200_000)).unwrap();
+    for name in ["Note/one", "Note/other"] {
+        assert_holds(&small, name, 2);
+        assert_eq!(small.store.generations(name), [1], "{name}");
+    }
+    small.mount.unmount();
+}
+
 /// What all processes share is a page of a file, and who finds no block to write it is ended.
 #[test]
 fn as_root_directories_can_be_renamed() {

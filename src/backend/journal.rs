@@ -11,7 +11,7 @@ use std::path::Path;
 use serde::{Deserialize, Serialize};
 
 use super::ownership::give_path;
-use super::staging::Intent;
+use super::staged::Intent;
 use crate::types::{Generation, Key, ObjectId, Precondition, Timestamp};
 
 const NAME: &str = "journal";

@@ -17,16 +17,7 @@ pub fn is_foreign(dir: impl AsFd) -> bool {
     rustix::process::geteuid().is_root() && rustix::fs::fstat(dir).is_ok_and(|stat| heir(&stat).is_some())
 }
 
-/// Gives what was just made, and is open, to whom the directory belongs. What can't be given stays root's.
-pub fn give(made: impl AsFd, dir: impl AsFd) {
-    if rustix::process::geteuid().is_root()
-        && let Some((uid, gid)) = rustix::fs::fstat(dir).ok().and_then(|stat| heir(&stat))
-    {
-        let _ = rustix::fs::fchown(made, Some(uid), Some(gid));
-    }
-}
-
-/// As [`give`], by its name in the directory.
+/// Gives what was just made, by its name in the directory, to whom that belongs. What can't be given stays root's.
 pub fn give_entry(dir: impl AsFd, name: impl rustix::path::Arg) {
     if rustix::process::geteuid().is_root()
         && let Some((uid, gid)) = rustix::fs::fstat(&dir).ok().and_then(|stat| heir(&stat))
@@ -35,7 +26,7 @@ pub fn give_entry(dir: impl AsFd, name: impl rustix::path::Arg) {
     }
 }
 
-/// As [`give`], by its path.
+/// As [`give_entry`], by its path.
 pub fn give_path(made: &Path) {
     if rustix::process::geteuid().is_root()
         && let Some((uid, gid)) = made.parent().and_then(|dir| heir(&rustix::fs::stat(dir).ok()?))

@@ -13,9 +13,8 @@
 
 use std::fs::File;
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use parking_lot::Mutex;
@@ -23,35 +22,11 @@ use rustix::fs::{AtFlags, FlockOperation, Mode, OFlags};
 use serde::{Deserialize, Serialize};
 
 use super::arrivals::Arrivals;
-use super::journal::{self, Journal, Line};
-use super::ownership::{give_path, make_dirs};
+use super::journal::{self, Line};
+use super::ownership::give_path;
+use super::staged::{Instance, Intent, Slot, Staged};
 use super::stat::{SetTime, timestamps};
-use crate::types::{Key, ObjectId, Precondition};
-
-/// Emptied staged files that are kept for the next tails, since an open is cheaper than a creation.
-const POOL_MAX: usize = 8;
-
-/// What a staged file is for, as recovery must know it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Intent {
-    /// The object that it is to become.
-    pub key: Key,
-    /// What the session was based on.
-    pub expect: Precondition,
-    /// If set, only the bytes from this offset on are there; those before are the base's.
-    pub append_from: Option<u64>,
-    /// With `append_from`: the [`super::Stat::incarnation`] of the base.
-    pub base: Option<u64>,
-    /// An fsync was acknowledged for these bytes, so they must become visible.
-    pub acknowledged: bool,
-    /// The staged bytes were being copied into the object itself (it has several names): that must be finished.
-    pub in_place: bool,
-    /// The CRC-32 of the staged bytes, from `append_from` on, if they were not synced when this was noted: after a
-    /// power loss they may be others.
-    pub sum: Option<u32>,
-    /// The bytes are a copy of what is kept elsewhere: if they are not saved, nothing is lost with them.
-    pub copied: bool,
-}
+use crate::types::{Key, Precondition};
 
 /// A staged file whose owner died, now in the hands of the caller.
 #[derive(Debug)]
@@ -83,35 +58,6 @@ pub struct StagingArea {
     owner: Mutex<Owner>,
     instance: OnceLock<Arc<Instance>>,
     opening: Mutex<()>,
-}
-
-#[derive(Debug)]
-struct Instance {
-    path: PathBuf,
-    dir: OwnedFd,
-    journal: Mutex<Journal>,
-    /// Emptied staged files, still open.
-    pool: Mutex<Vec<Slot>>,
-    // Held, not used: closing it tells the others that this process is dead.
-    _lock: OwnedFd,
-}
-
-/// A file in an instance's directory, by number.
-#[derive(Debug)]
-struct Slot {
-    number: u64,
-    file: Arc<File>,
-    inode: u64,
-}
-
-/// A staged file. Dropping it keeps the bytes for recovery; [`Staged::discard`] gives them up.
-#[derive(Debug)]
-#[must_use = "a staged file is committed, set aside or discarded; dropped, it waits for recovery"]
-pub struct Staged {
-    slot: Slot,
-    instance: Arc<Instance>,
-    /// It has metadata of an object, so it can't serve another session.
-    tainted: AtomicBool,
 }
 
 impl StagingArea {
@@ -203,7 +149,7 @@ impl StagingArea {
                 Slot::new(number, File::from(file))?
             }
         };
-        let staged = Staged { slot, instance, tainted: AtomicBool::new(false) };
+        let staged = Staged::new(slot, instance, intent, false);
         if let Err(error) = staged.note(intent) {
             staged.discard();
             return Err(error);
@@ -211,11 +157,11 @@ impl StagingArea {
         Ok(staged)
     }
 
-    /// Takes over the staged files of all instances whose owner has died, and removes those instances.
+    /// Takes over the staged files of all instances whose owner has died, and removes those instances. What can't be taken over
+    /// stays where it is, and doesn't keep the caller from the rest.
     ///
     /// # Errors
-    /// When the staging area can't be read or written; what was taken so far is then dropped and waits in the
-    /// caller's own instance for the next recovery.
+    /// When the staging area can't be read.
     pub fn take_abandoned(&self) -> io::Result<Vec<Abandoned>> {
         let mut taken = Vec::new();
         for path in self.instances()? {
@@ -230,13 +176,15 @@ impl StagingArea {
             if rustix::fs::flock(&lock, FlockOperation::NonBlockingLockExclusive).is_err() {
                 continue;
             }
-            match self.take_from(&path, &mut taken) {
-                Ok(()) => std::fs::remove_dir_all(&path)?,
+            match self.take_from(&path, &mut taken).and_then(|()| std::fs::remove_dir_all(&path)) {
+                Ok(()) => {}
                 // Of somebody else who may use the store, and who alone can go on with it.
                 Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
                     log::warn!("{}: sessions of the dead there wait for their owner: {error}", path.display());
                 }
-                Err(error) => return Err(error),
+                Err(error) => {
+                    log::error!("{}: sessions of the dead there wait for the next recovery: {error}", path.display());
+                }
             }
         }
         Ok(taken)
@@ -249,24 +197,31 @@ impl StagingArea {
     pub fn intents(&self) -> io::Result<Vec<Intent>> {
         let mut intents = Vec::new();
         for path in self.instances()? {
-            intents.extend(intents_in(&path)?);
+            intents.extend(intents_in(&path)?.into_iter().map(|(intent, _)| intent));
         }
         Ok(intents)
     }
 
-    /// The same of those that have died, and of this process for `key`, whose lock it holds: nobody goes on with them. What
-    /// can't be read says nothing.
-    pub fn abandoned_intents(&self, key: &Key) -> Vec<Intent> {
-        let dead = |path: &Path| {
-            open_lock(path).is_ok_and(|lock| rustix::fs::flock(&lock, FlockOperation::NonBlockingLockShared).is_ok())
+    /// The same of those that nobody is at work with, with the paths of the staged files: of those that have died; and of all
+    /// others for `key`, or whatever object, of which the caller holds the locks. What can't be read says nothing.
+    pub fn abandoned_intents(&self, key: &Key, all: bool) -> Vec<(Intent, PathBuf)> {
+        let look = |intents: &mut Vec<_>| {
+            let mut any_dead = false;
+            for path in self.instances().unwrap_or_default() {
+                let alive = !self.is_own(&path)
+                    && open_lock(&path)
+                        .is_ok_and(|lock| rustix::fs::flock(&lock, FlockOperation::NonBlockingLockShared).is_err());
+                let dead = !alive && !self.is_own(&path);
+                any_dead |= dead;
+                let here = intents_in(&path).unwrap_or_default().into_iter();
+                intents.extend(here.filter(|(intent, _)| dead || all || intent.key == *key));
+            }
+            any_dead
         };
         let mut intents = Vec::new();
-        for path in self.instances().unwrap_or_default() {
-            let own = self.is_own(&path);
-            if own || dead(&path) {
-                let here = intents_in(&path).unwrap_or_default().into_iter();
-                intents.extend(here.filter(|intent| !own || intent.key == *key));
-            }
+        if look(&mut intents) {
+            // Who recovers the store may have been taking them over, into a directory that was read before.
+            look(&mut intents);
         }
         intents
     }
@@ -293,7 +248,7 @@ impl StagingArea {
             let flags = OFlags::RDWR | OFlags::CLOEXEC | OFlags::NOFOLLOW | OFlags::LARGEFILE;
             let file = File::from(rustix::fs::open(entry.path(), flags, Mode::empty())?);
             let slot = Slot::new(instance.journal.lock().new_slot(), file)?;
-            let staged = Staged { slot, instance, tainted: AtomicBool::new(true) };
+            let staged = Staged::new(slot, instance, &intent, true);
             staged.note(&intent)?;
             rustix::fs::rename(entry.path(), staged.path())?;
             taken.push(Abandoned { intent, staged });
@@ -359,110 +314,8 @@ impl Drop for StagingArea {
     }
 }
 
-impl Instance {
-    fn create(root: &Path, owner: &Owner) -> io::Result<Self> {
-        make_dirs(root)?;
-        let name = format!("{}-{:016x}", owner.pid, ObjectId::random().get());
-        // Under a name that recovery passes over until the lock is held.
-        let hidden = root.join(format!(".{name}"));
-        let path = root.join(name);
-        rustix::fs::mkdir(&hidden, Mode::RWXU)?;
-        give_path(&hidden);
-        let lock = rustix::fs::open(
-            hidden.join("lock"),
-            OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC,
-            Mode::RUSR | Mode::WUSR,
-        )?;
-        give_path(&hidden.join("lock"));
-        rustix::fs::flock(&lock, FlockOperation::NonBlockingLockExclusive)?;
-        write_owner(&hidden, owner)?;
-        let journal = Mutex::new(Journal::create(&hidden)?);
-        let dir = rustix::fs::open(&hidden, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
-        rustix::fs::rename(&hidden, &path)?;
-        Ok(Instance { path, dir, journal, pool: Mutex::default(), _lock: lock })
-    }
-
-    fn forget(&self, slot: u64) {
-        self.journal.lock().forget(slot);
-    }
-}
-
-impl Slot {
-    fn new(number: u64, file: File) -> io::Result<Self> {
-        let inode = rustix::fs::fstat(&file)?.st_ino;
-        Ok(Slot { number, file: Arc::new(file), inode })
-    }
-}
-
-impl Staged {
-    /// The staged bytes, open for reading and writing.
-    pub fn file(&self) -> &Arc<File> {
-        &self.slot.file
-    }
-
-    /// Where the staged file is, to be renamed or linked.
-    pub fn path(&self) -> PathBuf {
-        self.instance.path.join(self.slot.number.to_string())
-    }
-
-    /// The directory and the name of the staged file.
-    pub fn location(&self) -> (rustix::fd::BorrowedFd<'_>, String) {
-        (self.instance.dir.as_fd(), self.slot.number.to_string())
-    }
-
-    /// Writes into the journal what the staged file is for from now on.
-    ///
-    /// # Errors
-    /// When the journal can't be written; the former intent then stands.
-    pub fn note(&self, intent: &Intent) -> io::Result<()> {
-        if intent.acknowledged {
-            // Recovery finishes what the journal calls acknowledged, so this slot must never hold other bytes.
-            self.tainted.store(true, Ordering::Relaxed);
-        }
-        self.instance.journal.lock().note(&self.instance.path, self.slot.number, self.slot.inode, intent)
-    }
-
-    /// As [`Staged::note`], and makes the bytes and the journal survive a power loss: in this order, or recovery could
-    /// find acknowledged what isn't there.
-    ///
-    /// # Errors
-    /// When the medium fails; nothing may be acknowledged then.
-    pub fn secure(&self, intent: &Intent) -> io::Result<()> {
-        self.slot.file.sync_all()?;
-        self.note(intent)?;
-        // The journal last: of an xfs that was shut down, files say so, and directories don't.
-        rustix::fs::fsync(&self.instance.dir)?;
-        self.instance.journal.lock().sync()
-    }
-
-    /// The staged file gets the owner, mode and attributes of an object: if it is not committed after all, it must
-    /// not serve another session.
-    pub fn taint(&self) {
-        self.tainted.store(true, Ordering::Relaxed);
-    }
-
-    /// The staged file is no longer in the staging area: it was renamed to where it belongs.
-    pub fn committed(self) -> Arc<File> {
-        self.instance.forget(self.slot.number);
-        self.slot.file
-    }
-
-    /// Gives the bytes up.
-    pub fn discard(self) {
-        self.instance.forget(self.slot.number);
-        let mut pool = self.instance.pool.lock();
-        // Nobody else has ever had the file open, or others would see another session's bytes in it.
-        let private = Arc::strong_count(&self.slot.file) == 1 && !self.tainted.load(Ordering::Relaxed);
-        if private && pool.len() < POOL_MAX && self.slot.file.set_len(0).is_ok() {
-            pool.push(self.slot);
-        } else {
-            let _ = rustix::fs::unlinkat(&self.instance.dir, self.slot.number.to_string(), AtFlags::empty());
-        }
-    }
-}
-
-/// What the staged files of one user are for that hold something.
-fn intents_in(path: &Path) -> io::Result<Vec<Intent>> {
+/// What the staged files of one user are for that hold something, and where they are.
+fn intents_in(path: &Path) -> io::Result<Vec<(Intent, PathBuf)>> {
     let mut intents = Vec::new();
     let journal = match journal::read(path) {
         // It has ended since.
@@ -481,7 +334,8 @@ fn intents_in(path: &Path) -> io::Result<Vec<Intent>> {
         let Ok(stat) = rustix::fs::lstat(entry.path()) else { continue };
         let held = stat.st_ino == line.inode && stat.st_size > 0;
         let from = |intent: &Intent| intent.append_from.unwrap_or(0);
-        intents.extend(line.intent().filter(|intent| held && stat.st_size.unsigned_abs() >= from(intent)));
+        let intent = line.intent().filter(|intent| held && stat.st_size.unsigned_abs() >= from(intent));
+        intents.extend(intent.map(|intent| (intent, entry.path())));
     }
     Ok(intents)
 }
@@ -491,7 +345,7 @@ fn open_lock(path: &Path) -> rustix::io::Result<OwnedFd> {
 }
 
 /// Whole or not at all, for others read it at any time.
-fn write_owner(dir: &Path, owner: &Owner) -> io::Result<()> {
+pub(super) fn write_owner(dir: &Path, owner: &Owner) -> io::Result<()> {
     let new = dir.join("owner.new");
     std::fs::write(&new, serde_json::to_string(owner)? + "\n")?;
     give_path(&new);
@@ -503,7 +357,7 @@ mod tests {
     use std::os::unix::fs::FileExt;
 
     use super::*;
-    use crate::types::{Generation, Timestamp};
+    use crate::types::{Generation, ObjectId, Timestamp};
 
     fn intent(key: &str) -> Intent {
         Intent {

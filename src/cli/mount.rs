@@ -25,7 +25,7 @@ use super::{ExitCode, Failure};
 use crate::backend::KeepAccessTimes;
 use crate::fs::{Fs, FsOptions};
 use crate::fuse::{self, MountConfig, Unmounter, mountinfo};
-use crate::store::{Location, Store};
+use crate::store::{Location, Outcome, Store};
 
 /// Threads that answer the kernel. Two would do on few cores, but each is busy for as long as the first write into a large
 /// file takes to copy it, and the others must go on meanwhile.
@@ -329,7 +329,10 @@ fn wait_for_predecessor(store: &Store, dir: &Path) -> Result<(), Failure> {
 /// from their files.
 fn recover(store: &Store) {
     match store.recover() {
-        Ok(recovered) => recovered.iter().for_each(|session| eprintln!("sepia: recovered {session}")),
+        Ok(recovered) => recovered.iter().for_each(|session| match session.outcome {
+            Outcome::Waits(_) => eprintln!("sepia: not recovered: {session}"),
+            _ => eprintln!("sepia: recovered {session}"),
+        }),
         Err(error) => eprintln!("sepia: recovery is not complete, and goes on at the next mount: {error}"),
     }
 }

@@ -4,11 +4,11 @@ use std::ffi::OsString;
 
 use serde::Serialize;
 
-use super::Failure;
 use super::output::{JsonKey, Output};
 use super::status::user_text;
 use super::target::StoreArg;
-use crate::store::{Outcome, Recovered};
+use super::{ExitCode, Failure};
+use crate::store::{Outcome, Recovered, Store};
 use crate::types::Generation;
 
 /// Finish or set aside the saves of processes that died
@@ -38,12 +38,25 @@ struct JsonRecovered {
 pub fn run(args: &RecoverArgs, store: &StoreArg) -> Result<(), Failure> {
     let store = store.store(args.store.as_deref())?;
     let recovered = store.recover()?;
+    let waiting = recovered.iter().filter(|one| matches!(one.outcome, Outcome::Waits(_))).count();
     let mut out = Output::new();
     if args.json {
         out.json(&recovered.iter().map(json).collect::<Vec<_>>())?;
-        return out.finish();
+    } else {
+        print(&store, &recovered, &mut out)?;
     }
-    for one in &recovered {
+    out.finish()?;
+    match waiting {
+        0 => Ok(()),
+        n => Err(Failure::new(
+            ExitCode::Error,
+            format!("{n} of these could not be recovered, and wait for the next time"),
+        )),
+    }
+}
+
+fn print(store: &Store, recovered: &[Recovered], out: &mut Output) -> Result<(), Failure> {
+    for one in recovered {
         out.line(one.to_string())?;
     }
     if recovered.is_empty() {
@@ -52,12 +65,12 @@ pub fn run(args: &RecoverArgs, store: &StoreArg) -> Result<(), Failure> {
     for user in store.users()? {
         out.line(format!("left alone, since it is alive: {}", user_text(&user)))?;
     }
-    out.finish()
+    Ok(())
 }
 
 fn json(recovered: &Recovered) -> JsonRecovered {
     let (generation, conflict) = match &recovered.outcome {
-        Outcome::AlreadySaved | Outcome::Empty | Outcome::Copied => (None, None),
+        Outcome::AlreadySaved | Outcome::Empty | Outcome::Copied | Outcome::Waits(_) => (None, None),
         Outcome::Finished(generation) => (Some(*generation), None),
         Outcome::SetAside(id) => (None, Some(id.to_string())),
         Outcome::Torn { generation, kept, .. } => (Some(*generation), kept.as_ref().map(ToString::to_string)),

@@ -70,6 +70,8 @@ pub struct Conflict {
     pub breach: Option<Breach>,
     /// The generation that they were based on; `None` for a new object.
     pub base: Option<Generation>,
+    /// If that is kept nowhere: so many bytes at the beginning, as far as they were not written, are not its.
+    pub base_lost: Option<u64>,
     /// The generation that was current when they were set aside.
     pub current: Option<Generation>,
     /// When that was.
@@ -91,6 +93,17 @@ pub enum Resolution {
     As(Key),
 }
 
+/// Why bytes are set aside.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Aside<'a> {
+    pub(super) reason: Reason,
+    /// What a rule had against them.
+    pub(super) breach: Option<&'a Breach>,
+    pub(super) base: Option<Generation>,
+    pub(super) base_lost: Option<u64>,
+    pub(super) actor: Option<Actor>,
+}
+
 #[derive(Serialize, Deserialize)]
 struct Record {
     key: String,
@@ -98,6 +111,8 @@ struct Record {
     #[serde(flatten)]
     breach: Option<Breach>,
     base: Option<Generation>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    base_lost: Option<u64>,
     current: Option<Generation>,
     time: i64,
     #[serde(flatten)]
@@ -174,8 +189,8 @@ impl Store {
         let Some((record, key)) = record.and_then(|record| Key::unescape(&record.key).ok().map(|key| (record, key)))
         else {
             let (key, reason, time) = (Key::root(), Reason::Damaged, Timestamp::from_nanos(0));
-            let (base, current, access) = (None, None, None);
-            return Ok(Conflict { id, key, reason, breach: None, base, current, time, size, access });
+            let (base, base_lost, current, access) = (None, None, None, None);
+            return Ok(Conflict { id, key, reason, breach: None, base, base_lost, current, time, size, access });
         };
         Ok(Conflict {
             id,
@@ -183,6 +198,7 @@ impl Store {
             reason: record.reason,
             breach: record.breach,
             base: record.base,
+            base_lost: record.base_lost,
             current: record.current,
             time: Timestamp::from_nanos(record.time),
             size,
@@ -247,23 +263,22 @@ impl Store {
         Ok(None)
     }
 
-    /// Keeps staged bytes that could not be saved; `breach` is what a rule had against them.
+    /// Keeps staged bytes that could not be saved.
     pub(super) fn set_aside(
         &self,
         staged: Staged,
         key: &Key,
-        reason: Reason,
-        breach: Option<&Breach>,
-        base: Option<Generation>,
-        actor: Option<Actor>,
+        why: &Aside<'_>,
     ) -> std::result::Result<ConflictId, (backend::Error, Staged)> {
         let time = self.now();
         let id = format!("{time}-{:08x}", ObjectId::random().get() as u32);
         let found = self.backend.stat(key).ok().filter(|stat| stat.kind == FileKind::File);
         let current = found.as_ref().and_then(|stat| stat.generation);
         let access = found.as_ref().map(|stat| self.access(key, stat));
-        let breach = breach.cloned();
-        let record = Record { key: key.escaped(), reason, breach, base, current, time: time.nanos(), access };
+        let Aside { reason, base, base_lost, actor, .. } = *why;
+        let breach = why.breach.cloned();
+        let (key_text, time) = (key.escaped(), time.nanos());
+        let record = Record { key: key_text, reason, breach, base, base_lost, current, time, access };
         // Key::parse refuses none of these names.
         let (record_path, bytes_path) = match paths(&id) {
             Ok(paths) => paths,

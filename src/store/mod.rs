@@ -19,6 +19,7 @@
 
 mod access;
 mod acting;
+mod bases;
 pub mod checksums;
 pub mod collect;
 pub mod config;
@@ -61,7 +62,7 @@ pub use session::{Session, SessionOptions};
 pub use snapshots::{Snapshot, SnapshotEntry, SnapshotInfo};
 pub use url::Location;
 
-use crate::backend::{Backend, Owner, file::FileBackend, memory::MemoryBackend};
+use crate::backend::{Abandoned, Backend, Owner, file::FileBackend, memory::MemoryBackend};
 use crate::types::Key;
 
 /// An open store. Cheap to clone; every method may be called from any thread.
@@ -71,6 +72,8 @@ pub struct Store {
     location: Location,
     /// What opening it has put in order, until somebody asks.
     mended: Arc<Mutex<Vec<Recovered>>>,
+    /// What recovery could not finish.
+    waiting: Arc<Mutex<Vec<Abandoned>>>,
     config: Arc<config::Cached>,
     vain: Arc<collect::Vain>,
     events: Arc<events::Log>,
@@ -146,8 +149,8 @@ impl Store {
 
     /// A store over a backend of one's own, such as one that injects faults.
     pub fn with_backend(backend: Arc<dyn Backend>, location: Location) -> Self {
-        let (mended, config, vain, events, rules, held, checksums) = Default::default();
-        Store { backend, location, mended, config, vain, events, rules, held, checksums }
+        let (mended, waiting, config, vain, events, rules, held, checksums) = Default::default();
+        Store { backend, location, mended, waiting, config, vain, events, rules, held, checksums }
     }
 
     /// Where the store is.

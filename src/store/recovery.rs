@@ -2,9 +2,14 @@
 
 use std::fmt;
 
+use super::bases::Version;
+use super::conflicts::Aside;
 use super::{Actor, Breach, ConflictId, Error, Event, EventKind, Reason, Result, Store};
-use crate::backend::{self, Abandoned, Commit, Creator, Intent, Staged, Torn, copy_range, sum_of};
+use crate::backend::{self, Abandoned, Commit, Creator, Intent, Staged, Stat, Torn, copy_range, sum_of};
 use crate::types::{Generation, Key, Precondition};
+
+/// What became of a session whose process died, or why nothing, and its bytes.
+type Tried = std::result::Result<Outcome, Box<(Error, Staged)>>;
 
 /// What became of a session whose process died.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -30,6 +35,8 @@ pub enum Outcome {
         /// What was left of it.
         kept: Option<ConflictId>,
     },
+    /// That failed, for this reason. Its bytes wait for the next recovery.
+    Waits(String),
 }
 
 impl Outcome {
@@ -42,6 +49,7 @@ impl Outcome {
             Outcome::Empty => "empty",
             Outcome::Copied => "copied",
             Outcome::Torn { .. } => "torn",
+            Outcome::Waits(_) => "waits",
         }
     }
 }
@@ -72,6 +80,9 @@ impl fmt::Display for Recovered {
             Outcome::Copied => {
                 write!(f, "{key}: was being restored; what it was restored from is there, so do it again")
             }
+            Outcome::Waits(why) => {
+                write!(f, "{key}: {size} bytes whose save had not ended wait for the next recovery: {why}")
+            }
             Outcome::Torn { generation, current, restored, kept } => {
                 write!(f, "{key}: a power loss has torn generation {generation}, which had not been synced")?;
                 match (current, restored) {
@@ -92,17 +103,29 @@ impl fmt::Display for Recovered {
 }
 
 impl Store {
-    /// Finishes or sets aside the sessions of all processes that died; those of the living are left alone.
+    /// Finishes or sets aside the sessions of all processes that died; those of the living are left alone. One that fails
+    /// ([`Outcome::Waits`]) doesn't keep the others from it: it waits for the next call, or for another process if this one ends.
     ///
     /// # Errors
-    /// When the staging area can't be read or written. What was not recovered waits for the next call.
+    /// When what a power loss has torn can't be mended, or the staging area can't be read or written. What was not recovered waits
+    /// for the next call.
     pub fn recover(&self) -> Result<Vec<Recovered>> {
         let mut done = self.mend_torn()?;
-        for abandoned in self.backend.take_abandoned()? {
-            let key = abandoned.intent.key.clone();
-            let size = abandoned.staged.file().metadata().map_or(0, |meta| meta.len());
-            let size = size - abandoned.intent.append_from.unwrap_or(0).min(size);
-            let outcome = self.recover_one(abandoned, size)?;
+        let taken = self.backend.take_abandoned()?;
+        let before = std::mem::take(&mut *self.waiting.lock());
+        for Abandoned { intent, staged } in before.into_iter().chain(taken) {
+            let key = intent.key.clone();
+            let size = staged.file().metadata().map_or(0, |meta| meta.len());
+            let size = size - intent.append_from.unwrap_or(0).min(size);
+            let outcome = match self.recover_one(&intent, staged, size) {
+                Ok(outcome) => outcome,
+                Err(failure) => {
+                    let (error, staged) = *failure;
+                    log::error!("{key}: what a dead process was saving waits for the next recovery: {error}");
+                    self.waiting.lock().push(Abandoned { intent, staged });
+                    Outcome::Waits(error.to_string())
+                }
+            };
             done.push(self.noted(Recovered { key, outcome, size }));
         }
         Ok(done)
@@ -118,7 +141,9 @@ impl Store {
             let size = remains.as_ref().and_then(|staged| staged.file().metadata().ok()).map_or(0, |meta| meta.len());
             let kept = match remains {
                 Some(staged) => {
-                    let kept = self.set_aside(staged, &key, Reason::Torn, None, restored, None);
+                    let (breach, base_lost, actor) = (None, None, None);
+                    let why = Aside { reason: Reason::Torn, breach, base: restored, base_lost, actor };
+                    let kept = self.set_aside(staged, &key, &why);
                     Some(kept.map_err(|(error, _waits_for_the_next_recovery)| error)?)
                 }
                 None => None,
@@ -137,7 +162,7 @@ impl Store {
             Outcome::SetAside(id) => (None, Some(id)),
             Outcome::Torn { generation, kept, .. } => (Some(*generation), kept.as_ref()),
             Outcome::AlreadySaved => (None, None),
-            Outcome::Empty | Outcome::Copied => return recovered,
+            Outcome::Empty | Outcome::Copied | Outcome::Waits(_) => return recovered,
         };
         let mut event = Event::new(EventKind::Recovered, key).with("outcome", outcome.name());
         if let Some(id) = kept {
@@ -147,19 +172,47 @@ impl Store {
         recovered
     }
 
-    fn recover_one(&self, abandoned: Abandoned, size: u64) -> Result<Outcome> {
-        if self.backend.repair(&abandoned)? {
-            abandoned.staged.discard();
-            return Ok(Outcome::AlreadySaved);
+    /// On failure the bytes are given back.
+    fn recover_one(&self, intent: &Intent, staged: Staged, size: u64) -> Tried {
+        let abandoned = Abandoned { intent: intent.clone(), staged };
+        let fate = self.judge(&abandoned, size);
+        let staged = abandoned.staged;
+        match fate {
+            Err(error) => Err(Box::new((error, staged))),
+            Ok(Fate::Drop(outcome)) => {
+                staged.discard();
+                Ok(outcome)
+            }
+            Ok(Fate::SetAside(reason, breach)) => self.put_aside(staged, intent, reason, breach.as_ref()),
+            Ok(Fate::Save(commit)) => self.finish(intent, staged, &commit),
         }
+    }
+
+    /// What is to become of an abandoned save.
+    fn judge(&self, abandoned: &Abandoned, size: u64) -> Result<Fate> {
         let Abandoned { intent, staged } = abandoned;
-        if size == 0 && !intent.acknowledged && !intent.in_place {
-            staged.discard();
-            return Ok(Outcome::Empty);
+        if self.backend.repair(abandoned)? {
+            return Ok(Fate::Drop(Outcome::AlreadySaved));
         }
-        if intent.copied && !(intent.acknowledged || intent.in_place) {
-            staged.discard();
-            return Ok(Outcome::Copied);
+        let must_be_saved = intent.acknowledged || intent.in_place;
+        if size == 0 && !must_be_saved {
+            return Ok(Fate::Drop(Outcome::Empty));
+        }
+        if intent.copied && !must_be_saved {
+            return Ok(Fate::Drop(Outcome::Copied));
+        }
+        if let Some(sum) = intent.sum.filter(|_| !intent.acknowledged) {
+            let (from, file) = (intent.append_from.unwrap_or(0), staged.file());
+            let end = file.metadata().map_or(0, |meta| meta.len());
+            if !sum_of(file, from, end).is_ok_and(|found| found == sum) {
+                return Ok(Fate::SetAside(Reason::Torn, None));
+            }
+        }
+        if !must_be_saved {
+            return Ok(Fate::SetAside(Reason::Interrupted, None));
+        }
+        if let Some(breach) = self.breach_of_abandoned(intent, staged)? {
+            return Ok(Fate::SetAside(Reason::Rejected, Some(breach)));
         }
         let mut expect = intent.expect;
         if let Precondition::Version(base, ..) = expect
@@ -168,7 +221,7 @@ impl Store {
         {
             expect = stat.precondition();
         }
-        let commit = Commit {
+        Ok(Fate::Save(Commit {
             expect,
             durable: true,
             amend: false,
@@ -177,40 +230,29 @@ impl Store {
             keep: true,
             max_size: None,
             mode: 0o666,
-        };
-        let whole = match intent.sum {
-            Some(sum) if !intent.acknowledged => {
-                let (from, file) = (intent.append_from.unwrap_or(0), staged.file());
-                let end = file.metadata().map_or(0, |meta| meta.len());
-                sum_of(file, from, end).is_ok_and(|found| found == sum)
-            }
-            _ => true,
-        };
-        let (error, staged) = if !whole {
-            return self.put_aside(staged, &intent, Reason::Torn, None);
-        } else if !(intent.acknowledged || intent.in_place) {
-            return self.put_aside(staged, &intent, Reason::Interrupted, None);
-        } else if let Some(breach) = self.breach_of_abandoned(&intent, &staged)? {
-            return self.put_aside(staged, &intent, Reason::Rejected, Some(&breach));
-        } else if let Some(from) = intent.append_from {
-            match self.backend.append(&intent.key, &staged, from, &commit) {
+        }))
+    }
+
+    fn finish(&self, intent: &Intent, staged: Staged, commit: &Commit) -> Tried {
+        let finished = |stat: Stat| Outcome::Finished(stat.generation.unwrap_or(Generation::FIRST));
+        let (error, staged) = match intent.append_from {
+            Some(from) => match self.backend.append(&intent.key, &staged, from, commit) {
                 Ok(stat) => {
                     staged.discard();
-                    return Ok(finished(stat.generation));
+                    return Ok(finished(stat));
                 }
                 Err(error) => (error, staged),
-            }
-        } else {
-            match self.backend.commit(&intent.key, staged, &commit, &Creator::current()) {
-                Ok(stat) => return Ok(finished(stat.generation)),
+            },
+            None => match self.backend.commit(&intent.key, staged, commit, &Creator::current()) {
+                Ok(stat) => return Ok(finished(stat)),
                 Err(failure) => failure,
-            }
+            },
         };
         match error {
             backend::Error::Stale { .. } | backend::Error::NotFound(_) | backend::Error::NotDirectory(_) => {
-                self.put_aside(staged, &intent, Reason::Stale, None)
+                self.put_aside(staged, intent, Reason::Stale, None)
             }
-            error => Err(error.into()),
+            error => Err(Box::new((error.into(), staged))),
         }
     }
 
@@ -226,35 +268,47 @@ impl Store {
         checked.map_err(|source| Error::Records { what: "an interrupted save", source })
     }
 
-    /// Copies what an append was based on to before it.
-    fn complete(&self, staged: &Staged, intent: &Intent) -> Result<()> {
-        let Intent { key, append_from: Some(from), expect, .. } = intent else { return Ok(()) };
-        let (Precondition::Version(generation, ..) | Precondition::Generation(generation)) = *expect else {
-            return Ok(());
-        };
-        match self.backend.open_generation(key, generation) {
-            Ok(opened) => copy_range(&opened.file, staged.file(), 0, *from)
-                .map_err(|source| Error::Records { what: "an interrupted save", source }),
-            Err(error) => {
-                log::warn!("{key}: the beginning of an interrupted append is missing: {error}");
-                Ok(())
+    /// Copies what an append was based on to before it. Returns how many bytes are missing there, if it is kept nowhere.
+    fn complete(&self, staged: &Staged, intent: &Intent) -> Result<Option<u64>> {
+        let Intent { key, append_from: Some(from), expect, .. } = intent else { return Ok(None) };
+        let failed = |source| Error::Records { what: "an interrupted save", source };
+        let found = match *expect {
+            Precondition::Version(generation, id, committed) => {
+                self.copy_version(key, Version { generation, id, committed }, staged.file(), *from).map_err(failed)?
             }
+            Precondition::Generation(generation) => match self.backend.open_generation(key, generation) {
+                Ok(opened) => copy_range(&opened.file, staged.file(), 0, *from).map(|()| true).map_err(failed)?,
+                Err(_) => false,
+            },
+            _ => false,
+        };
+        if !found && *from > 0 {
+            log::warn!("{key}: the beginning of an interrupted append is missing");
         }
+        Ok((!found && *from > 0).then_some(*from))
     }
 
-    fn put_aside(&self, staged: Staged, intent: &Intent, reason: Reason, breach: Option<&Breach>) -> Result<Outcome> {
+    fn put_aside(&self, staged: Staged, intent: &Intent, reason: Reason, breach: Option<&Breach>) -> Tried {
         let base = match intent.expect {
             Precondition::Version(generation, ..) | Precondition::Generation(generation) => Some(generation),
             _ => None,
         };
-        self.complete(&staged, intent)?;
-        match self.set_aside(staged, &intent.key, reason, breach, base, None) {
-            Ok(id) => Ok(Outcome::SetAside(id)),
-            Err((error, _waits_for_the_next_recovery)) => Err(error.into()),
-        }
+        let base_lost = match self.complete(&staged, intent) {
+            Ok(base_lost) => base_lost,
+            Err(error) => return Err(Box::new((error, staged))),
+        };
+        let why = Aside { reason, breach, base, base_lost, actor: None };
+        let kept = self.set_aside(staged, &intent.key, &why);
+        kept.map(Outcome::SetAside).map_err(|(error, staged)| Box::new((error.into(), staged)))
     }
 }
 
-fn finished(generation: Option<Generation>) -> Outcome {
-    Outcome::Finished(generation.unwrap_or(Generation::FIRST))
+/// What is to become of an abandoned save.
+enum Fate {
+    /// Nothing is lost with its bytes.
+    Drop(Outcome),
+    /// It is kept as a conflict; what a rule has against it.
+    SetAside(Reason, Option<Breach>),
+    /// It has to become current.
+    Save(Commit),
 }

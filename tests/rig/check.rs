@@ -45,12 +45,13 @@ pub struct Met {
 impl Met {
     pub fn count(&mut self, recovered: &[Recovered]) {
         for one in recovered {
-            match one.outcome {
+            match &one.outcome {
                 Outcome::AlreadySaved => self.saved_already += 1,
                 Outcome::Finished(_) => self.finished += 1,
                 Outcome::SetAside(_) => self.set_aside += 1,
                 Outcome::Empty | Outcome::Copied => self.empty += 1,
                 Outcome::Torn { .. } => self.torn += 1,
+                Outcome::Waits(why) => panic!("{}: {why}", one.key),
             }
         }
     }

@@ -8,10 +8,12 @@ use parking_lot::Mutex;
 use rustix::fs::{Mode, OFlags};
 
 use super::entry::{Found, Place, write_record, write_rewritten};
+use super::in_place::{Own, Undo, has_begun};
 use super::open::open_place;
 use super::record::{Record, Unsettled};
+use super::repair::is_part;
 use super::*;
-use crate::backend::{GenerationName, Intent};
+use crate::backend::{GenerationName, Intent, sum_of};
 
 /// How many objects without a history a process remembers.
 const REMEMBERED: NonZeroUsize = NonZeroUsize::new(16 << 10).expect("not zero");
@@ -95,13 +97,10 @@ impl FileBackend {
         if !found.is_changed() {
             return Ok(found);
         }
-        let stat = &found.stat;
-        if let Some(record) = &found.record
-            && record.inode == stat.incarnation
-            && self.undo_half(key, place, &found, record)?
-        {
+        if self.undo_half(Own { key, place, found: &found })? {
             return self.find(key, place);
         }
+        let stat = &found.stat;
         // The bytes that were recorded, in another file: the store, or this file, was copied with its attributes.
         let same = found.record.filter(|record| record.is_of_bytes(stat));
         if same.is_some() {
@@ -157,22 +156,56 @@ impl FileBackend {
         Ok(found)
     }
 
-    /// Undoes what somebody was doing to the file of this object, under whatever name, and didn't end: this process, or one that
-    /// has died. Returns whether there was something.
-    fn undo_half(&self, key: &Key, place: &Place, found: &Found, record: &Record) -> Result<bool> {
-        let intents = self.staging.abandoned_intents(key);
-        for intent in intents.iter().filter(|intent| intent.in_place && replaces(intent, record)) {
-            if intent.append_from.is_none() {
-                // A directory above it may have another name now, and its history with it.
-                if self.undo_copy(&intent.key, place, found)? || self.undo_copy(key, place, found)? {
+    /// Undoes what somebody was doing to the file of this object, under whatever name, and didn't end: one that has died, or
+    /// that has taken that over and waits for the lock, or could not undo it. Returns whether there was something.
+    fn undo_half(&self, own: Own<'_>) -> Result<bool> {
+        let Own { key, place, found } = own;
+        let may_be_half = match &found.record {
+            Some(record) => record.inode == found.stat.incarnation,
+            // Who may not even read that can't undo anything, either.
+            None => has_begun(key, place, None).unwrap_or(false),
+        };
+        if !may_be_half {
+            return Ok(false);
+        }
+        // Who is at work with an object that has several names holds a lock that is ours now, whatever the name.
+        let linked = found.stat.nlink > 1;
+        let intents = self.staging.abandoned_intents(key, linked);
+        for (intent, path) in intents.iter().filter(|(intent, _)| intent.in_place && replaces(intent, found)) {
+            // Just taken over: then it is there once more.
+            let Ok(staged) = File::open(path) else { continue };
+            if intent.append_from.is_some() {
+                if self.undo_half_append(own, intent, &staged)? {
                     return Ok(true);
                 }
-            } else if found.stat.size > record.size {
-                self.undo_append(key, place, record)?;
-                return Ok(true);
+            } else {
+                // A directory above it may have another name now, and its history with it.
+                let noted = Own { key: &intent.key, ..own };
+                let undo = |own| Ok::<_, Error>(self.undo_copy(own, Some(&staged))? == Undo::Done);
+                if undo(noted)? || undo(own)? {
+                    return Ok(true);
+                }
             }
         }
         Ok(false)
+    }
+
+    /// If what is behind the recorded end is some of what was to be appended, as `staged`: cuts it off. What another program has
+    /// appended is its own, as far as that can be told: a power loss may have torn what was staged, too.
+    pub(super) fn undo_half_append(&self, own: Own<'_>, intent: &Intent, staged: &File) -> Result<bool> {
+        let Own { key, place, found } = own;
+        let Some(record) = found.record.filter(|record| found.stat.size > record.size) else { return Ok(false) };
+        let from = intent.append_from.unwrap_or(0);
+        let failed = |error: std::io::Error| Error::from_io(key, "compare an append", error);
+        let torn = match intent.sum.filter(|_| !intent.acknowledged) {
+            Some(sum) => sum_of(staged, from, staged.metadata().map_err(failed)?.len()).map_err(failed)? != sum,
+            None => false,
+        };
+        let ours = torn || is_part(&open_place(key, place)?.file, record.size, staged, from).map_err(failed)?;
+        if ours {
+            self.undo_append(key, place, &record)?;
+        }
+        Ok(ours)
     }
 
     /// Cuts off what a process appended before it died, so that the recorded generation is whole again.
@@ -190,12 +223,13 @@ impl FileBackend {
     }
 }
 
-/// Whether what was recorded was to be replaced by this.
-pub(super) fn replaces(intent: &Intent, record: &Record) -> bool {
-    match intent.expect {
-        Precondition::Version(generation, id, committed) => {
+/// Whether what was found was to be replaced by this, by what is recorded of it.
+pub(super) fn replaces(intent: &Intent, found: &Found) -> bool {
+    match (intent.expect, &found.record) {
+        (Precondition::Version(generation, id, committed), Some(record)) => {
             (generation, id, committed) == (record.generation, record.id, record.committed)
         }
+        (Precondition::Reserved(id), None) => id == found.stat.id,
         _ => false,
     }
 }

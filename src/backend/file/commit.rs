@@ -8,7 +8,7 @@ use rustix::io::Errno;
 
 use super::entry::{Found, Place, convert, note_elsewhere, read_rewritten, statx, write_record};
 use super::generations::kept_name;
-use super::in_place::has_begun;
+use super::in_place::{Own, has_begun};
 use super::notes::Beginning;
 use super::record::{Record, Unsettled};
 use super::*;
@@ -111,7 +111,7 @@ impl FileBackend {
             found = self.find(key, place)?;
         }
         if is_shared(&found) {
-            return self.copy_into(key, place, &found, staged, generation, amend, now);
+            return self.copy_into(Own { key, place, found: &found }, staged, generation, amend, now);
         }
         let fresh = found.is_reserved();
         let elsewhere = !fresh && self.may_begin_elsewhere(key, place, &found)?;
@@ -191,14 +191,14 @@ impl FileBackend {
             copied: false,
         };
         // Before the object is touched: if we die meanwhile, recovery must know how much of it was whole.
-        if how.durable { staged.secure(&intent) } else { staged.note(&intent) }.map_err(failed)?;
+        staged.begin(&intent, how.durable).map_err(failed)?;
         let prepared = || -> Result<(Option<GenerationName>, File)> {
             let mut kept = None;
             if !amend
                 && (how.keep || !self.may_vanish(key, Some(&found))?)
                 && let Some(name) = kept_name(&found, now, false)
             {
-                if is_shared(&found) || has_begun(key, &place, &record)? {
+                if is_shared(&found) || has_begun(key, &place, Some(&record))? {
                     // Under another name its bytes may be replaced in place, of which this history would not know; or that was
                     // begun, and undone, since when it isn't known either.
                     self.keep_by_copy(key, &place, &name.to_string())?;
@@ -221,7 +221,7 @@ impl FileBackend {
             Ok(prepared) => prepared,
             Err(error) => {
                 // Nothing was touched, and what others write there is not ours.
-                let _ = staged.note(&Intent { in_place: false, ..intent });
+                staged.give_back();
                 return Err(error);
             }
         };
@@ -232,10 +232,10 @@ impl FileBackend {
             Err(error) => {
                 // As if nothing had happened: a disk that is full must not leave half an append.
                 self.undo_append(key, &place, &record)?;
+                staged.give_back();
                 if let Some(name) = kept {
                     self.unkeep_entry(key, &name)?;
                 }
-                staged.note(&Intent { in_place: false, ..intent }).map_err(failed)?;
                 return Err(failed(error));
             }
         };

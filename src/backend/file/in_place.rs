@@ -1,38 +1,54 @@
 //! Commits into an object's own file, since it has several names that must all go on being the same file.
 //!
-//! The bytes are replaced in place. What fails half way is undone with what the history has kept; a crash meanwhile is
-//! finished by recovery, from the staged file.
+//! The bytes are replaced in place. What fails half way is undone with what the history has kept, or, at the first save, by
+//! making the file empty again; a crash meanwhile is finished by recovery, from the staged file. That a save has begun is told
+//! by the attribute [`super::record::REWRITTEN`], and whose it was by the journals.
 
 use std::os::unix::fs::MetadataExt;
 
-use rustix::fs::{AtFlags, FileType, Mode, OFlags};
+use rustix::fs::{FileType, Mode, OFlags};
 
 use super::entry::{Found, Place, read_rewritten, statx, write_record, write_rewritten};
-use super::generations::{create_in_history, kept_name, sign_copy};
+use super::generations::kept_name;
 use super::record::{Record, Unsettled};
+use super::repair::is_part;
 use super::*;
 use crate::backend::{GenerationName, Intent, copy_range};
 
+/// An object's own file, and what was found there.
+#[derive(Debug, Clone, Copy)]
+pub struct Own<'a> {
+    pub key: &'a Key,
+    pub place: &'a Place,
+    pub found: &'a Found,
+}
+
+/// What became of a save that was to be undone.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Undo {
+    /// No byte had been touched, or another program has written to it since.
+    NotBegun,
+    /// What was there before is there again.
+    Done,
+    /// Nobody has what was there before.
+    Impossible,
+}
+
 impl FileBackend {
-    /// Commits into the object's own file, since it has several names that must all go on being the same file. What
-    /// fails half way is undone with what the history has kept; a crash meanwhile is finished by recovery, from the
-    /// staged file.
-    #[allow(clippy::too_many_arguments, reason = "as replace")]
+    /// Replaces the bytes of an object by those that are staged. An amendment keeps its copy only until it is done.
     pub(super) fn copy_into(
         &self,
-        key: &Key,
-        place: &Place,
-        found: &Found,
+        own: Own<'_>,
         staged: &Staged,
         generation: Generation,
         amend: bool,
         now: Timestamp,
     ) -> Result<Record> {
+        let Own { key, place, found } = own;
         let failed = |error: std::io::Error| Error::from_io(key, "save into an object with several names", error);
-        let expect = found.stat.precondition();
         let intent = Intent {
             key: key.clone(),
-            expect,
+            expect: found.stat.precondition(),
             append_from: None,
             base: None,
             acknowledged: true,
@@ -50,25 +66,34 @@ impl FileBackend {
                 None => self.keep_by_copy(key, place, &name.to_string())?,
             }
         }
-        staged.secure(&intent).map_err(failed)?;
-        let written = self.write_into(key, place, found, staged, generation, now);
-        if written.is_err() {
-            // As if nothing had happened: a disk that is full must not leave half a save.
-            match self.undo_copy(key, place, found) {
-                Ok(true) => {
-                    staged.note(&Intent { in_place: false, ..intent }).map_err(failed)?;
-                    if amend {
-                        self.drop_copy(key, kept.as_ref());
-                    }
-                }
-                Ok(false) => {}
-                Err(error) => log::error!("{key}: half a save can't be undone, the next recovery finishes it: {error}"),
+        let begun = staged.begin(&intent, true).map_err(failed);
+        let (written, settled) = match begun {
+            Ok(()) => {
+                let written = self.write_into(own, staged, generation, now);
+                let settled = written.is_ok() || self.take_back(own, staged);
+                (written, settled)
             }
-        }
-        if amend && written.is_ok() {
+            Err(error) => (Err(error), true),
+        };
+        if amend && settled {
             self.drop_copy(key, kept.as_ref());
         }
         written
+    }
+
+    /// As if nothing had happened: a disk that is full must not leave half a save. Returns whether that is so; else recovery needs
+    /// what was noted and kept.
+    fn take_back(&self, own: Own<'_>, staged: &Staged) -> bool {
+        let why = match self.undo_copy(own, None) {
+            Ok(Undo::NotBegun | Undo::Done) => {
+                staged.give_back();
+                return true;
+            }
+            Ok(Undo::Impossible) => "nobody has what was there before".to_owned(),
+            Err(error) => error.to_string(),
+        };
+        log::error!("{}: half a save can't be undone, the next recovery finishes it: {why}", own.key);
+        false
     }
 
     /// The copy of what was amended is not needed any more.
@@ -83,9 +108,7 @@ impl FileBackend {
     /// Replaces the bytes of the object's own file by those that are staged, and records them.
     pub(super) fn write_into(
         &self,
-        key: &Key,
-        place: &Place,
-        found: &Found,
+        Own { key, place, found }: Own<'_>,
         staged: &Staged,
         generation: Generation,
         now: Timestamp,
@@ -117,7 +140,7 @@ impl FileBackend {
     }
 
     /// The copy in the history of what is recorded as current, which a commit into the object's own file makes first.
-    pub(super) fn kept_copy(&self, key: &Key, found: &Found) -> Result<Option<(Arc<Dir>, GenerationName)>> {
+    fn kept_copy(&self, key: &Key, found: &Found) -> Result<Option<(Arc<Dir>, GenerationName)>> {
         let Some(record) = &found.record else { return Ok(None) };
         let Some(dir) = self.history_dir(key)? else { return Ok(None) };
         let (names, _) = self.history_entries(key)?;
@@ -130,49 +153,54 @@ impl FileBackend {
         Ok(is_copy.then_some((dir, name)))
     }
 
-    /// Puts back what the history of `key` has kept of the object that is recorded at `place`, if a save has begun to replace
-    /// its bytes. Returns whether that was so.
-    pub(super) fn undo_copy(&self, key: &Key, place: &Place, found: &Found) -> Result<bool> {
+    /// If a save has begun to replace the bytes of an object: puts back what was there before, by what is recorded of the file,
+    /// from the history of the key. If it was somebody else's, `staged` is what they were copying: what another program has
+    /// written since is its own.
+    pub(super) fn undo_copy(&self, Own { key, place, found }: Own<'_>, staged: Option<&File>) -> Result<Undo> {
         let failed = |error: std::io::Error| Error::from_io(key, "undo a save that was cut short", error);
-        let (Some(record), Some((dir, name))) = (&found.record, self.kept_copy(key, found)?) else { return Ok(false) };
-        if !has_begun(key, place, record)? {
-            return Ok(false);
+        if !has_begun(key, place, found.record.as_ref())? {
+            return Ok(Undo::NotBegun);
         }
+        let into = open_to_write(place).map_err(failed)?;
+        let is_half = match staged {
+            Some(staged) => is_part(&into, 0, staged, 0).map_err(failed)?,
+            None => true,
+        };
+        let Some(record) = &found.record else {
+            if !is_half {
+                return Ok(Undo::NotBegun);
+            }
+            // It was the first save, and the file empty before.
+            into.set_len(0).and_then(|()| into.sync_all()).map_err(failed)?;
+            // Nothing is half done from here on.
+            rustix::fs::fremovexattr(&into, super::record::REWRITTEN).map_err(|e| failed(e.into()))?;
+            log::warn!("{key}: undid its first save, which was cut short");
+            return Ok(Undo::Done);
+        };
+        let Some((dir, name)) = self.kept_copy(key, found)? else {
+            return Ok(if is_half { Undo::Impossible } else { Undo::NotBegun });
+        };
         let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let kept = rustix::fs::openat(&dir, name.to_string(), flags, Mode::empty()).map_err(|e| failed(e.into()))?;
-        let into = open_to_write(place).map_err(failed)?;
+        let kept = File::from(kept);
+        // Or it was being undone when that was cut short.
+        if !is_half && !is_part(&into, 0, &kept, 0).map_err(failed)? {
+            return Ok(Undo::NotBegun);
+        }
         into.set_len(0).map_err(failed)?;
-        copy_range(&File::from(kept), &into, 0, u64::MAX).map_err(failed)?;
+        copy_range(&kept, &into, 0, u64::MAX).map_err(failed)?;
         into.set_len(record.size).map_err(failed)?;
         super::metadata::set_mtime(&into, record.mtime).map_err(|e| failed(e.into()))?;
         into.sync_all().map_err(failed)?;
         log::warn!("{key}: undid a save that was cut short");
-        Ok(true)
-    }
-
-    pub(super) fn keep_by_copy(&self, key: &Key, place: &Place, name: &str) -> Result<()> {
-        let failed = |error: std::io::Error| Error::from_io(key, "keep the generation before", error);
-        let dir = self.make_history_dir(key)?;
-        let old = super::open::open_place(key, place)?;
-        let partial = format!(".{name}");
-        let copy = create_in_history(key, &dir, &partial)?;
-        let copied = copy_range(&old.file, &copy, 0, u64::MAX);
-        if copied.is_err() {
-            let _ = rustix::fs::unlinkat(&dir, &partial, AtFlags::empty());
-        }
-        copied.map_err(failed)?;
-        if let (Some(generation), Some(committed)) = (old.stat.generation, old.stat.committed) {
-            sign_copy(&copy, &old.stat, generation, committed).map_err(failed)?;
-        }
-        super::metadata::copy_to_history(&old.stat, &copy).map_err(|e| failed(e.into()))?;
-        copy.sync_all().map_err(failed)?;
-        rustix::fs::renameat(&dir, &partial, &dir, name).map_err(|e| failed(e.into()))
+        Ok(Undo::Done)
     }
 }
 
-/// Whether the bytes of the object that is recorded at `place` may be others since that.
-pub(super) fn has_begun(key: &Key, place: &Place, record: &Record) -> Result<bool> {
-    Ok(read_rewritten(key, place)?.is_some_and(|rewritten| rewritten > record.committed))
+/// Whether the bytes of the object at `place` may have been replaced in its own file since this was recorded.
+pub fn has_begun(key: &Key, place: &Place, record: Option<&Record>) -> Result<bool> {
+    let rewritten = read_rewritten(key, place)?;
+    Ok(rewritten.is_some_and(|rewritten| record.is_none_or(|record| rewritten > record.committed)))
 }
 
 fn open_to_write(place: &Place) -> std::io::Result<File> {

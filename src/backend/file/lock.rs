@@ -20,7 +20,7 @@ use rustix::io::Errno;
 
 use super::super::{Error, Result};
 use super::words::Words;
-use crate::backend::ownership::give;
+use crate::backend::ownership::give_entry;
 use crate::types::Key;
 
 const SHARDS: usize = 64;
@@ -286,7 +286,7 @@ fn open_lock(dir: &OwnedFd, name: &str) -> rustix::io::Result<OwnedFd> {
     let flags = OFlags::CLOEXEC | OFlags::NOFOLLOW;
     match rustix::fs::openat(dir, name, flags | OFlags::RDWR | OFlags::CREATE, Mode::RUSR | Mode::WUSR) {
         Ok(file) => {
-            give(&file, dir);
+            give_entry(dir, name);
             Ok(file)
         }
         // On a medium that can only be read, what is there can be locked all the same.

@@ -15,6 +15,7 @@ mod entry;
 mod format;
 mod generations;
 mod in_place;
+mod keeping;
 mod lock;
 mod metadata;
 mod moved;
@@ -26,6 +27,7 @@ mod power;
 mod record;
 mod records;
 mod rename;
+mod rename_notes;
 mod repair;
 mod still;
 mod watch;
@@ -200,10 +202,6 @@ impl Backend for FileBackend {
     }
 
     fn was_rewritten(&self, opened: &Opened) -> bool {
-        // What another program has changed in place nobody has any more.
-        if !rustix::fs::fstat(&opened.file).is_ok_and(|stat| stat.st_nlink > 1) {
-            return false;
-        }
         let mut value = [0; 8];
         let rewritten = match rustix::fs::fgetxattr(&opened.file, record::REWRITTEN, &mut value) {
             Ok(8) => Timestamp::from_nanos(i64::from_le_bytes(value)),

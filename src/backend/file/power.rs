@@ -13,6 +13,7 @@ use parking_lot::Mutex;
 use rustix::fs::{AtFlags, FileType, FlockOperation, Mode, OFlags, StatxFlags};
 use serde::{Deserialize, Serialize};
 
+use super::adopt::replaces;
 use super::entry::{Found, Place};
 use super::generations::{kept_name, name_of};
 use super::notes::{Beginning, is_passed_over, read_note};
@@ -303,21 +304,34 @@ impl FileBackend {
             }));
         }
         let only_touched = found.stat.size == record.size && found.stat.mtime > record.mtime;
-        if intact && written && only_touched && self.was_appended_to(key, &record, found.stat.mtime)? {
+        if intact && written && only_touched && self.was_appended_to(key, &found, &record)? {
             // Of that append only the time has reached the medium (xfs: the size follows the bytes).
             self.undo_append(key, &place, &record)?;
             return Ok(None);
         }
-        // Modified later: it was changed from outside. Earlier: that it was modified is lost, too.
-        if intact || found.stat.mtime > record.mtime {
+        if intact {
             return Ok(None);
+        }
+        // Modified later: it was changed from outside, unless another append was under way. Earlier: that it was modified is
+        // lost, too.
+        if found.stat.mtime > record.mtime {
+            if !self.was_appended_to(key, &found, &record)? {
+                return Ok(None);
+            }
+            self.unkeep(key, &found)?;
         }
         self.roll_back(key, &place, &found, &opened, through).map(Some)
     }
 
-    /// Whether an append to what has this record was begun at that time: it is noted first, as the beginning of what is to
-    /// follow.
-    fn was_appended_to(&self, key: &Key, record: &Record, when: Timestamp) -> Result<bool> {
+    /// Whether an append to what has this record was begun when it was modified last: that is noted first in a journal, and, but
+    /// for an amendment, in the history as the beginning of what is to follow. Of the journal the power loss may have taken the end.
+    fn was_appended_to(&self, key: &Key, found: &Found, record: &Record) -> Result<bool> {
+        let when = found.stat.mtime;
+        let intents = self.staging.abandoned_intents(key, true);
+        let is_append = |intent: &Intent| intent.in_place && intent.append_from.is_some() && replaces(intent, found);
+        if intents.iter().any(|(intent, _)| is_append(intent)) {
+            return Ok(true);
+        }
         let (names, _) = self.history_entries(key)?;
         let own = |name: &&GenerationName| (name.number, name.committed) == (record.generation.get(), record.committed);
         let (Some(name), Some(dir)) = (names.iter().find(own), self.history_dir(key)?) else { return Ok(false) };

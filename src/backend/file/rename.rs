@@ -1,7 +1,7 @@
 //! Renames: of objects, whose generations go on counting under the new name, and of directories with all below.
 //!
-//! The file moves first, then its history. A note below `.sepia/renames/` stands while the history has yet to move,
-//! so that a crash between the two is finished by the next recovery.
+//! The file moves first, then its history. A note ([`super::rename_notes`]) stands while the history has yet to move, so that a
+//! crash between the two is finished by the next recovery.
 
 use rustix::fs::{AtFlags, RenameFlags};
 use rustix::io::Errno;
@@ -12,12 +12,11 @@ use super::moved::Note;
 use super::record::{Record, Unsettled};
 use super::*;
 use crate::backend::GenerationName;
-use crate::backend::ownership::{give_path, make_dirs};
 use crate::types::Timestamp;
 
 /// How much of the histories at a name moves.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Extent {
+pub enum Extent {
     /// That of the object. If its name was a directory's before, the histories of the members stay.
     Own,
     /// Those of all below a directory, too.
@@ -30,6 +29,8 @@ impl FileBackend {
             return Err(Error::Invalid(from.clone(), "the root of the store can't be renamed"));
         }
         if from == to {
+            let _tree = self.locks.share_tree(from)?;
+            let _lock = self.lock(from)?;
             let found = self.check(from, &self.place(from)?, &how.expect_to)?;
             return found.map(|found| found.stat).ok_or_else(|| Error::NotFound(from.clone()));
         }
@@ -291,7 +292,7 @@ impl FileBackend {
     }
 
     /// Moves the history of `from` to `to`, into what may be there already.
-    fn move_history(&self, from: &Key, to: &Key, extent: Extent) -> Result<()> {
+    pub(super) fn move_history(&self, from: &Key, to: &Key, extent: Extent) -> Result<()> {
         let Some(source) = self.history_dir(from)? else { return Ok(()) };
         let (names, mut members) = self.history_entries(from)?;
         if self.history_dir(to)?.is_none() && (extent == Extent::Below || members.is_empty()) {
@@ -303,30 +304,7 @@ impl FileBackend {
         if extent == Extent::Own {
             members.clear();
         }
-        let target = self.make_history_dir(to)?;
-        self.close_history(to)?;
-        // Numbers that were used here already must not come again: those that join count on from them. Unless these lead up
-        // to what is here: the object was saved after a crash had left its history behind.
-        let highest = self.highest(to)?.map_or(0, Generation::get);
-        let lowest = names.iter().map(|name| name.number).find(|number| *number > 0);
-        let leads_up = match (names.last(), self.history_entries(to)?.0.iter().find(|name| name.number > 0)) {
-            (Some(last), Some(first)) if last.number + 1 == first.number => {
-                let object = self.object_of(from, &source, last)?;
-                object.is_some() && object == self.object_of(to, &target, first)?
-            }
-            _ => false,
-        };
-        let count_from = if !leads_up && lowest.is_some_and(|lowest| lowest <= highest) { highest } else { 0 };
-        for old in names {
-            let number = if old.number > 0 { old.number + count_from } else { 0 };
-            let new = GenerationName { number, ..old };
-            match rustix::fs::renameat_with(&source, old.to_string(), &target, new.to_string(), RenameFlags::NOREPLACE)
-            {
-                // The same number at the same nanoseconds: then the older one stays where it is.
-                Ok(()) | Err(Errno::EXIST) => {}
-                Err(error) => return Err(Error::from_io(to, "move its history", error)),
-            }
-        }
+        self.join_history(from, to, &source, names)?;
         for member in members {
             self.move_history(&from.child(&member)?, &to.child(&member)?, extent)?;
         }
@@ -342,9 +320,43 @@ impl FileBackend {
         self.count_on(to)
     }
 
+    /// Moves these entries of the history of `from` into that of `to`. Returns what was added to their numbers.
+    pub(super) fn join_history(
+        &self,
+        from: &Key,
+        to: &Key,
+        source: &Arc<Dir>,
+        names: Vec<GenerationName>,
+    ) -> Result<u64> {
+        let target = self.make_history_dir(to)?;
+        self.close_history(to)?;
+        // Numbers that were used here already must not come again: those that join count on from them. Unless these lead up
+        // to what is here: the object was saved after a crash had left its history behind.
+        let highest = self.highest(to)?.map_or(0, Generation::get);
+        let lowest = names.iter().map(|name| name.number).find(|number| *number > 0);
+        let leads_up = match (names.last(), self.history_entries(to)?.0.iter().find(|name| name.number > 0)) {
+            (Some(last), Some(first)) if last.number + 1 == first.number => {
+                let object = self.object_of(from, source, last)?;
+                object.is_some() && object == self.object_of(to, &target, first)?
+            }
+            _ => false,
+        };
+        let count_from = if !leads_up && lowest.is_some_and(|lowest| lowest <= highest) { highest } else { 0 };
+        for old in names {
+            let number = if old.number > 0 { old.number + count_from } else { 0 };
+            let new = GenerationName { number, ..old };
+            match rustix::fs::renameat_with(source, old.to_string(), &target, new.to_string(), RenameFlags::NOREPLACE) {
+                // The same number at the same nanoseconds: then the older one stays where it is.
+                Ok(()) | Err(Errno::EXIST) => {}
+                Err(error) => return Err(Error::from_io(to, "move its history", error)),
+            }
+        }
+        Ok(count_from)
+    }
+
     /// Below a directory that took another one's name: its members get numbers above those that were used there, also
     /// where they bring no history of their own.
-    fn count_on_below(&self, dir: &Key) -> Result<()> {
+    pub(super) fn count_on_below(&self, dir: &Key) -> Result<()> {
         for key in self.keys_with_history(dir)? {
             self.count_on(&key)?;
         }
@@ -352,7 +364,7 @@ impl FileBackend {
     }
 
     /// After histories were joined: the object at `key` gets a number above all of them.
-    fn count_on(&self, key: &Key) -> Result<()> {
+    pub(super) fn count_on(&self, key: &Key) -> Result<()> {
         let Ok(place) = self.place(key) else { return Ok(()) };
         let Some(mut found) = self.find_optional(key, &place)? else { return Ok(()) };
         if found.stat.kind != FileKind::File {
@@ -385,97 +397,5 @@ impl FileBackend {
     pub(super) fn history_moved(&self) {
         self.locks.moved();
         self.history.clear();
-    }
-
-    // The notes on renames under way
-
-    fn renames_dir(&self) -> PathBuf {
-        self.meta.join("renames")
-    }
-
-    /// Notes a rename, and makes what its history will need, while nothing has happened yet.
-    fn prepare_rename(&self, from: &Key, to: &Key) -> Result<PathBuf> {
-        let note = self.note_rename(from, to)?;
-        let above = match to.parent() {
-            Some(parent) if self.history_dir(from)?.is_some() => self.make_history_dir(&parent).map(drop),
-            _ => Ok(()),
-        };
-        match above {
-            Ok(()) => Ok(note),
-            Err(error) => {
-                self.forget_rename(&note);
-                Err(error)
-            }
-        }
-    }
-
-    /// Something was renamed, and then its history or not: in that case the note waits for the next recovery.
-    fn end_rename(&self, from: &Key, to: &Key, note: &Path, moved: Result<()>) {
-        match moved {
-            Ok(()) => self.forget_rename(note),
-            Err(error) => log::error!("{to}: its history stays at {from} until the store is recovered: {error}"),
-        }
-    }
-
-    fn note_rename(&self, from: &Key, to: &Key) -> Result<PathBuf> {
-        let failed = |error: std::io::Error| Error::from_io(from, "note the rename", error);
-        let dir = self.renames_dir();
-        let path = dir.join(ObjectId::random().to_string());
-        // Escaped keys hold no newline.
-        let text = format!("{}\n{}\n", from.escaped(), to.escaped());
-        let write = || {
-            // Half a note says nothing, but would stay.
-            std::fs::write(&path, &text).inspect_err(|_| drop(std::fs::remove_file(&path)))?;
-            give_path(&path);
-            Ok::<_, std::io::Error>(())
-        };
-        if let Err(error) = write() {
-            if error.kind() != std::io::ErrorKind::NotFound {
-                return Err(failed(error));
-            }
-            make_dirs(&dir).and_then(|()| write()).map_err(failed)?;
-        }
-        Ok(path)
-    }
-
-    fn forget_rename(&self, note: &Path) {
-        if let Err(error) = std::fs::remove_file(note) {
-            log::warn!("can't remove {}: {error}", note.display());
-        }
-    }
-
-    /// Moves the histories of renames whose process died in between.
-    pub(super) fn finish_renames(&self) -> Result<()> {
-        let root = Key::root();
-        let failed = |error: std::io::Error| Error::from_io(&root, "finish renames", error);
-        let notes = match std::fs::read_dir(self.renames_dir()) {
-            Ok(notes) => notes,
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
-            Err(error) => return Err(failed(error)),
-        };
-        let notes = notes.collect::<std::io::Result<Vec<_>>>().map_err(failed)?;
-        if notes.is_empty() {
-            return Ok(());
-        }
-        // Nobody is in the middle of a rename while this lock is ours: what is noted was left by the dead.
-        let _tree = self.locks.own_tree(&root)?;
-        for note in notes {
-            let Ok(text) = std::fs::read_to_string(note.path()) else { continue };
-            let mut keys = text.lines().map(Key::unescape);
-            if let (Some(Ok(from)), Some(Ok(to))) = (keys.next(), keys.next()) {
-                let gone = self.look(&from).is_err_and(|error| error.is_not_found());
-                let there = self.look(&to).ok().filter(|_| gone);
-                if let Some(stat) = there {
-                    let extent = if stat.kind == FileKind::Directory { Extent::Below } else { Extent::Own };
-                    self.move_history(&from, &to, extent)?;
-                    if extent == Extent::Below {
-                        self.count_on_below(&to)?;
-                    }
-                    log::warn!("{to}: moved its history along from {from}, which a crash had left behind");
-                }
-            }
-            self.forget_rename(&note.path());
-        }
-        Ok(())
     }
 }

@@ -3,9 +3,8 @@
 use std::os::unix::fs::FileExt;
 
 use super::adopt::replaces;
-use super::entry::{Found, Place};
-use super::in_place::has_begun;
-use super::record::Record;
+use super::entry::Found;
+use super::in_place::{Own, Undo};
 use super::*;
 use crate::backend::Kept;
 use crate::types::Timestamp;
@@ -31,42 +30,50 @@ impl FileBackend {
             return Ok(false);
         }
         self.unkeep(key, &found)?;
-        let Some(record) = found.record else { return Ok(false) };
         let Some(from) = intent.append_from else {
-            return if intent.in_place { self.finish_copy(&place, &found, &record, abandoned) } else { Ok(false) };
+            let own = Own { key, place: &place, found: &found };
+            return if intent.in_place { self.finish_copy(own, abandoned) } else { Ok(false) };
         };
-        if intent.in_place && record.inode == found.stat.incarnation && found.stat.size > record.size {
-            self.undo_append(key, &place, &record)?;
-            found = self.find(key, &place)?;
+        let Some(record) = found.record else { return Ok(false) };
+        if intent.in_place && record.inode == found.stat.incarnation {
+            let own = Own { key, place: &place, found: &found };
+            if self.undo_half_append(own, intent, abandoned.staged.file())? {
+                found = self.find(key, &place)?;
+            }
         }
         self.is_appended(&found, abandoned, from)
     }
 
     /// A commit into the object's own file that died: undone, so that it can be done again, or finished where nobody else
     /// has what was there before. Returns whether it is done.
-    fn finish_copy(&self, place: &Place, found: &Found, record: &Record, abandoned: &Abandoned) -> Result<bool> {
-        let key = &abandoned.intent.key;
+    fn finish_copy(&self, own: Own<'_>, abandoned: &Abandoned) -> Result<bool> {
+        let Own { key, place, found } = own;
         let failed = |error: std::io::Error| Error::from_io(key, "compare a save", error);
-        if record.inode != found.stat.incarnation {
+        if found.record.is_some_and(|record| record.inode != found.stat.incarnation) {
             return Ok(false);
         }
-        if !replaces(&abandoned.intent, record) {
+        if !replaces(&abandoned.intent, found) {
             // It may have been recorded already.
             let staged = abandoned.staged.file();
             let length = staged.metadata().map_err(failed)?.len();
-            let is_whole = !found.is_changed() && found.stat.size == length;
+            let is_whole = found.record.is_some() && !found.is_changed() && found.stat.size == length;
+            if !is_whole {
+                return Ok(false);
+            }
             let current = super::open::open_place(key, place)?.file;
-            return Ok(is_whole && holds(&current, 0, staged, 0, length).map_err(failed)?);
+            return holds(&current, 0, staged, 0, length).map_err(failed);
         }
-        if !found.is_changed() || self.undo_copy(key, place, found)? {
+        if !found.is_changed() {
             return Ok(false);
         }
-        // It amended a generation of its own, which nobody else has.
-        let begun = has_begun(key, place, record)?;
-        if begun {
-            self.write_into(key, place, found, &abandoned.staged, record.generation, self.now())?;
+        match (self.undo_copy(own, Some(abandoned.staged.file()))?, &found.record) {
+            // It amended a generation of its own, which nobody else has.
+            (Undo::Impossible, Some(record)) => {
+                self.write_into(own, &abandoned.staged, record.generation, self.now())?;
+                Ok(true)
+            }
+            _ => Ok(false),
         }
-        Ok(begun)
     }
 
     /// Whether what was staged to be appended is what a generation ends with, one commit after the expected. Others may
@@ -113,6 +120,27 @@ impl FileBackend {
         }
         Ok(false)
     }
+}
+
+/// Whether a file has, from offset `at` to its end, nothing but bytes that another has from `from` on: all of them, or as many
+/// as had been copied when something was cut short. Blocks that a power loss kept from the medium read as zeros.
+pub fn is_part(file: &File, at: u64, other: &File, from: u64) -> std::io::Result<bool> {
+    let length = file.metadata()?.len().saturating_sub(at);
+    if length > other.metadata()?.len().saturating_sub(from) {
+        return Ok(false);
+    }
+    let (mut ours, mut theirs) = (vec![0; 64 << 10], vec![0; 64 << 10]);
+    let mut done = 0;
+    while done < length {
+        let most = usize::try_from(length - done).unwrap_or(usize::MAX).min(ours.len());
+        file.read_exact_at(&mut ours[..most], at + done)?;
+        other.read_exact_at(&mut theirs[..most], from + done)?;
+        if ours[..most].iter().zip(&theirs[..most]).any(|(our, their)| our != their && *our != 0) {
+            return Ok(false);
+        }
+        done += most as u64;
+    }
+    Ok(true)
 }
 
 /// Whether a file has, from offset `at` on, the `length` bytes that another has from `from` on.

@@ -59,6 +59,7 @@ struct JsonConflict {
     #[serde(flatten)]
     breach: Option<Breach>,
     base: Option<Generation>,
+    base_lost: Option<u64>,
     current: Option<Generation>,
     time: String,
     size: u64,
@@ -72,6 +73,7 @@ impl From<&Conflict> for JsonConflict {
             reason: conflict.reason,
             breach: conflict.breach.clone(),
             base: conflict.base,
+            base_lost: conflict.base_lost,
             current: conflict.current,
             time: json_time(conflict.time),
             size: conflict.size,

@@ -34,6 +34,13 @@ pub fn run(args: &ShowArgs, store: &Store) -> Result<(), Failure> {
         let breach = conflict.breach.iter().flat_map(|breach| {
             [("rule:", breach.rule.name().to_owned()), ("what is wrong:", output::name(breach.message.as_bytes()))]
         });
+        let lost = conflict.base_lost.map(|lost| {
+            let text = format!(
+                "generation {} is kept nowhere: what was not written of the first {lost} bytes is not from it",
+                generation_text(conflict.base)
+            );
+            ("base lost:", text)
+        });
         for (label, value) in [
             ("id:", conflict.id.to_string()),
             ("key:", conflict.key.to_string()),
@@ -46,6 +53,7 @@ pub fn run(args: &ShowArgs, store: &Store) -> Result<(), Failure> {
         ]
         .into_iter()
         .chain(breach)
+        .chain(lost)
         {
             table.row(Style::Plain, Style::Plain, vec![label.to_owned(), value]);
         }

@@ -85,6 +85,9 @@ pub struct Session {
     copied: bool,
     /// If set, `staged` holds only the bytes from here on, and those before are the base's.
     tail_from: Option<u64>,
+    /// So many bytes at the beginning, as far as they were not written since, are others than those that the session was based
+    /// on, which are kept nowhere.
+    base_lost: Option<u64>,
     /// Of what is staged.
     sum: RunningSum,
     /// The bytes differ from what was last published.
@@ -198,6 +201,7 @@ impl Session {
             staged: None,
             copied: false,
             tail_from: None,
+            base_lost: None,
             sum: RunningSum::new(0),
             dirty: false,
             wrote: false,
@@ -355,6 +359,7 @@ impl Session {
         } else {
             self.stage_from(size.min(old))?;
             self.staged_file()?.set_len(size).map_err(|e| self.io("truncate", e))?;
+            self.base_lost = self.base_lost.map(|lost| lost.min(size));
             self.sum.lose();
         }
         self.note_cut(size);

@@ -4,6 +4,7 @@ use std::fs::File;
 use std::io;
 use std::sync::Arc;
 
+use super::super::conflicts::Aside;
 use super::super::rules::Applying;
 use super::super::{Breach, ConflictId, Error, Reason, Result};
 use super::Session;
@@ -41,6 +42,11 @@ impl Session {
         let size = self.end()?;
         let rules = self.store.rules_for(key);
         self.check_rules(key, &rules)?;
+        if self.base_lost.is_some() {
+            // Who named a generation may have named the one that was put in the place of that: no mix of them is to be saved.
+            let current = self.store.backend.stat(key).ok().and_then(|stat| stat.generation);
+            return Err(self.not_committed(key, &rules, backend::Error::Stale { key: key.clone(), current }));
+        }
         if let Some(current) = self.same_as_current(key, size)? {
             return self.publish_same(key, current, durable).map(Some);
         }
@@ -430,7 +436,9 @@ impl Session {
             Precondition::Version(generation, ..) | Precondition::Generation(generation) => Some(generation),
             _ => None,
         };
-        self.store.set_aside(staged, key, reason, breach, base, Some(self.actor)).map_err(|(error, staged)| {
+        let base_lost = self.base_lost;
+        let why = Aside { reason, breach, base, base_lost, actor: Some(self.actor) };
+        self.store.set_aside(staged, key, &why).map_err(|(error, staged)| {
             self.staged = Some(staged);
             error.into()
         })

@@ -3,8 +3,6 @@
 use std::fs::File;
 use std::sync::Arc;
 
-use rustix::fs::FallocateFlags;
-
 use super::super::Result;
 use super::Session;
 use crate::backend::{Intent, RunningSum, Staged, copy_range};
@@ -42,6 +40,7 @@ impl Session {
             self.staged_file()?.set_len(0).map_err(|e| self.io("truncate", e))?;
         }
         self.sum = RunningSum::new(0);
+        self.base_lost = None;
         if self.tail_from.take().is_some()
             && let Some(staged) = &self.staged
         {
@@ -55,30 +54,20 @@ impl Session {
         self.stage_from(u64::MAX)?;
         let Some(from) = self.tail_from else { return Ok(()) };
         let staged = self.staged.as_ref().ok_or_else(|| self.broken())?;
-        if let Some(base) = self.former_base().or(self.base.as_ref().map(|base| base.file.clone()))
-            && let Err(error) = copy_range(&base, staged.file(), 0, from)
+        let mut lost = None;
+        if let Some(base) = &self.base
+            && !self.store.copy_base(&self.key, base, staged.file(), from).map_err(|error| self.io("copy", error))?
         {
-            // Nobody needs the half of it, and others need the space. Where that can't be, it goes when the session ends.
-            let hole = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
-            let _ = rustix::fs::fallocate(staged.file(), hole, 0, from);
-            return Err(self.io("copy", error));
+            log::error!("{}: the bytes that a save was based on are kept nowhere: it will be set aside", self.key);
+            // What there is in their place tells more than nothing.
+            copy_range(&base.file, staged.file(), 0, from).map_err(|error| self.io("copy", error))?;
+            lost = Some(from);
         }
         self.note(staged, None)?;
         self.tail_from = None;
+        self.base_lost = lost;
         self.sum.lose();
         Ok(())
-    }
-
-    /// The bytes of the base, from the history where they were replaced in their file; `None` where they are under a name that
-    /// isn't known here.
-    fn former_base(&self) -> Option<Arc<File>> {
-        let base = self.base.as_ref()?;
-        if !self.store.backend.was_rewritten(base) {
-            return Some(base.file.clone());
-        }
-        let kept = self.store.backend.open_generation(&self.key, base.stat.generation?).ok()?;
-        let is_base = kept.stat.committed == base.stat.committed && kept.stat.size >= base.stat.size;
-        is_base.then_some(kept.file)
     }
 
     pub(super) fn intent(&self, append_from: Option<u64>) -> Intent {
