@@ -23,6 +23,7 @@ mod nodes;
 mod open_node;
 mod pages;
 mod peers;
+mod removed;
 mod types;
 mod views;
 mod watch;
