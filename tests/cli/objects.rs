@@ -1,5 +1,6 @@
 //! Objects saved, shown, compared, moved, removed and restored.
 
+use std::io::Seek;
 use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt};
 
 use serde_json::Value;
@@ -220,6 +221,33 @@ fn holes_stay_holes_when_they_are_restored() {
     let meta = path.metadata().unwrap();
     assert_eq!(meta.len(), (64 << 20) + 3);
     assert!(meta.blocks() * 512 < 1 << 20, "{} blocks", meta.blocks());
+}
+
+/// Nor is a file filled up that comes from elsewhere, by its name or as standard input.
+#[test]
+fn holes_stay_holes_when_they_are_put() {
+    let sandbox = Sandbox::new();
+    let from = sandbox.dir.path().join("from");
+    let file = std::fs::File::create(&from).unwrap();
+    for (at, size) in [(1 << 20, 64 << 20), (64 << 20, (64 << 20) + 3), (3, 3)] {
+        file.set_len(0).unwrap();
+        file.write_all_at(b"abc", at.min(size - 3)).unwrap();
+        file.set_len(size).unwrap();
+        sandbox.run(&["put", "store/named", "from"]).ok();
+        let input = std::fs::File::open(&from).unwrap();
+        assert!(sandbox.command(&sandbox.store).args(["put", "piped"]).stdin(input).output().unwrap().status.success());
+        for name in ["named", "piped"] {
+            let path = sandbox.store.join(name);
+            assert!(std::fs::read(&path).unwrap() == std::fs::read(&from).unwrap(), "{name} of {size} bytes");
+            let blocks = path.metadata().unwrap().blocks();
+            assert!(blocks * 512 < 1 << 20, "{name} of {size} bytes: {blocks} blocks");
+        }
+    }
+    // From where its reader has come to.
+    let mut rest = std::fs::File::open(&from).unwrap();
+    rest.seek(std::io::SeekFrom::Start(1)).unwrap();
+    assert!(sandbox.command(&sandbox.store).args(["put", "rest"]).stdin(rest).output().unwrap().status.success());
+    assert_eq!(std::fs::read(sandbox.store.join("rest")).unwrap(), b"bc");
 }
 
 #[test]
