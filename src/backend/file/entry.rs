@@ -56,6 +56,11 @@ impl Found {
     }
 }
 
+/// Where the processes that use the store in a directory stage, and say what they do.
+pub fn staging_of(store: &Path) -> PathBuf {
+    store.join(".sepia/staging")
+}
+
 impl FileBackend {
     /// Makes a store in a directory, which is made if it is missing. Files that are there become its objects.
     ///
@@ -117,7 +122,7 @@ impl FileBackend {
                 .map_err(|e| unusable(e.into()))?,
             history: Dirs::new(part("generations")?, HISTORY_DIRS).map_err(|e| unusable(e.into()))?,
             locks: Locks::open(part("lock")?).map_err(unusable)?,
-            staging: StagingArea::new(meta.join("staging")),
+            staging: StagingArea::new(staging_of(&path)),
             departed: Departed::new(),
             firsts: Firsts::new(),
             counted: Counted::new(),
