@@ -15,6 +15,9 @@ fn init_makes_one_store_and_no_second() {
     let json = sandbox.run(&["init", "other", "--json"]).json();
     assert!(get(&json, "/store").as_str().unwrap().ends_with("other"));
     assert!(!get(&json, "/id").as_str().unwrap().is_empty());
+    sandbox.run(&["init", "."]).fails(6, "holds the store");
+    sandbox.run(&["init", "store/inside"]).fails(6, "lies inside the store");
+    assert!(!sandbox.dir.path().join(".sepia").exists());
     sandbox.run(&["init", "memory:"]).fails(2, "gone with its process");
     sandbox.run(&["init", "s3://bucket"]).fails(6, "no such backend");
 }

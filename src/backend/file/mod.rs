@@ -20,6 +20,7 @@ mod metadata;
 mod moved;
 mod moved_in;
 mod names;
+mod nested;
 mod notes;
 mod open;
 mod power;
