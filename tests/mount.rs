@@ -233,6 +233,28 @@ fn as_root_mount_and_fstab_know_the_type() {
     assert_eq!(store.generations("file"), [1, 2, 3]);
 }
 
+/// `mount -a` knows what is mounted by the source that the kernel lists, which is another one with fsname.
+#[test]
+fn as_root_what_is_mounted_by_another_name_is_mounted_once() {
+    need_root();
+    let store = Store::new();
+    let dir = store.scratch().dir("dir");
+    for options in ["defaults", "fsname=notes"] {
+        let line = format!("{} {} fuse.sepia {options} 0 0\n", store.path().display(), dir.display());
+        fs::write(store.scratch().path().join("fstab"), line).unwrap();
+        run(&mut common::script_with_mount_helper(
+            store.scratch().path(),
+            "mount -a -T fstab
+             trap 'umount dir || umount -l dir' EXIT
+             echo one > dir/file
+             mount -a -T fstab
+             test \"$(findmnt -no TARGET dir | wc -l)\" = 1
+             test \"$(cat dir/file)\" = one",
+        ));
+        assert!(!is_mounted(&dir));
+    }
+}
+
 /// mount(8), EXIT STATUS: 1 is a wrong call, 32 a failure. Scripts and systemd go by them.
 #[test]
 fn as_root_the_helper_ends_with_the_exit_codes_of_mount() {

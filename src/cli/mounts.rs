@@ -43,6 +43,14 @@ impl Mounts {
         path.ancestors().find_map(|dir| self.at(dir)).filter(|mount| mount.kind == TYPE)
     }
 
+    /// The mount of this store on exactly this directory.
+    pub fn of_store_at(&self, location: &Location, dir: &Path) -> Option<&Entry> {
+        let mount = self.sepia_at(dir).filter(|mount| mount.root == Path::new("/"))?;
+        let known = location.path().is_some_and(|store| server(store, dir).is_some());
+        let is_it = || self.store_of(mount).is_ok_and(|(store, _)| store == *location);
+        (known || is_it()).then_some(mount)
+    }
+
     fn at(&self, dir: &Path) -> Option<&Entry> {
         self.0.iter().rfind(|mount| mount.point == dir)
     }
@@ -104,10 +112,13 @@ pub fn announced(mount: &Entry) -> Option<(PathBuf, Owner)> {
     if !store.is_absolute() || mount.root != Path::new("/") {
         return None;
     }
-    let activity = activity(&mount.point);
-    let users = backend::file::users(store).ok()?;
-    let owner = users.into_iter().find(|user| user.mount && user.activity == activity)?;
-    Some((store.to_owned(), owner))
+    Some((store.to_owned(), server(store, &mount.point)?))
+}
+
+/// The process of which the store in a directory says that it has it mounted at `point`.
+fn server(store: &Path, point: &Path) -> Option<Owner> {
+    let activity = activity(point);
+    backend::file::users(store).ok()?.into_iter().find(|user| user.mount && user.activity == activity)
 }
 
 /// Asks a mount for an attribute of its root.
