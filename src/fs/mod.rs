@@ -24,6 +24,7 @@ mod open_node;
 mod pages;
 mod peers;
 mod removed;
+mod saves;
 mod types;
 mod views;
 mod watch;
