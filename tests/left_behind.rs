@@ -6,12 +6,12 @@ mod common;
 use std::fs::{self, File};
 use std::os::unix::fs::FileExt;
 
-use common::library::{key, put, read};
+use common::library::{ANY, key, put, read};
 use common::place::Place;
 use rustix::fs::{IFlags, XattrFlags};
 use sepia::Timestamp;
 use sepia::backend::{Intent, Stat};
-use sepia::store::{Outcome, Reason, Recovered, Session, SessionOptions};
+use sepia::store::{Actor, Outcome, Reason, Recovered, Session, SessionOptions};
 
 /// A process that dies in the middle of a rename leaves the history to the next recovery. Others go on meanwhile.
 #[test]
@@ -533,4 +533,31 @@ fn what_was_not_begun_is_not_undone() {
     place.store.recover().unwrap();
     assert_eq!(read(&place.store.get(&key("f")).unwrap()), "by another program");
     assert_eq!(place.store.conflicts().unwrap().len(), 1);
+}
+
+/// What a process was about to put into a history when it died is litter, and nothing that looks like a generation.
+#[test]
+fn what_was_half_kept_goes_and_takes_no_generations_place() {
+    let place = Place::new();
+    let (file, dir) = (key("d/f"), place.path.join(".sepia/generations/d/f"));
+    for text in ["1", "2", "3"] {
+        put(&place.store, "d/f", text);
+        put(&place.store, "d/.f", text);
+    }
+    place.store.by(Actor::current()).remove(&file, &ANY, None).unwrap();
+    let names = || -> Vec<_> {
+        let names = fs::read_dir(&dir).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap());
+        names.collect()
+    };
+    for name in names() {
+        fs::write(dir.join(format!(".{name}")), "half").unwrap();
+    }
+    assert_eq!(names().len(), 6);
+    assert_eq!(place.shown("d/f"), ["1", "2", "3"]);
+    let backend = place.store.backend();
+    let dropped = backend.drop_generations(&file, &backend.generations(&file).unwrap(), true).unwrap();
+    assert!(dropped.iter().all(Result::is_ok), "{dropped:?}");
+    assert!(place.shown("d/f").is_empty(), "{:?}", place.shown("d/f"));
+    assert!(names().iter().all(|name| !name.starts_with('.')), "{:?}", names());
+    assert_eq!(place.shown("d/.f"), ["1", "2", "3"]);
 }

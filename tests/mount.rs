@@ -6,6 +6,7 @@ use std::fs;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::process::Command;
+use std::time::Duration;
 
 use common::{
     LoopFs, Store, is_mounted, need_root, run, run_within, sepia_binary, sh, sh_as_ordinary_user, sh_fails, wait_for,
@@ -70,6 +71,57 @@ fn umount_waits_for_what_is_under_way() {
     assert!(said.stderr.contains("use") || said.stderr.contains("busy"), "{}", said.stderr);
     drop(held);
     mount.unmount();
+}
+
+/// A process that is stopped, until this is dropped.
+struct Stopped(rustix::process::Pid);
+
+impl Drop for Stopped {
+    fn drop(&mut self) {
+        let _ = rustix::process::kill_process(self.0, Signal::CONT);
+    }
+}
+
+/// Whoever asks it waits, so nobody does.
+#[test]
+fn commands_find_the_store_of_a_mount_that_does_not_answer() {
+    let store = Store::new();
+    let mount = store.mount();
+    fs::create_dir_all(mount.join("Note/deep")).unwrap();
+    std::os::unix::fs::symlink("Note/deep", mount.join("link")).unwrap();
+    let (scratch, point) = (store.scratch().path().to_owned(), mount.path().to_owned());
+    let name = point.file_name().unwrap().to_str().unwrap().to_owned();
+    std::os::unix::fs::symlink(&point, scratch.join("to-it")).unwrap();
+    rustix::process::kill_process(mount.pid(), Signal::STOP).unwrap();
+    let stopped = Stopped(mount.pid());
+    let run = |args: &str| {
+        let mut command = Command::new(sepia_binary());
+        command.args(args.split(' ')).current_dir(&scratch).env_remove("SEPIA_STORE");
+        run_within(&mut command, Duration::from_secs(20))
+    };
+    let ok = |args: &str| {
+        let said = run(args);
+        assert!(said.status.success(), "{args}: {}", said.stderr);
+        said.text()
+    };
+    for place in [name.as_str(), "to-it", &format!("{name}/Note"), &format!("{name}/nothing/here")] {
+        let status: serde_json::Value = serde_json::from_str(&ok(&format!("status --json {place}"))).unwrap();
+        assert_eq!(status["store"], store.path().to_str().unwrap(), "{place}");
+    }
+    ok(&format!("put {name}/link/n Cargo.toml").replace("Cargo.toml", env!("CARGO_MANIFEST_PATH")));
+    assert_eq!(ok(&format!("ls {name}/link/../deep")).trim(), "n");
+    assert!(run(&format!("status --store {name}")).stderr.contains("is a mount, of the store"));
+    assert!(run(&format!("mount store {name}")).stderr.contains("is mounted on"));
+    let mut umount = Command::new(sepia_binary());
+    umount.arg("umount").arg(&point).stderr(std::process::Stdio::piped());
+    let mut umount = umount.spawn().unwrap();
+    let mut said = String::new();
+    std::io::BufRead::read_line(&mut std::io::BufReader::new(umount.stderr.take().unwrap()), &mut said).unwrap();
+    assert!(said.contains(&format!("kill -CONT {}", mount.pid().as_raw_nonzero())), "{said}");
+    assert!(umount.try_wait().unwrap().is_none(), "it waits for what is under way");
+    drop(stopped);
+    assert!(umount.wait().unwrap().success());
+    mount.ended();
 }
 
 /// Its process serves the other one, and doesn't end.
@@ -179,6 +231,28 @@ fn as_root_mount_and_fstab_know_the_type() {
     ));
     assert!(!is_mounted(&dir));
     assert_eq!(store.generations("file"), [1, 2, 3]);
+}
+
+/// `mount -a` knows what is mounted by the source that the kernel lists, which is another one with fsname.
+#[test]
+fn as_root_what_is_mounted_by_another_name_is_mounted_once() {
+    need_root();
+    let store = Store::new();
+    let dir = store.scratch().dir("dir");
+    for options in ["defaults", "fsname=notes"] {
+        let line = format!("{} {} fuse.sepia {options} 0 0\n", store.path().display(), dir.display());
+        fs::write(store.scratch().path().join("fstab"), line).unwrap();
+        run(&mut common::script_with_mount_helper(
+            store.scratch().path(),
+            "mount -a -T fstab
+             trap 'umount dir || umount -l dir' EXIT
+             echo one > dir/file
+             mount -a -T fstab
+             test \"$(findmnt -no TARGET dir | wc -l)\" = 1
+             test \"$(cat dir/file)\" = one",
+        ));
+        assert!(!is_mounted(&dir));
+    }
 }
 
 /// mount(8), EXIT STATUS: 1 is a wrong call, 32 a failure. Scripts and systemd go by them.

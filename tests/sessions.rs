@@ -14,7 +14,7 @@ use sepia::backend::{
     Opened, Rename, SetAttr, SetTime, Staged, StagingArea, Stat, Still, Watch,
 };
 use sepia::fs::{Caller, Changes, Fh, Fs, FsOptions, Ino};
-use sepia::store::Reason;
+use sepia::store::{Actor, Reason};
 use sepia::{Generation, Key, Precondition, Store, Timestamp};
 
 const ROOT: Ino = 1;
@@ -296,10 +296,45 @@ fn a_rename_or_link_takes_no_others_save_for_its_own() {
     }
 }
 
+/// As where there was no directory yet.
+#[test]
+fn a_put_makes_the_directory_that_somebody_removes_meanwhile() {
+    for restores in [false, true] {
+        let dir = tempfile::tempdir().unwrap();
+        let others = Store::init(dir.path().to_str().unwrap()).unwrap();
+        let inner = FileBackend::open(dir.path()).unwrap();
+        let between = Arc::new(Between { inner, act: Mutex::new(None) });
+        let store = Store::with_backend(between.clone(), others.location().clone());
+        let file = key("Note/deep/file");
+        others.put(&file, &mut &b"before"[..], Precondition::Any).unwrap();
+        let remove = move || {
+            let by = others.by(Actor::current());
+            match by.remove(&key("Note/deep/file"), &Precondition::Any, None) {
+                Ok(()) | Err(sepia::Error::Backend(backend::Error::NotFound(_))) => {}
+                other => other.unwrap(),
+            }
+            by.remove_dir(&key("Note/deep"), None).unwrap();
+            by.remove_dir(&key("Note"), None).unwrap();
+        };
+        if restores {
+            store.by(Actor::current()).remove(&file, &Precondition::Any, None).unwrap();
+        }
+        *between.act.lock().unwrap() = Some(Box::new(remove));
+        let saved = if restores {
+            store.restore(&file, Generation::FIRST, Precondition::Absent)
+        } else {
+            store.put(&file, &mut &b"after"[..], Precondition::Any)
+        };
+        assert_eq!(saved.unwrap().generation, Generation::new(2));
+        assert!(between.act.lock().unwrap().is_none(), "nothing happened in between");
+        assert_eq!(std::fs::read(dir.path().join("Note/deep/file")).unwrap().len(), if restores { 6 } else { 5 });
+    }
+}
+
 type Act = Box<dyn FnOnce() + Send>;
 
-/// A backend at which something happens right before the next rename or link, or right after somebody has asked whether bytes
-/// were replaced.
+/// A backend at which something happens right before the next rename, link or commit, or right after somebody has asked
+/// whether bytes were replaced.
 struct Between {
     inner: FileBackend,
     act: Mutex<Option<Act>>,
@@ -337,6 +372,17 @@ impl Backend for Between {
         rewritten
     }
 
+    fn commit(
+        &self,
+        key: &Key,
+        staged: Staged,
+        how: &Commit,
+        creator: &Creator,
+    ) -> Result<Stat, (backend::Error, Staged)> {
+        self.act();
+        self.inner.commit(key, staged, how, creator)
+    }
+
     as_below! {
         fn capabilities() -> Capabilities;
         fn store_id() -> &str;
@@ -359,7 +405,6 @@ impl Backend for Between {
         fn set_xattr(key: &Key, name: &OsStr, value: &[u8], flags: i32) -> backend::Result<()>;
         fn remove_xattr(key: &Key, name: &OsStr) -> backend::Result<()>;
         fn open(key: &Key) -> backend::Result<Opened>;
-        fn commit(key: &Key, staged: Staged, how: &Commit, creator: &Creator) -> Result<Stat, (backend::Error, Staged)>;
         fn append(key: &Key, staged: &Staged, from: u64, how: &Commit) -> backend::Result<Stat>;
         fn generations(key: &Key) -> backend::Result<Vec<GenerationInfo>>;
         fn histories(dir: &Key) -> backend::Result<Vec<Key>>;

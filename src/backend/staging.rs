@@ -9,13 +9,15 @@
 //!
 //! An instance whose lock can be taken is dead: [`StagingArea::take_abandoned`] then moves its files, with what the
 //! journal says about them, into the caller's own instance. The journal is written before the bytes, so a file
-//! without a line holds nothing. Knows nothing of what a commit is.
+//! without a line holds nothing. An instance that is being made has a name with a dot, and no lock yet: after a while it
+//! is litter. Knows nothing of what a commit is.
 
 use std::fs::File;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
 use parking_lot::Mutex;
 use rustix::fs::{AtFlags, FlockOperation, Mode, OFlags};
@@ -36,6 +38,9 @@ pub struct Abandoned {
     /// Its bytes.
     pub staged: Staged,
 }
+
+/// How old an instance must be that is still being made, for its process to be dead: that takes a moment.
+const UNFINISHED: Duration = Duration::from_secs(60 * 60);
 
 /// A process that uses a store.
 #[derive(Debug, Clone, Default, Serialize, Deserialize, PartialEq, Eq)]
@@ -164,6 +169,7 @@ impl StagingArea {
     /// When the staging area can't be read.
     pub fn take_abandoned(&self) -> io::Result<Vec<Abandoned>> {
         let mut taken = Vec::new();
+        self.remove_unfinished()?;
         for path in self.instances()? {
             if self.is_own(&path) {
                 continue;
@@ -226,6 +232,18 @@ impl StagingArea {
         intents
     }
 
+    /// Removes what processes have left that died while they made their instance: nothing was staged in it.
+    fn remove_unfinished(&self) -> io::Result<()> {
+        for path in self.directories(true)? {
+            let is_old = |meta: std::fs::Metadata| meta.modified()?.elapsed().map_err(io::Error::other);
+            if path.symlink_metadata().and_then(is_old).is_ok_and(|age| age > UNFINISHED) {
+                // Of somebody else, perhaps, who does it then.
+                let _ = std::fs::remove_dir_all(&path);
+            }
+        }
+        Ok(())
+    }
+
     fn take_from(&self, path: &Path, taken: &mut Vec<Abandoned>) -> io::Result<()> {
         let journal = journal::read(path)?;
         for entry in std::fs::read_dir(path)? {
@@ -272,6 +290,11 @@ impl StagingArea {
     }
 
     fn instances(&self) -> io::Result<Vec<PathBuf>> {
+        self.directories(false)
+    }
+
+    /// The instances, or what is to become one.
+    fn directories(&self, unfinished: bool) -> io::Result<Vec<PathBuf>> {
         let entries = match std::fs::read_dir(&self.root) {
             Ok(entries) => entries,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
@@ -280,7 +303,7 @@ impl StagingArea {
         let mut paths = Vec::new();
         for entry in entries {
             let entry = entry?;
-            if !entry.file_name().as_encoded_bytes().starts_with(b".") {
+            if entry.file_name().as_encoded_bytes().starts_with(b".") == unfinished {
                 paths.push(entry.path());
             }
         }
@@ -386,6 +409,21 @@ mod tests {
         assert_eq!((taken[0].intent.append_from, taken[0].intent.base), (Some(7), Some(8)));
         assert_eq!(std::fs::read(taken[0].staged.path()).unwrap(), b"\0\0\0\0\0\0\0bytes");
         assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn what_died_while_it_was_made_goes_after_a_while() {
+        let dir = tempfile::tempdir().unwrap();
+        for (name, age) in [(".1-old", 2 * UNFINISHED), (".1-new", UNFINISHED / 2)] {
+            let path = dir.path().join(name);
+            std::fs::create_dir(&path).unwrap();
+            std::fs::write(path.join("lock"), "").unwrap();
+            let old = std::time::SystemTime::now() - age;
+            std::fs::File::open(&path).unwrap().set_modified(old).unwrap();
+        }
+        StagingArea::new(dir.path()).take_abandoned().unwrap();
+        let left: Vec<_> = std::fs::read_dir(dir.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+        assert_eq!(left, [".1-new"]);
     }
 
     #[test]

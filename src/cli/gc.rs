@@ -4,6 +4,7 @@ use std::ffi::OsString;
 
 use serde::Serialize;
 
+use super::conflicts::JsonConflict;
 use super::interrupt::Interrupt;
 use super::output::{JsonKey, Output, Style, count, json_time};
 use super::target::StoreArg;
@@ -26,7 +27,8 @@ pub struct GcArgs {
     /// The store: a URL, or a path in it
     #[arg(value_name = "STORE")]
     store: Option<OsString>,
-    /// Change nothing, and say of each generation why it stays or goes, and which conflicts go
+    /// Change nothing, and say of each generation why it stays or goes, and which conflicts go; with --json as "generations"
+    /// and "conflicts"
     #[arg(long, short = 'n')]
     dry_run: bool,
     /// Delete at once what is to go
@@ -187,11 +189,12 @@ fn dry_run(args: &GcArgs, store: &Store) -> Result<(), Failure> {
     if let Some(failure) = failure {
         return Err(failure);
     }
+    let conflicts = store.outdated_conflicts()?;
     if args.json {
-        out.json(&json)?;
+        let conflicts: Vec<_> = conflicts.iter().map(JsonConflict::from).collect();
+        out.json(&serde_json::json!({ "generations": json, "conflicts": conflicts }))?;
         return out.finish();
     }
-    let conflicts = store.outdated_conflicts()?;
     for conflict in &conflicts {
         let text = format!("{}: conflict {} goes: older than conflicts_keep", conflict.key, conflict.id);
         out.line(out.paint(Style::Red, &text))?;
@@ -207,7 +210,7 @@ fn dry_run(args: &GcArgs, store: &Store) -> Result<(), Failure> {
 
 fn orphans(args: &GcArgs, store: &Store) -> Result<(), Failure> {
     let roots: Vec<Key> = args.root.iter().map(Key::parse).collect::<Result<_, _>>()?;
-    let Orphans { orphans, reached, dangling } = store.orphans(&roots)?;
+    let Orphans { orphans, reached, dangling } = store.orphans(&roots, &live::mounts_of(store))?;
     let mut out = Output::new();
     if !args.dry_run {
         let removed = store.remove_orphans(&orphans)?;

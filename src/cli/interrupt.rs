@@ -2,15 +2,18 @@
 //! the signal, as the shell that waits for it expects.
 
 use std::fs::File;
-use std::io::{self, Read};
+use std::io::{self, Read, Seek};
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use rustix::event::{PollFd, PollFlags};
+use rustix::fs::SeekFrom;
 use rustix::io::Errno;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::{flag, low_level};
+
+use crate::store::Sparse;
 
 /// The signals that ask this process to end. A second one ends it at once.
 #[derive(Debug)]
@@ -70,6 +73,25 @@ impl Read for UntilInterrupted<'_> {
                 Err(error) => return Err(error.into()),
             }
         }
+    }
+}
+
+impl Sparse for UntilInterrupted<'_> {
+    fn skip_hole(&mut self) -> io::Result<u64> {
+        // What is no file has no holes, and some devices say nonsense of themselves.
+        if !self.source.metadata()?.is_file() {
+            return Ok(0);
+        }
+        let at = self.source.stream_position()?;
+        let data = match rustix::fs::seek(&self.source, SeekFrom::Data(at)) {
+            Ok(data) => data,
+            // Nothing but a hole is left, or the end.
+            Err(Errno::NXIO) => rustix::fs::seek(&self.source, SeekFrom::End(0))?,
+            // It is of a filesystem that knows no holes, or none at all.
+            Err(_) => at,
+        };
+        let next = rustix::fs::seek(&self.source, SeekFrom::Start(data.max(at)))?;
+        Ok(next - at)
     }
 }
 

@@ -47,7 +47,7 @@ pub fn show_names<'a>(store: &Store, changed: impl IntoIterator<Item = &'a Key>)
 }
 
 /// Where the store is mounted, as far as this process can see.
-fn mounts_of(store: &Store) -> Vec<PathBuf> {
+pub fn mounts_of(store: &Store) -> Vec<PathBuf> {
     let users = store.users().unwrap_or_default();
     let places = users.iter().filter(|user| user.mount).filter_map(|user| user.activity.strip_prefix("mount "));
     let is_there = |place: &PathBuf| {

@@ -20,6 +20,7 @@ use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
 use super::mount_options::MountOptions;
+use super::mounts::{Mounts, activity, announced, in_time};
 use super::process::{Process, keep_descriptors_to_oneself, raise_file_limit};
 use super::{ExitCode, Failure};
 use crate::backend::KeepAccessTimes;
@@ -109,7 +110,7 @@ pub fn run_helper(args: Vec<OsString>) -> Result<(), Failure> {
     }
     let [store, dir] = <[OsString; 2]>::try_from(places)
         .map_err(|_| Failure::usage("it is called as: mount.fuse.sepia STORE DIR [-sfnv] [-o OPTIONS]"))?;
-    if fake {
+    if fake || (!options.remount && is_mounted_by_name(&store, Path::new(&dir), &options)) {
         return Ok(());
     }
     let args = MountArgs {
@@ -123,6 +124,14 @@ pub fn run_helper(args: Vec<OsString>) -> Result<(), Failure> {
         report_on_stdin: false,
     };
     start(args, &options)
+}
+
+/// Whether what is to be mounted is mounted already, under another name than the store's. `mount -a` passes over what the
+/// kernel lists with the source of fstab, and so can't know.
+fn is_mounted_by_name(store: &OsStr, dir: &Path, options: &MountOptions) -> bool {
+    let Some(name) = &options.source else { return false };
+    let (Ok(location), Ok(dir), Ok(mounts)) = (resolve(store), mount_point(dir), Mounts::read()) else { return false };
+    mounts.of_store_at(&location, &dir).is_some_and(|mount| mount.source == *name)
 }
 
 fn start(args: MountArgs, options: &MountOptions) -> Result<(), Failure> {
@@ -235,10 +244,19 @@ fn mount_point(dir: &Path) -> Result<PathBuf, Failure> {
             .hint(format!("take it away with: sepia umount {shown}")),
         _ => Failure::error(format!("{shown}: {error}")),
     };
-    let canonical = dir.canonicalize().map_err(fail)?;
-    // The kernel may remember the attributes of a mount that is dead; the answer to this one it never does.
-    rustix::fs::statfs(&canonical).map_err(|error| fail(error.into()))?;
-    if !canonical.metadata().map_err(fail)?.is_dir() {
+    let wanted = dir.to_owned();
+    let canonical = in_time(dir, move || wanted.canonicalize())?.map_err(fail)?;
+    if mountinfo::at(&canonical).ok().flatten().is_some_and(|mount| announced(&mount).is_some()) {
+        // It lives, so it is not asked.
+        return Ok(canonical);
+    }
+    let wanted = canonical.clone();
+    let is_dir = in_time(dir, move || {
+        // The kernel may remember the attributes of a mount that is dead; the answer to this one it never does.
+        rustix::fs::statfs(&wanted)?;
+        Ok(wanted.metadata()?.is_dir())
+    })?;
+    if !is_dir.map_err(fail)? {
         return Err(Failure::error(format!("{shown}: not a directory, so nothing can be mounted there")));
     }
     Ok(canonical)
@@ -277,13 +295,7 @@ fn check_places(location: &Location, dir: &Path) -> Result<(), Failure> {
                 .hint("mount it on another directory"));
         }
     }
-    let there = mountinfo::at(dir).ok().flatten().filter(|entry| entry.kind == mountinfo::TYPE);
-    let mut store = [0; 4096];
-    if there.is_some()
-        && *location != Location::Memory
-        && let Ok(len) = rustix::fs::getxattr(dir, fuse::STORE_ATTRIBUTE, &mut store[..])
-        && store[..len] == *url(location).as_bytes()
-    {
+    if Mounts::read()?.of_store_at(location, dir).is_some() {
         return Err(Failure::error(format!("{location} is mounted on {} already", dir.display())));
     }
     Ok(())
@@ -300,11 +312,6 @@ fn open_log(wanted: Option<&Path>, location: &Location) -> Result<File, Failure>
         .and_then(|path| open(&path).ok())
         .map_or_else(|| File::options().write(true).open("/dev/null"), Ok)
         .map_err(|error| Failure::error(format!("/dev/null: {error}")))
-}
-
-/// What other users of the store see of this process.
-fn activity(dir: &Path) -> String {
-    format!("mount {}", dir.display())
 }
 
 /// The process of a mount that was just ended here may still be saving; it must not be overtaken.

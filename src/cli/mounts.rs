@@ -1,13 +1,27 @@
-//! The mounts of Sepia stores that this process can see, and what store is behind each.
+//! The mounts of Sepia stores that this process can see, what store is behind each, and which process.
+//!
+//! A mount whose process is stopped, or hangs, answers nobody, and who asks it waits. So it is found out without asking
+//! where that is possible: the kernel says what is mounted, and in the store it says which mounts it has. A mount is asked where
+//! it was given another name, or moved.
 
 use std::ffi::OsString;
+use std::io;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::sync::mpsc::{RecvTimeoutError, channel};
+use std::time::Duration;
 
 use super::{ExitCode, Failure};
-use crate::fuse::STORE_ATTRIBUTE;
+use crate::backend::{self, Owner};
 use crate::fuse::mountinfo::{self, Entry, TYPE};
+use crate::fuse::{PID_ATTRIBUTE, STORE_ATTRIBUTE};
 use crate::store::Location;
+
+/// After this long it is said that something is waited for, and after the rest of the limit it is given up.
+const SOON: Duration = Duration::from_secs(2);
+
+/// How long a mount may take to answer. All of its threads may be copying large files.
+const LIMIT: Duration = Duration::from_secs(30);
 
 /// All mounts, in the order in which they were made.
 #[derive(Debug)]
@@ -24,9 +38,17 @@ impl Mounts {
         self.at(dir).filter(|mount| mount.kind == TYPE)
     }
 
-    /// Whether a path is below a mount of a Sepia store, by the name alone.
-    pub fn is_in_sepia(&self, path: &Path) -> bool {
-        path.ancestors().find_map(|dir| self.at(dir)).is_some_and(|mount| mount.kind == TYPE)
+    /// The mount of a Sepia store that a path is in, by the name alone.
+    pub fn sepia_over(&self, path: &Path) -> Option<&Entry> {
+        path.ancestors().find_map(|dir| self.at(dir)).filter(|mount| mount.kind == TYPE)
+    }
+
+    /// The mount of this store on exactly this directory.
+    pub fn of_store_at(&self, location: &Location, dir: &Path) -> Option<&Entry> {
+        let mount = self.sepia_at(dir).filter(|mount| mount.root == Path::new("/"))?;
+        let known = location.path().is_some_and(|store| server(store, dir).is_some());
+        let is_it = || self.store_of(mount).is_ok_and(|(store, _)| store == *location);
+        (known || is_it()).then_some(mount)
     }
 
     fn at(&self, dir: &Path) -> Option<&Entry> {
@@ -38,18 +60,20 @@ impl Mounts {
         let whole = |other: &&Entry| other.device == mount.device && other.root == Path::new("/");
         // A bind mount shows a directory of the store, which has not the attributes of the root.
         let root = if whole(&mount) { mount } else { self.0.iter().find(whole).unwrap_or(mount) };
+        let inside = mount.root.strip_prefix("/").unwrap_or(&mount.root);
+        if let Some((store, _)) = announced(root) {
+            return Ok((Location::File(store), inside));
+        }
         let shown = super::output::name(root.point.as_os_str().as_bytes());
-        let mut value = vec![0; 64 << 10];
-        let len = rustix::fs::getxattr(&root.point, STORE_ATTRIBUTE, &mut value[..]).map_err(|error| {
+        let value = ask(&root.point, STORE_ATTRIBUTE)?.map_err(|error| {
             let failure = Failure::new(ExitCode::StoreUnusable, format!("{shown}: can't learn its store: {error}"));
-            match error {
-                rustix::io::Errno::NOTCONN => {
+            match rustix::io::Errno::from_io_error(&error) {
+                Some(rustix::io::Errno::NOTCONN) => {
                     failure.hint("the mount has no process behind it any more: sepia umount it, and mount it again")
                 }
                 _ => failure.hint("name it with --store URL or SEPIA_STORE"),
             }
         })?;
-        value.truncate(len);
         let location = match String::from_utf8(value) {
             Ok(url) => Location::parse(&url)?,
             Err(bytes) => Location::File(OsString::from_vec(bytes.into_bytes()).into()),
@@ -63,9 +87,69 @@ impl Mounts {
                 ),
             ));
         }
-        let inside = mount.root.strip_prefix("/").unwrap_or(&mount.root);
         Ok((location, inside))
     }
+}
+
+/// The id of the process behind a mount of a whole store, if that can be found out.
+pub fn process_behind(mount: &Entry) -> Result<Option<u32>, Failure> {
+    if let Some((_, owner)) = announced(mount) {
+        return Ok(Some(owner.pid));
+    }
+    let text = ask(&mount.point, PID_ATTRIBUTE)?.unwrap_or_default();
+    Ok(std::str::from_utf8(&text).ok().and_then(|id| id.parse().ok()))
+}
+
+/// What other users of a store see of the process of its mount at `dir`.
+pub fn activity(dir: &Path) -> String {
+    format!("mount {}", dir.display())
+}
+
+/// The store of which the kernel says that it is mounted here, and the process of which that store says that it has it
+/// mounted here. It lives.
+pub fn announced(mount: &Entry) -> Option<(PathBuf, Owner)> {
+    let store = Path::new(&mount.source);
+    if !store.is_absolute() || mount.root != Path::new("/") {
+        return None;
+    }
+    Some((store.to_owned(), server(store, &mount.point)?))
+}
+
+/// The process of which the store in a directory says that it has it mounted at `point`.
+fn server(store: &Path, point: &Path) -> Option<Owner> {
+    let activity = activity(point);
+    backend::file::users(store).ok()?.into_iter().find(|user| user.mount && user.activity == activity)
+}
+
+/// Asks a mount for an attribute of its root.
+fn ask(point: &Path, attribute: &'static str) -> Result<io::Result<Vec<u8>>, Failure> {
+    let at = point.to_owned();
+    in_time(point, move || {
+        let mut value = vec![0; 64 << 10];
+        let length = rustix::fs::getxattr(&at, attribute, &mut value[..])?;
+        value.truncate(length);
+        Ok(value)
+    })
+}
+
+/// Does what waits for the answer of a mount, but not for ever.
+pub fn in_time<T: Send + 'static>(point: &Path, f: impl FnOnce() -> T + Send + 'static) -> Result<T, Failure> {
+    let shown = super::output::name(point.as_os_str().as_bytes());
+    let (done, wait) = channel();
+    let spawned = std::thread::Builder::new().spawn(move || drop(done.send(f())));
+    spawned.map_err(|error| Failure::error(format!("can't start a thread: {error}")))?;
+    for left in [SOON, LIMIT - SOON] {
+        match wait.recv_timeout(left) {
+            Ok(answer) => return Ok(answer),
+            Err(RecvTimeoutError::Timeout) if left == SOON => {
+                eprintln!("sepia: waiting for the mount {shown} to answer");
+            }
+            Err(_) => break,
+        }
+    }
+    Err(Failure::new(ExitCode::StoreUnusable, format!("{shown}: the mount there doesn't answer")).hint(
+        "its process is stopped or hangs; name the store itself, with --store URL, or end it: sepia umount --lazy",
+    ))
 }
 
 #[cfg(test)]
@@ -82,9 +166,9 @@ mod tests {
             source: "x".into(),
         };
         assert!(Mounts(vec![line("fuse.sepia")]).sepia_at(Path::new("/m")).is_some());
-        assert!(Mounts(vec![line("fuse.sepia")]).is_in_sepia(Path::new("/m/a/b")));
+        assert!(Mounts(vec![line("fuse.sepia")]).sepia_over(Path::new("/m/a/b")).is_some());
         let covered = Mounts(vec![line("fuse.sepia"), line("tmpfs")]);
         assert!(covered.sepia_at(Path::new("/m")).is_none());
-        assert!(!covered.is_in_sepia(Path::new("/m/a/b")));
+        assert!(covered.sepia_over(Path::new("/m/a/b")).is_none());
     }
 }

@@ -31,8 +31,21 @@ impl Process {
         if self.wait_quietly(Some(limit.map_or(Duration::from_secs(2), |limit| limit.min(Duration::from_secs(2)))))? {
             return Ok(true);
         }
-        eprintln!("sepia: waiting for process {}, which is {doing}", self.id);
+        let id = self.id;
+        if self.is_stopped() {
+            eprintln!("sepia: waiting for process {id}, which is stopped; to let it go on: kill -CONT {id}");
+        } else {
+            eprintln!("sepia: waiting for process {id}, which is {doing}");
+        }
         self.wait_quietly(limit)
+    }
+
+    /// Whether a signal, or a debugger, has stopped it.
+    fn is_stopped(&self) -> bool {
+        let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.id)).unwrap_or_default();
+        // The name, in parentheses, can have any bytes.
+        let state = stat.rsplit(')').next().and_then(|rest| rest.split_whitespace().next());
+        matches!(state, Some("T" | "t"))
     }
 
     fn wait_quietly(&self, limit: Option<Duration>) -> io::Result<bool> {

@@ -3,6 +3,8 @@
 use std::io::{self, IsTerminal, Read, Write};
 use std::time::{Duration, Instant};
 
+use crate::store::Sparse;
+
 const PATIENCE: Duration = Duration::from_secs(2);
 const INTERVAL: Duration = Duration::from_millis(200);
 
@@ -90,6 +92,14 @@ impl<R: Read> Read for Counted<R> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let n = self.inner.read(buffer)?;
         self.progress.add(n as u64);
+        Ok(n)
+    }
+}
+
+impl<R: Sparse> Sparse for Counted<R> {
+    fn skip_hole(&mut self) -> io::Result<u64> {
+        let n = self.inner.skip_hole()?;
+        self.progress.add(n);
         Ok(n)
     }
 }

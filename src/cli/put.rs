@@ -18,7 +18,7 @@ use crate::types::{Generation, Key, Precondition};
 
 /// Save bytes as the next generation of an object
 ///
-/// Directories above it are made. What was current stays in its history. When the command ends with 0, the bytes
+/// Directories above it are made, and holes of a file stay holes. What was current stays in its history. When the command ends with 0, the bytes
 /// would survive a power loss; otherwise nothing was changed. Bytes that a rule of the class refuses (docs/rules.md) are
 /// kept as a conflict, and the command ends with 8.
 #[derive(Debug, clap::Args)]
@@ -70,7 +70,7 @@ pub fn run(args: &PutArgs, store: &StoreArg) -> Result<(), Failure> {
     let interrupt = Interrupt::new().map_err(|error| Failure::error(format!("can't wait for signals: {error}")))?;
     let inner = UntilInterrupted { source, interrupt: &interrupt };
     let mut bytes = Counted { inner, progress: Progress::new(target.key.to_string(), total) };
-    let saved = target.store.put(&target.key, &mut bytes, expect);
+    let saved = target.store.put_sparse(&target.key, &mut bytes, expect);
     drop(bytes);
     match saved {
         Ok(stat) => {

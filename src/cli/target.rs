@@ -13,7 +13,7 @@ use std::path::{Component, Path, PathBuf};
 use super::mounts::Mounts;
 use super::{ExitCode, Failure};
 use crate::store::{Location, Store};
-use crate::types::Key;
+use crate::types::{Key, RESERVED_NAME};
 
 /// The store that the command line or the environment names.
 #[derive(Debug, clap::Args)]
@@ -118,7 +118,7 @@ fn parse_location(url: &OsStr) -> Result<Location, Failure> {
 /// A mount of a store is no store, which is easily mistaken.
 fn refuse_mount(path: &Path) -> Result<(), Failure> {
     let mounts = Mounts::read()?;
-    let Some(mount) = path.canonicalize().ok().and_then(|path| mounts.sepia_at(&path)) else { return Ok(()) };
+    let Some(mount) = follow(path, &mounts, true).ok().and_then(|path| mounts.sepia_at(&path)) else { return Ok(()) };
     let (location, _) = mounts.store_of(mount)?;
     Err(Failure::new(ExitCode::StoreUnusable, format!("{} is a mount, of the store {location}", shown(path)))
         .hint(format!("name that: --store {location}; or go into the mount, and name objects by their paths")))
@@ -131,12 +131,12 @@ fn open(Place { location, key }: Place) -> Result<Target, Failure> {
 /// Finds the store that a path lies in.
 fn find(path: &Path) -> Result<Place, Failure> {
     let mounts = Mounts::read()?;
-    let literal = absolute(path)?;
+    let literal = follow(path, &mounts, false)?;
     if let Some(place) = find_at_or_above(&literal, &mounts)? {
         return Ok(place);
     }
     // A link from outside into a store means what it points to.
-    if let Ok(target) = literal.canonicalize()
+    if let Ok(target) = follow(&literal, &mounts, true)
         && target != literal
         && let Some(place) = find_at_or_above(&target, &mounts)?
     {
@@ -162,7 +162,7 @@ fn find_at_or_above(path: &Path, mounts: &Mounts) -> Result<Option<Place>, Failu
         }
         // A mount is not asked for names: the kernel would remember that there is nothing, when the command that
         // this is for is about to change that behind the mount.
-        if !mounts.is_in_sepia(dir) && is_store(dir) {
+        if mounts.sepia_over(dir).is_none() && !dir.is_symlink() && is_store(dir) {
             return Ok(Some(Place { location: Location::File(dir.to_owned()), key: key_of(below, path)? }));
         }
     }
@@ -181,45 +181,71 @@ fn key_of(below: &Path, path: &Path) -> Result<Key, Failure> {
     Key::parse(below.as_os_str()).map_err(|error| Failure::usage(format!("{}: {error}", shown(path))))
 }
 
-/// The path from the root, with the links in all components but the last followed. What doesn't exist (any more) is
-/// taken by its name.
-fn absolute(path: &Path) -> Result<PathBuf, Failure> {
-    let fail = |error: io::Error| {
-        let failure = Failure::error(format!("{}: {error}", shown(path)));
-        match rustix::io::Errno::from_io_error(&error) {
-            Some(rustix::io::Errno::NOTCONN) => {
-                failure.hint("the mount there has no process behind it any more: sepia umount it, and mount it again")
-            }
-            _ => failure,
-        }
-    };
+/// As many links as the kernel follows in one path.
+const MOST_LINKS: usize = 40;
+
+/// The path from the root, with the links in all components but the last followed, or in that too. What doesn't exist (any
+/// more) is taken by its name. A mount isn't asked for the links in it: they are read in its store.
+fn follow(path: &Path, mounts: &Mounts, last_too: bool) -> Result<PathBuf, Failure> {
+    let fail = |error: io::Error| Failure::error(format!("{}: {error}", shown(path)));
     if path.as_os_str().is_empty() {
         return Err(Failure::usage("an empty path names no object"));
     }
-    let path = std::path::absolute(path).map_err(fail)?;
-    let (mut existing, mut missing) = match (path.parent(), path.file_name()) {
-        (Some(parent), Some(name)) => (parent, vec![Component::Normal(name)]),
-        _ => (path.as_path(), Vec::new()),
+    let names = |path: &Path| -> Vec<OsString> {
+        let names = path.components().rev().filter(|part| !matches!(part, Component::RootDir | Component::CurDir));
+        names.map(|part| part.as_os_str().to_owned()).collect()
     };
-    let mut resolved = loop {
-        match existing.canonicalize() {
-            Ok(resolved) => break resolved,
-            Err(error) => match (error.kind(), existing.parent(), existing.components().next_back()) {
-                (io::ErrorKind::NotFound | io::ErrorKind::NotADirectory, Some(parent), Some(last)) => {
-                    missing.push(last);
-                    existing = parent;
-                }
-                _ => return Err(fail(error)),
-            },
+    let mut pending = names(&std::path::absolute(path).map_err(fail)?);
+    let (mut resolved, mut links, mut missing) = (PathBuf::from("/"), 0, false);
+    while let Some(name) = pending.pop() {
+        if name == ".." {
+            resolved.pop();
+            continue;
         }
-    };
-    for component in missing.into_iter().rev() {
-        match component {
-            Component::ParentDir => drop(resolved.pop()),
-            other => resolved.push(other),
+        resolved.push(name);
+        if missing || (pending.is_empty() && !last_too) {
+            continue;
+        }
+        match link_at(&resolved, mounts) {
+            Ok(Some(_)) if links == MOST_LINKS => return Err(fail(rustix::io::Errno::LOOP.into())),
+            Ok(Some(target)) => {
+                links += 1;
+                resolved.pop();
+                if target.is_absolute() {
+                    resolved = PathBuf::from("/");
+                }
+                pending.extend(names(&target));
+            }
+            Ok(None) => {}
+            Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {
+                missing = true
+            }
+            Err(error) => return Err(fail(error)),
         }
     }
     Ok(resolved)
+}
+
+/// Where the link at a path leads; `None` for what is no link.
+fn link_at(path: &Path, mounts: &Mounts) -> io::Result<Option<PathBuf>> {
+    let is_no_link = |error: &io::Error| error.kind() == io::ErrorKind::InvalidInput;
+    if let Some(mount) = mounts.sepia_over(path) {
+        let below = path.strip_prefix(&mount.point).unwrap_or(path);
+        // Whoever uses what is found there hears what is wrong with the mount.
+        let Ok((Location::File(store), above)) = mounts.store_of(mount) else { return Ok(None) };
+        let inside = above.join(below);
+        if inside.as_os_str().is_empty() || inside.starts_with(OsStr::from_bytes(RESERVED_NAME)) {
+            return Ok(None);
+        }
+        return match std::fs::read_link(store.join(inside)) {
+            Err(error) if is_no_link(&error) || error.kind() == io::ErrorKind::PermissionDenied => Ok(None),
+            target => target.map(Some),
+        };
+    }
+    match std::fs::read_link(path) {
+        Err(error) if is_no_link(&error) => Ok(None),
+        target => target.map(Some),
+    }
 }
 
 fn shown(path: &Path) -> String {

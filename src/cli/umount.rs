@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 
 use rustix::mount::UnmountFlags;
 
+use super::mounts::process_behind;
 use super::process::Process;
 use super::{ExitCode, Failure};
 use crate::fuse;
@@ -28,8 +29,13 @@ pub struct UmountArgs {
 pub fn run(args: UmountArgs) -> Result<(), Failure> {
     let mount = find(&args.dir)?;
     let (dir, shown) = (&mount.point, mount.point.display());
-    // Learn who serves it while it is there to be asked. A dead mount has nobody to wait for.
-    let daemon = if args.lazy { None } else { process_of(dir) };
+    // Learn who serves it while it is there. A dead mount has nobody to wait for.
+    let id = if args.lazy { Ok(None) } else { process_behind(&mount) };
+    let id = id.unwrap_or_else(|_| {
+        eprintln!("sepia: {shown}: the mount doesn't answer, so nobody knows which process to wait for");
+        None
+    });
+    let daemon = id.and_then(|id| Process::find(id).ok().flatten());
     fuse::unmount(dir, args.lazy).map_err(|error| match error.kind() {
         io::ErrorKind::ResourceBusy => Failure::new(ExitCode::Locked, format!("{shown} is in use"))
             .hint(format!("end the programs that `fuser -vm {shown}` lists, or run: sepia umount --lazy {shown}")),
@@ -110,11 +116,4 @@ fn find(dir: &Path) -> Result<Entry, Failure> {
             .hint(format!("unmount it with: umount {shown}"))),
         None => Err(Failure::new(ExitCode::NotFound, format!("{shown}: nothing is mounted there"))),
     }
-}
-
-fn process_of(dir: &Path) -> Option<Process> {
-    let mut text = [0; 16];
-    let len = rustix::fs::getxattr(dir, fuse::PID_ATTRIBUTE, &mut text[..]).ok()?;
-    let id = std::str::from_utf8(&text[..len]).ok()?.parse().ok()?;
-    Process::find(id).ok().flatten()
 }

@@ -3,11 +3,11 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use rustix::fs::{Gid, Mode, Uid};
 use rustix::io::Errno;
 
 use super::node::{Node, Pages, Remains};
 use super::open_node::OpenNode;
+use super::removed::Descriptor;
 use super::types::{Attr, Caller, Changes, Fh, Ino};
 use super::views::is_view;
 use super::{Fs, Result, from_backend};
@@ -234,25 +234,7 @@ impl Fs {
             self.set_known(&mut stat.lock(), set);
             return Ok(());
         }
-        let file = open.and_then(OpenNode::file);
-        // By the descriptor's own path, since it is open for its path only (O_PATH).
-        let number = match (&file, orphan) {
-            (_, Some(Remains::Held(fd))) => std::os::fd::AsRawFd::as_raw_fd(fd),
-            (Some(file), _) => std::os::fd::AsRawFd::as_raw_fd(&**file),
-            (None, _) => return Err(Errno::STALE),
-        };
-        let path = format!("/proc/self/fd/{number}");
-        if set.uid.is_some() || set.gid.is_some() {
-            rustix::fs::chown(&path, set.uid.map(Uid::from_raw), set.gid.map(Gid::from_raw))?;
-        }
-        if let Some(mode) = set.mode {
-            rustix::fs::chmod(&path, Mode::from_raw_mode(mode))?;
-        }
-        if set.atime.is_some() || set.mtime.is_some() {
-            let times = crate::backend::timestamps(set.atime, set.mtime);
-            rustix::fs::utimensat(rustix::fs::CWD, &path, &times, rustix::fs::AtFlags::empty())?;
-        }
-        Ok(())
+        Descriptor::of(open, orphan).ok_or(Errno::STALE)?.set_attr(set)
     }
 
     fn set_known(&self, stat: &mut Stat, set: &SetAttr) {

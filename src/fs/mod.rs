@@ -23,6 +23,8 @@ mod nodes;
 mod open_node;
 mod pages;
 mod peers;
+mod removed;
+mod saves;
 mod types;
 mod views;
 mod watch;

@@ -48,6 +48,9 @@ impl Fs {
             return self.view_getxattr(ino, name);
         }
         let _names = self.namespace.read();
+        if let Some(removed) = self.removed(ino)? {
+            return if is_own(name) { Err(Errno::NODATA) } else { removed.get(name) };
+        }
         let key = self.sure_key(ino)?;
         if !is_own(name) {
             return self.store.backend().get_xattr(&key, name).map_err(from_backend);
@@ -80,6 +83,11 @@ impl Fs {
             return self.view_listxattr(ino);
         }
         let _names = self.namespace.read();
+        if let Some(removed) = self.removed(ino)? {
+            let mut names = removed.list()?;
+            names.retain(|name| !is_own(name));
+            return Ok(names);
+        }
         let key = self.sure_key(ino)?;
         let stat = self.store.backend().stat(&key).map_err(from_backend)?;
         let mut names = self.store.backend().list_xattrs(&key).map_err(from_backend)?;
@@ -113,6 +121,10 @@ impl Fs {
             let create = XattrFlags::from_bits_retain(flags as u32).contains(XattrFlags::CREATE);
             return if create { Err(Errno::EXIST) } else { Ok(()) };
         }
+        if let Some(removed) = self.removed(ino)? {
+            removed.set(name, value, XattrFlags::from_bits_retain(flags as u32))?;
+            return if name == ACCESS_ACL { removed.take_sgid(caller) } else { Ok(()) };
+        }
         let (key, backend) = (self.sure_key(ino)?, self.store.backend());
         self.store.set_xattr(&key, name, value, flags).map_err(errno)?;
         self.note_changed(ino);
@@ -140,6 +152,9 @@ impl Fs {
                 self.expect_nothing(ino);
             }
             return Ok(());
+        }
+        if let Some(removed) = self.removed(ino)? {
+            return removed.remove(name);
         }
         self.store.backend().remove_xattr(&self.sure_key(ino)?, name).map_err(from_backend)?;
         self.note_changed(ino);

@@ -7,9 +7,7 @@ use std::cell::RefCell;
 use std::ffi::OsStr;
 use std::io;
 use std::os::unix::ffi::OsStrExt;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
-use std::sync::Arc;
 use std::time::SystemTime;
 
 use fuser::{
@@ -20,78 +18,21 @@ use fuser::{
 use rustix::fs::{FallocateFlags, RenameFlags, SeekFrom};
 use rustix::io::Errno;
 
+use super::calls::{Asks, Handler, by_path};
 use super::capabilities::negotiate;
 use super::convert::{
-    XATTR_MAX, bare_attr, caller, errno, file_attr, file_type, kind_of_node, name_list, open_flags, set_time, user_dev,
+    XATTR_MAX, bare_attr, caller, file_attr, file_type, kind_of_node, name_list, open_flags, set_time, user_dev,
 };
 use super::reply::{NO_GENERATION, empty, entry, written, xattr};
 use crate::backend::FileKind;
-use crate::fs::{Changes, Fs};
+use crate::fs::Changes;
 
 /// Answers carry 32 bits, and whole pages keep the next request aligned.
 const MAX_COPY: u64 = 1 << 30;
 
-const ROOT: u64 = 1;
-
 thread_local! {
     /// Where reads go; each thread of fuser has one, which grows to the largest request it has seen.
     static BUFFER: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
-}
-
-pub(super) struct Handler {
-    pub(super) fs: Arc<Fs>,
-    /// The URL of the store, for [`super::STORE_ATTRIBUTE`].
-    pub(super) store: Vec<u8>,
-    /// The kernel can map files that are opened past the page cache. Where it can't, the cache is used always.
-    pub(super) direct: bool,
-}
-
-impl Handler {
-    fn call<T>(&self, operation: &str, f: impl FnOnce(&Fs) -> Result<T, Errno>) -> Result<T, fuser::Errno> {
-        catch_unwind(AssertUnwindSafe(|| f(&self.fs)))
-            .unwrap_or_else(|panic| {
-                let what = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
-                let what = what.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_default();
-                log::error!("a bug in Sepia: {operation} panicked, the program gets EIO: {what}");
-                Err(Errno::IO)
-            })
-            .map_err(errno)
-    }
-
-    /// What only the mount itself knows of its root directory.
-    fn mount_attribute(&self, ino: INodeNo, name: &OsStr) -> Option<Vec<u8>> {
-        if ino.0 != ROOT {
-            None
-        } else if name == super::STORE_ATTRIBUTE {
-            Some(self.store.clone())
-        } else if name == super::PID_ATTRIBUTE {
-            Some(std::process::id().to_string().into_bytes())
-        } else {
-            None
-        }
-    }
-}
-
-/// What a request by path asks for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Asks {
-    ForAttributes,
-    ForMore,
-}
-
-/// A request that the kernel sends when it has walked a path to `ino`, or believes so.
-fn by_path<T>(
-    fs: &Fs,
-    request: &Request,
-    ino: INodeNo,
-    asks: Asks,
-    f: impl FnOnce() -> Result<T, Errno>,
-) -> Result<T, Errno> {
-    let answer = fs.check_name(request.pid(), ino.0, asks == Asks::ForAttributes).and_then(|()| f());
-    if matches!(answer, Err(Errno::STALE)) {
-        fs.refused(request.pid());
-    }
-    answer
 }
 
 impl Filesystem for Handler {

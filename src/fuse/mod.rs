@@ -5,6 +5,7 @@
 //! of changes, and [`mount`](mod@mount) how a mount is made and ended.
 
 mod cache;
+mod calls;
 mod capabilities;
 mod convert;
 mod handler;

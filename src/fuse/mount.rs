@@ -22,7 +22,7 @@ use rustix::mount::{MountFlags, UnmountFlags};
 use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags};
 
 use super::cache::Cache;
-use super::handler::Handler;
+use super::calls::Handler;
 use super::mountinfo::{self, TYPE};
 use crate::fs::Fs;
 

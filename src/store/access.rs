@@ -9,7 +9,7 @@ use crate::backend::{Creator, Stat};
 use crate::types::{Generation, Key};
 
 /// Where the kernel keeps an ACL that says who may access a file.
-const ACL: &str = "system.posix_acl_access";
+pub(super) const ACL: &str = "system.posix_acl_access";
 
 /// Mode and owner of an object.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]

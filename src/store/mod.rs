@@ -54,6 +54,7 @@ pub use config::Config;
 pub use conflicts::{Conflict, ConflictId, Reason, Resolution};
 pub use error::{Error, Result};
 pub use events::{Actor, Event, EventKind, Who};
+pub use object::Sparse;
 pub use past::Past;
 pub use recovery::{Outcome, Recovered};
 pub use renames::Renames;

@@ -7,6 +7,33 @@ use super::{Access, Actor, Error, Result, Session, SessionOptions, Store};
 use crate::backend::{self, Creator, DirEntry, GenerationInfo, Kept, Opened, Stat};
 use crate::types::{Generation, Key, Precondition, Timestamp};
 
+/// How often a save makes directories that others remove again.
+const ATTEMPTS: u32 = 16;
+
+/// Bytes that may have holes.
+pub trait Sparse: Read {
+    /// Passes over a hole, if the next bytes are one: how many zeros these would have been.
+    ///
+    /// # Errors
+    /// As [`Read::read`].
+    fn skip_hole(&mut self) -> std::io::Result<u64>;
+}
+
+/// Bytes of which nobody can say where they have holes.
+struct WithoutHoles<'a>(&'a mut dyn Read);
+
+impl Read for WithoutHoles<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
+        self.0.read(buffer)
+    }
+}
+
+impl Sparse for WithoutHoles<'_> {
+    fn skip_hole(&mut self) -> std::io::Result<u64> {
+        Ok(0)
+    }
+}
+
 impl Store {
     /// The state of what is at `key`; links are not followed.
     ///
@@ -71,10 +98,17 @@ impl Store {
     /// has the bytes); [`Error::Rejected`] when a rule has something against them: they are kept as a conflict;
     /// [`Error::Source`] when `bytes` fails.
     pub fn put(&self, key: &Key, bytes: &mut dyn Read, expect: Precondition) -> Result<Stat> {
+        self.put_sparse(key, &mut WithoutHoles(bytes), expect)
+    }
+
+    /// As [`Store::put`], of bytes whose holes stay holes.
+    ///
+    /// # Errors
+    /// As [`Store::put`].
+    pub fn put_sparse(&self, key: &Key, bytes: &mut dyn Sparse, expect: Precondition) -> Result<Stat> {
         let mut session = Session::replace(self, key, expect)?.keeping_what_is_rejected();
-        let filled = fill(&mut session, bytes).and_then(|()| self.create_dirs_above(key));
-        match filled {
-            Ok(()) => session.save(key, true),
+        match fill(&mut session, bytes) {
+            Ok(()) => self.save_made(key, session, None),
             Err(error) => Err(session.give_up(error)),
         }
     }
@@ -91,10 +125,33 @@ impl Store {
         (from, size): (&File, u64),
         access: Access,
     ) -> Result<Stat> {
-        let filled = session.fill_from(from, size, None).and_then(|()| self.create_dirs_above(key));
-        match filled.and_then(|()| self.maker(key, access)) {
-            Ok((creator, mode)) => session.made_by(creator).made_with(mode).save(key, true),
+        match session.fill_from(from, size, None) {
+            Ok(()) => self.save_made(key, session, Some(access)),
             Err(error) => Err(session.give_up(error)),
+        }
+    }
+
+    /// Makes the directories above it, and saves. Where there is no object, it is made with this access, if one is given.
+    fn save_made(&self, key: &Key, mut session: Session, access: Option<Access>) -> Result<Stat> {
+        let mut left = ATTEMPTS;
+        loop {
+            left -= 1;
+            let saved = self.create_dirs_above(key).and_then(|()| {
+                if let Some(access) = access {
+                    let (creator, mode) = self.maker(key, access)?;
+                    session.is_made_by(creator, mode);
+                }
+                session.try_save(key, true)
+            });
+            match saved {
+                Ok(stat) => {
+                    session.end_saved();
+                    return Ok(stat);
+                }
+                // Somebody has removed a directory above it since.
+                Err(Error::Backend(error)) if error.is_not_found() && left > 0 => {}
+                Err(error) => return Err(session.give_up(error)),
+            }
         }
     }
 
@@ -219,15 +276,22 @@ fn as_current(stat: &Stat, generation: Generation) -> GenerationInfo {
     }
 }
 
-fn fill(session: &mut Session, bytes: &mut dyn Read) -> Result<()> {
+fn fill(session: &mut Session, bytes: &mut dyn Sparse) -> Result<()> {
     let mut buffer = vec![0; 256 << 10];
-    let mut at = 0;
+    let (mut at, mut end) = (0, 0);
     loop {
+        at += bytes.skip_hole().map_err(Error::Source)?;
         match bytes.read(&mut buffer) {
+            Ok(0) if at > end => {
+                // Written rather than made longer, for what is too large is kept then.
+                session.write_at(&[0], at - 1)?;
+                end = at;
+            }
             Ok(0) => return Ok(()),
             Ok(n) => {
                 session.write_at(&buffer[..n], at)?;
                 at += n as u64;
+                end = at;
             }
             Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
             Err(error) => return Err(Error::Source(error)),

@@ -12,6 +12,7 @@ use std::collections::{BTreeMap, HashSet};
 use std::ffi::{OsStr, OsString};
 use std::io::{BufRead, BufReader};
 use std::os::unix::ffi::OsStrExt;
+use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
@@ -66,12 +67,15 @@ struct Part {
 }
 
 impl Store {
-    /// The objects that are not reached from any of the `roots`: classes, with all their objects, and single objects.
+    /// The objects that are not reached from any of the `roots`: classes, with all their objects, and single objects. Of
+    /// links that leave the store those count that come back, by the path of the store's directory or one of `places`,
+    /// where it is mounted.
     ///
     /// # Errors
     /// [`backend::Error::NotFound`] for a root that isn't there, [`backend::Error::Invalid`] when there is no root
     /// at all: then everything would be an orphan. The first listing that fails.
-    pub fn orphans(&self, roots: &[Key]) -> Result<Orphans> {
+    pub fn orphans(&self, roots: &[Key], places: &[PathBuf]) -> Result<Orphans> {
+        let places = self.all_places(places);
         // Objects of one family by class and name; each with its key and kind.
         let mut objects: BTreeMap<Key, Vec<(Key, FileKind)>> = BTreeMap::new();
         for class in self.backend.list(&Key::root())? {
@@ -114,7 +118,7 @@ impl Store {
                     originals.for_each(|(family, _)| reach(family, &mut pending));
                 }
                 for (link, target) in links {
-                    let Some(target) = self.resolve(&link, &target)? else { continue };
+                    let Some(target) = resolve(&link, &target, &places) else { continue };
                     if target.parent().is_some_and(|above| above.is_root()) {
                         // The whole class.
                         let of_class = objects.keys().filter(|family| family.is_within(&target));
@@ -171,29 +175,14 @@ impl Store {
         Ok(parts)
     }
 
-    /// Where a link leads in this store, by its text alone; `None` for outside.
-    fn resolve(&self, link: &Key, target: &[u8]) -> Result<Option<Key>> {
-        let mut path: Vec<&[u8]> = Vec::new();
-        let mut target = target;
-        let above = link.parent().unwrap_or_else(Key::root);
-        if target.starts_with(b"/") {
-            let Some(root) = self.location.path().map(|path| path.as_os_str().as_bytes()) else { return Ok(None) };
-            let below = target.strip_prefix(root).filter(|rest| rest.is_empty() || rest.starts_with(b"/"));
-            let Some(below) = below else { return Ok(None) };
-            target = below;
-        } else {
-            path.extend(above.components().map(OsStrExt::as_bytes));
+    /// All paths by which links may name the store; the empty one, where it is in no directory.
+    fn all_places(&self, places: &[PathBuf]) -> Vec<PathBuf> {
+        let mut all = places.to_vec();
+        match self.location.path() {
+            Some(path) => all.extend([std::path::absolute(path), path.canonicalize()].into_iter().flatten()),
+            None => all.push(PathBuf::new()),
         }
-        for name in target.split(|&byte| byte == b'/') {
-            match name {
-                b"" | b"." => {}
-                b".." if path.is_empty() => return Ok(None),
-                b".." => drop(path.pop()),
-                name => path.push(name),
-            }
-        }
-        // A name that is none, or Sepia's own, is of no object.
-        Ok(Key::parse(OsStr::from_bytes(&path.join(&b'/'))).ok().filter(|key| !key.is_root()))
+        all
     }
 
     /// Moves orphans to the trash: files as by any removal; of containers it is listed, too, which directories and
@@ -312,6 +301,39 @@ impl Store {
     }
 }
 
+/// Where a link leads in a store that is at these places, by its text alone; `None` for outside.
+fn resolve(link: &Key, target: &[u8], places: &[PathBuf]) -> Option<Key> {
+    let above = link.parent().unwrap_or_else(Key::root);
+    places.iter().find_map(|place| {
+        let place: Vec<&[u8]> = names(place.as_os_str().as_bytes()).collect();
+        let mut path = Vec::new();
+        if !target.starts_with(b"/") {
+            path.clone_from(&place);
+            path.extend(above.components().map(OsStrExt::as_bytes));
+        } else if place.is_empty() {
+            return None;
+        }
+        for name in names(target) {
+            match name {
+                b".." => {
+                    if path.pop().is_none() && place.is_empty() {
+                        return None;
+                    }
+                }
+                name => path.push(name),
+            }
+        }
+        let below = path.strip_prefix(place.as_slice())?;
+        // A name that is none, or Sepia's own, is of no object.
+        Key::parse(OsStr::from_bytes(&below.join(&b'/'))).ok().filter(|key| !key.is_root())
+    })
+}
+
+/// The components of a path.
+fn names(path: &[u8]) -> impl Iterator<Item = &[u8]> {
+    path.split(|&byte| byte == b'/').filter(|name| !matches!(*name, b"" | b"."))
+}
+
 /// The name of the container of which a directory in another one is a copy: what is behind `NUMBER_`.
 fn copied(name: &OsStr) -> Option<OsString> {
     let name = name.as_bytes();
@@ -368,7 +390,7 @@ mod tests {
 
     fn orphans(store: &Store, roots: &[&str]) -> Vec<String> {
         let roots: Vec<Key> = roots.iter().map(|name| key(name)).collect();
-        store.orphans(&roots).unwrap().orphans.iter().map(|orphan| orphan.key.to_string()).collect()
+        store.orphans(&roots, &[]).unwrap().orphans.iter().map(|orphan| orphan.key.to_string()).collect()
     }
 
     #[test]
@@ -390,9 +412,25 @@ mod tests {
         assert_eq!(orphans(&store, &["Board"]), ["Card/c2", "Card/lost", "Lane/l2"]);
         assert_eq!(orphans(&store, &["Lane"]), ["Board/b2", "Card/lost"]);
         assert_eq!(orphans(&store, &["Board/b2", "Card/c2"])[..2], ["Board/b1", "Card/alias"]);
-        assert_eq!(store.orphans(&[key("Board")]).unwrap().dangling, [Key::parse("Lane/l1/gone").unwrap()]);
-        assert!(store.orphans(&[key("None")]).is_err());
-        assert!(store.orphans(&[]).is_err());
+        assert_eq!(store.orphans(&[key("Board")], &[]).unwrap().dangling, [Key::parse("Lane/l1/gone").unwrap()]);
+        assert!(store.orphans(&[key("None")], &[]).is_err());
+        assert!(store.orphans(&[], &[]).is_err());
+    }
+
+    #[test]
+    fn links_by_way_of_a_mount_count() {
+        let place = "/mnt/notes";
+        let store = store(
+            &["Board/b/x", "Task/one", "Task/two", "Task/three"],
+            &[
+                ("Board/b/0", "/mnt/notes/Task/one"),
+                ("Board/b/1", "/mnt/./x/../notes//Task/two"),
+                ("Board/b/2", "/mnt/notes2/Task/three"),
+            ],
+        );
+        let found = store.orphans(&[key("Board")], &[place.into()]).unwrap();
+        assert_eq!(found.orphans.iter().map(|orphan| orphan.key.to_string()).collect::<Vec<_>>(), ["Task/three"]);
+        assert_eq!(orphans(&store, &["Board"]), ["Task/one", "Task/three", "Task/two"]);
     }
 
     #[test]
@@ -432,7 +470,7 @@ mod tests {
             &["Root/r", "Box/b/data.json", "Box/b/in/deep", "Box/x.tmp"],
             &[("Box/b/in/0_r", "../../../Root/r"), ("Box/b/odd", "a b%\\\u{e9}")],
         );
-        let found = store.orphans(&[key("Root")]).unwrap();
+        let found = store.orphans(&[key("Root")], &[]).unwrap();
         store.remove_orphans(&found.orphans).unwrap();
         let dir = Key::parse("Box").unwrap();
         assert!(store.list(&dir).unwrap().is_empty());

@@ -5,6 +5,7 @@ use std::ffi::OsString;
 
 use rustix::fs::XattrFlags;
 
+use super::access::ACL;
 use super::collect::{Collected, Histories};
 use super::pins::Protected;
 use super::retention::{Cause, Keep, Policy, Verdict, judge};
@@ -90,8 +91,9 @@ impl Store {
     }
 
     /// Brings back what was removed at `key`, or one of its older generations, there or as `to`: with its mode, owner,
-    /// times and attributes, as far as this process can give it those. The history stays at its key, and is gone on with
-    /// there. A file at `key` that has no bytes yet gives way.
+    /// times and attributes, as far as this process can give it those; what it can't give to whom it was meant for it
+    /// gives to nobody. The history stays at its key, and is gone on with there. A file at `key` that has no bytes yet
+    /// gives way.
     ///
     /// # Errors
     /// [`Error::NotInTrash`]; [`backend::Error::NoGeneration`]; [`backend::Error::Exists`] when something is at the
@@ -145,7 +147,8 @@ impl By<'_> {
         let trashed = store.trashed_at(key)?.ok_or_else(|| Error::NotInTrash(key.clone()))?;
         let generation = generation.unwrap_or(trashed.generation);
         let old = backend.open_generation(key, generation)?;
-        let attributes = backend.generation_xattrs(key, generation)?;
+        let mut attributes = backend.generation_xattrs(key, generation)?;
+        let access = store.kept_access(key, generation, &old.stat)?;
         let given_up = if to == key { store.reserved(key)? } else { None };
         if given_up.is_none() && backend.stat(to).is_ok() {
             return Err(backend::Error::Exists(to.clone()).into());
@@ -158,12 +161,16 @@ impl By<'_> {
             set.map(drop).map_err(|source| Error::Records { what: "the times of what is brought back", source })
         });
         // With its mode before it has any bytes, so that nobody reads them who couldn't before.
-        let creator = Creator { uid: old.stat.uid, gid: old.stat.gid, umask: 0 };
         let reserved = filled.and_then(|()| {
+            let (creator, mode) = store.maker(to, access)?;
+            if (creator.uid, creator.gid) != (access.uid, access.gid) {
+                // It speaks of that owner and that group.
+                attributes.retain(|(name, _)| name != ACL);
+            }
             if let Some(stat) = &given_up {
                 store.take_name(to, || backend.remove(to, &Precondition::Reserved(stat.id)))?;
             }
-            store.make_name(to, || backend.reserve(to, old.stat.mode, &creator))
+            store.make_name(to, || backend.reserve(to, mode, &creator))
         });
         let stat = match reserved {
             Ok(stat) => stat,

@@ -1,5 +1,6 @@
 //! Objects saved, shown, compared, moved, removed and restored.
 
+use std::io::Seek;
 use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt};
 
 use serde_json::Value;
@@ -14,6 +15,9 @@ fn init_makes_one_store_and_no_second() {
     let json = sandbox.run(&["init", "other", "--json"]).json();
     assert!(get(&json, "/store").as_str().unwrap().ends_with("other"));
     assert!(!get(&json, "/id").as_str().unwrap().is_empty());
+    sandbox.run(&["init", "."]).fails(6, "holds the store");
+    sandbox.run(&["init", "store/inside"]).fails(6, "lies inside the store");
+    assert!(!sandbox.dir.path().join(".sepia").exists());
     sandbox.run(&["init", "memory:"]).fails(2, "gone with its process");
     sandbox.run(&["init", "s3://bucket"]).fails(6, "no such backend");
 }
@@ -222,6 +226,33 @@ fn holes_stay_holes_when_they_are_restored() {
     assert!(meta.blocks() * 512 < 1 << 20, "{} blocks", meta.blocks());
 }
 
+/// Nor is a file filled up that comes from elsewhere, by its name or as standard input.
+#[test]
+fn holes_stay_holes_when_they_are_put() {
+    let sandbox = Sandbox::new();
+    let from = sandbox.dir.path().join("from");
+    let file = std::fs::File::create(&from).unwrap();
+    for (at, size) in [(1 << 20, 64 << 20), (64 << 20, (64 << 20) + 3), (3, 3)] {
+        file.set_len(0).unwrap();
+        file.write_all_at(b"abc", at.min(size - 3)).unwrap();
+        file.set_len(size).unwrap();
+        sandbox.run(&["put", "store/named", "from"]).ok();
+        let input = std::fs::File::open(&from).unwrap();
+        assert!(sandbox.command(&sandbox.store).args(["put", "piped"]).stdin(input).output().unwrap().status.success());
+        for name in ["named", "piped"] {
+            let path = sandbox.store.join(name);
+            assert!(std::fs::read(&path).unwrap() == std::fs::read(&from).unwrap(), "{name} of {size} bytes");
+            let blocks = path.metadata().unwrap().blocks();
+            assert!(blocks * 512 < 1 << 20, "{name} of {size} bytes: {blocks} blocks");
+        }
+    }
+    // From where its reader has come to.
+    let mut rest = std::fs::File::open(&from).unwrap();
+    rest.seek(std::io::SeekFrom::Start(1)).unwrap();
+    assert!(sandbox.command(&sandbox.store).args(["put", "rest"]).stdin(rest).output().unwrap().status.success());
+    assert_eq!(std::fs::read(sandbox.store.join("rest")).unwrap(), b"bc");
+}
+
 #[test]
 fn rm_takes_directories_only_when_told() {
     let sandbox = Sandbox::new();
@@ -358,4 +389,60 @@ fn what_is_no_file_is_refused() {
     sandbox.run(&["put", "store/Note/fifo"]).fails(1, "not a regular file");
     assert_eq!(get(&sandbox.run(&["stat", "store/Note/fifo", "--json"]).json(), "/kind"), "fifo");
     assert_eq!(sandbox.run(&["rm", "store/Note/fifo"]).ok().text(), "Note/fifo: removed\n");
+}
+
+/// Bits that let a program run as its owner or its group are for those, not for who brings it back.
+#[test]
+fn as_root_what_an_ordinary_user_brings_back_of_others_has_nobodys_rights() {
+    assert!(rustix::process::geteuid().is_root(), "this test needs root");
+    const OWNER: (u32, u32) = (4321, 4321);
+    let sandbox = Sandbox::new();
+    let path = |name: &str| sandbox.store.join(name);
+    let access = |name: &str| path(name).metadata().map(|meta| (meta.mode() & 0o7777, meta.uid(), meta.gid())).unwrap();
+    std::fs::set_permissions(sandbox.dir.path(), std::fs::Permissions::from_mode(0o755)).unwrap();
+    let acl = |arg: &str, name: &str| {
+        let set = std::process::Command::new("setfacl").args(["-m", arg]).arg(path(name)).status().unwrap();
+        assert!(set.success());
+    };
+    for name in ["others", "own", "shared"] {
+        sandbox.put(name, b"program");
+    }
+    for entry in [&sandbox.store, &path(".sepia"), &path("own")] {
+        std::os::unix::fs::chown(entry, Some(OWNER.0), Some(OWNER.1)).unwrap();
+    }
+    let given = std::process::Command::new("chown").args(["-R", "4321:4321"]).arg(path(".sepia")).status().unwrap();
+    assert!(given.success());
+    acl("u:5555:rwx", "shared");
+    for name in ["others", "own"] {
+        std::fs::set_permissions(path(name), std::fs::Permissions::from_mode(0o6755)).unwrap();
+    }
+    let run = |args: &[&str]| {
+        let ran = std::process::Command::new("setpriv")
+            .args(["--reuid=4321", "--regid=4321", "--clear-groups", env!("CARGO_BIN_EXE_sepia"), "--store"])
+            .arg(&sandbox.store)
+            .args(args)
+            .current_dir("/")
+            .output()
+            .unwrap();
+        assert!(ran.status.success(), "{args:?}: {}", String::from_utf8_lossy(&ran.stderr));
+    };
+    for name in ["others", "own", "shared"] {
+        run(&["rm", name]);
+        run(&["trash", "restore", name]);
+        assert_eq!(std::fs::read(path(name)).unwrap(), b"program");
+    }
+    assert_eq!(access("others"), (0o705, OWNER.0, OWNER.1));
+    assert_eq!(access("own"), (0o6755, OWNER.0, OWNER.1));
+    assert_eq!(access("shared"), (0o600, OWNER.0, OWNER.1));
+    let shown = std::process::Command::new("getfacl").arg("-cs").arg(path("shared")).output().unwrap();
+    assert_eq!(String::from_utf8_lossy(&shown.stdout), "", "rights that another owner has given");
+    // Root can give it all back.
+    std::os::unix::fs::chown(path("own"), Some(1), Some(1)).unwrap();
+    std::fs::set_permissions(path("own"), std::fs::Permissions::from_mode(0o6750)).unwrap();
+    acl("u:5555:r", "own");
+    sandbox.run(&["rm", "store/own"]).ok();
+    sandbox.run(&["trash", "restore", "store/own"]).ok();
+    assert_eq!(access("own"), (0o6750, 1, 1));
+    let shown = std::process::Command::new("getfacl").arg("-cs").arg(path("own")).output().unwrap();
+    assert!(String::from_utf8_lossy(&shown.stdout).contains("user:5555:r--"));
 }

@@ -30,8 +30,12 @@ fn gc_says_why_and_deletes_when_it_is_asked_to() {
         assert!(shown.text().contains(part), "{part}: {shown:?}");
     }
     let json = sandbox.run(&["gc", "store", "-n", "--json"]).json();
-    assert_eq!((get(&json, "/0/key"), get(&json, "/0/verdict/drop")), (&"Note/n".into(), &"no-rule".into()));
-    assert_eq!(get(&json, "/2/verdict/keep/0"), "last");
+    assert_eq!(
+        (get(&json, "/generations/0/key"), get(&json, "/generations/0/verdict/drop")),
+        (&"Note/n".into(), &"no-rule".into())
+    );
+    assert_eq!(get(&json, "/generations/2/verdict/keep/0"), "last");
+    assert_eq!(get(&json, "/conflicts"), &serde_json::Value::Array(Vec::new()));
     sandbox.run_in(&sandbox.store, &["pin", "Note/n@1"], b"").ok();
     let marked = sandbox.run(&["gc", "store"]).ok();
     assert!(marked.text().contains("marked 1 generation") && marked.text().contains("sepia gc --now"), "{marked:?}");
@@ -60,6 +64,9 @@ fn a_dry_run_names_the_conflicts_that_go() {
     {
         assert!(shown.contains(&part), "{part}: {shown}");
     }
+    let json = sandbox.run(&["gc", "store", "--dry-run", "--json"]).json();
+    assert_eq!((get(&json, "/conflicts/0/id"), get(&json, "/conflicts/0/size")), (&id.as_str().into(), &5.into()));
+    assert_eq!(get(&json, "/generations/0/key"), "Note/n");
     sandbox.run(&["conflicts", "show", &id, "--store", "store"]).ok();
     assert!(sandbox.run(&["gc", "store", "--now"]).ok().text().contains("1 conflict"));
     sandbox.run(&["conflicts", "show", &id, "--store", "store"]).fails(3, "there is no conflict");
@@ -194,6 +201,29 @@ fn pins_are_made_listed_and_removed() {
     sandbox.run(&["pin", "store/a@b@2"]).fails(3, "has no generation 2");
     sandbox.run(&["pin", "store/a@b@1", "--remove"]).ok();
     assert_eq!(sandbox.run(&["pin", "--list", "store"]).ok().text(), "nothing is pinned\n");
+}
+
+/// Programs make them. What counts is the text of the link, whatever the store was called on the command line.
+#[test]
+fn absolute_links_into_the_store_are_references() {
+    let sandbox = Sandbox::new();
+    for key in ["Board/b/data.json", "Task/one", "Task/two", "Task/three"] {
+        sandbox.put(key, b"x");
+    }
+    let link = |to: &str, name: &str| {
+        std::os::unix::fs::symlink(to, sandbox.store.join("Board/b").join(name)).unwrap();
+    };
+    link(sandbox.store.join("Task/./one").to_str().unwrap(), "0_one");
+    link("../../../store/Task/two", "1_two");
+    link("/nowhere/Task/three", "2_three");
+    std::os::unix::fs::symlink(&sandbox.store, sandbox.dir.path().join("alias")).unwrap();
+    for (dir, store) in [(sandbox.dir.path(), "store"), (sandbox.dir.path(), "alias"), (&sandbox.store, ".")] {
+        let args = ["gc", "--orphans", "--root", "Board", "-n"];
+        let shown = sandbox.run_in(dir, &[&args[..], &[store]].concat(), b"").ok();
+        assert_eq!(shown.text(), "Task/three\n1 orphan would be removed; 3 are reached\n", "{store}");
+        let shown = sandbox.run_in(dir, &[&args[..], &["--store", store]].concat(), b"").ok();
+        assert_eq!(shown.text(), "Task/three\n1 orphan would be removed; 3 are reached\n", "--store {store}");
+    }
 }
 
 #[test]

@@ -1,7 +1,7 @@
 //! Times, statfs, attributes, ACLs.
 
 use std::ffi::CString;
-use std::fs;
+use std::fs::{self, File};
 use std::mem::MaybeUninit;
 use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt, symlink};
 use std::path::Path;
@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use super::read_write;
 use crate::common::{self, Store};
-use rustix::fs::{AtFlags, CWD, Timespec, Timestamps, XattrFlags};
+use rustix::fs::{AtFlags, CWD, Mode, Timespec, Timestamps, XattrFlags};
 use rustix::io::Errno;
 
 #[test]
@@ -166,6 +166,45 @@ fn as_root_reading_is_marked_as_relatime_has_it_or_not_at_all() {
     a_moment();
     mount.sh("touch -md 2001-01-01 large; cat small large > /dev/null; ls dir > /dev/null");
     assert_eq!((atimes(&mount, "small"), atimes(&mount, "large"), atimes(&mount, "dir")), before);
+}
+
+/// By an open descriptor, all that can be done to a file can be done when its name is gone.
+#[test]
+fn what_has_no_name_any_more_keeps_and_takes_attributes() {
+    let store = Store::new();
+    let mount = store.mount();
+    let (path, dir, over) = (mount.join("file"), mount.join("dir"), mount.join("over"));
+    fs::write(&path, b"bytes").unwrap();
+    fs::write(&over, b"other").unwrap();
+    fs::create_dir(&dir).unwrap();
+    mount.sh("setfattr -n user.before -v old file over dir");
+    let open = [File::open(&path).unwrap(), File::open(&dir).unwrap(), File::open(&over).unwrap()];
+    fs::remove_file(&path).unwrap();
+    fs::remove_dir(&dir).unwrap();
+    fs::write(mount.join("new"), b"new").unwrap();
+    fs::rename(mount.join("new"), &over).unwrap();
+    for file in &open {
+        let mut value = [0; 64];
+        let mut get = |name: &str| rustix::fs::fgetxattr(file, name, &mut value[..]).map(|n| value[..n].to_vec());
+        assert_eq!(get("user.before"), Ok(b"old".to_vec()));
+        rustix::fs::fsetxattr(file, "user.after", b"new", XattrFlags::CREATE).unwrap();
+        assert_eq!(rustix::fs::fsetxattr(file, "user.after", b"x", XattrFlags::CREATE), Err(Errno::EXIST));
+        assert_eq!(get("user.after"), Ok(b"new".to_vec()));
+        rustix::fs::fremovexattr(file, "user.before").unwrap();
+        assert_eq!(get("user.before"), Err(Errno::NODATA));
+        let mut list = [0; 256];
+        let length = rustix::fs::flistxattr(file, &mut list[..]).unwrap();
+        assert_eq!(String::from_utf8_lossy(&list[..length]), "user.after\0");
+        rustix::fs::fchmod(file, Mode::from_raw_mode(0o700)).unwrap();
+        assert_eq!(file.metadata().unwrap().mode() & 0o7777, 0o700);
+        let time = Timespec { tv_sec: 1, tv_nsec: 0 };
+        rustix::fs::futimens(file, &Timestamps { last_access: time, last_modification: time }).unwrap();
+        assert_eq!(file.metadata().unwrap().mtime(), 1);
+    }
+    // Whose name it was has its own.
+    assert_eq!(mount.sh("getfattr -d over | grep -c user.after || true").trim(), "0");
+    drop(open);
+    mount.unmount();
 }
 
 /// As tar, cp -p and rsync set them, on whatever kind of save.

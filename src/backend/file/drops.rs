@@ -9,6 +9,7 @@ use rustix::fs::{AtFlags, FileType};
 use rustix::io::Errno;
 
 use super::generations::name_of;
+use super::keeping::remove_partial;
 use super::notes::{CHANGED_OUTSIDE, DROPPED, is_passed_over};
 use super::*;
 use crate::backend::Kept;
@@ -28,6 +29,7 @@ impl FileBackend {
         if gone {
             self.check_gone(key)?;
         }
+        self.remove_partials(key)?;
         let kept = self.kept(key)?;
         let wanted: HashMap<Generation, &GenerationInfo> = which.iter().map(|info| (info.generation, info)).collect();
         let mut results = HashMap::new();
@@ -83,11 +85,8 @@ impl FileBackend {
         if last {
             // Where it is the last that the history knows, a note takes its place, so that the number is not used again.
             let note = format!(".{name}");
-            match rustix::fs::symlinkat(DROPPED, &dir, &note) {
-                // Of a process that died here.
-                Ok(()) | Err(Errno::EXIST) => {}
-                Err(error) => return Err(failed(error)),
-            }
+            remove_partial(key, &dir, &note)?;
+            rustix::fs::symlinkat(DROPPED, &dir, &note).map_err(failed)?;
             rustix::fs::renameat(&dir, &note, &dir, &name).map_err(failed)?;
         } else {
             rustix::fs::unlinkat(&dir, &name, AtFlags::empty()).map_err(failed)?;

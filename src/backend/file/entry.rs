@@ -10,6 +10,7 @@ use rustix::io::Errno;
 
 use super::dirs::open_root;
 use super::lock::KeyLock;
+use super::nested::check_not_nested;
 use super::record::{self, Record};
 use super::*;
 use crate::backend::ownership::give_path;
@@ -56,6 +57,11 @@ impl Found {
     }
 }
 
+/// Where the processes that use the store in a directory stage, and say what they do.
+pub fn staging_of(store: &Path) -> PathBuf {
+    store.join(".sepia/staging")
+}
+
 impl FileBackend {
     /// Makes a store in a directory, which is made if it is missing. Files that are there become its objects.
     ///
@@ -67,14 +73,7 @@ impl FileBackend {
         };
         std::fs::create_dir_all(path).map_err(|e| failed("can't make the directory", e))?;
         let path = path.canonicalize().map_err(|e| failed("can't find the directory", e))?;
-        if let Some(outer) = path.ancestors().skip(1).find(|dir| dir.join(".sepia/format").exists()) {
-            return Err(Error::Unusable(format!(
-                "{} lies inside the store {}; a store can't be part of another one",
-                path.display(),
-                outer.display()
-            )));
-        }
-        check_no_mount(&path)?;
+        check_not_nested(&path)?;
         check_xattrs(&path)?;
         let meta = path.join(".sepia");
         match rustix::fs::mkdir(&meta, Mode::RWXU) {
@@ -117,7 +116,7 @@ impl FileBackend {
                 .map_err(|e| unusable(e.into()))?,
             history: Dirs::new(part("generations")?, HISTORY_DIRS).map_err(|e| unusable(e.into()))?,
             locks: Locks::open(part("lock")?).map_err(unusable)?,
-            staging: StagingArea::new(meta.join("staging")),
+            staging: StagingArea::new(staging_of(&path)),
             departed: Departed::new(),
             firsts: Firsts::new(),
             counted: Counted::new(),
@@ -333,17 +332,6 @@ fn make_part(meta: &Path, name: &str) -> std::io::Result<()> {
         // Readable all the same.
         Err(Errno::ROFS) if meta.join(name).is_dir() => Ok(()),
         Err(error) => Err(error.into()),
-    }
-}
-
-/// A mount shows nothing of its store's own directory, and keeps the names of the attributes that a store needs for itself.
-fn check_no_mount(path: &Path) -> Result<()> {
-    match rustix::fs::getxattr(path, "user.sepia.kind", &mut [0u8; 64][..]) {
-        Ok(_) | Err(Errno::RANGE) => Err(Error::Unusable(format!(
-            "{} lies inside a mount of Sepia; a store can't be part of another one",
-            path.display()
-        ))),
-        Err(_) => Ok(()),
     }
 }
 

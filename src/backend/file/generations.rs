@@ -56,6 +56,37 @@ impl FileBackend {
         }
     }
 
+    /// Removes what processes have left in a key's history that died while they put something there. The key is locked.
+    pub(super) fn remove_partials(&self, key: &Key) -> Result<()> {
+        let failed = |error: Errno| Error::from_io(key, "tidy its history", error);
+        let Some(dir) = self.history_dir(key)? else { return Ok(()) };
+        let fd = match dir.reopen() {
+            // It was cleared away.
+            Err(Errno::NOENT) => return Ok(()),
+            other => other.map_err(failed)?,
+        };
+        let mut buffer = Vec::with_capacity(8 << 10);
+        let mut reader = RawDir::new(&fd, buffer.spare_capacity_mut());
+        let mut partials = Vec::new();
+        while let Some(entry) = reader.next() {
+            let entry = entry.map_err(failed)?;
+            let name = entry.file_name().to_bytes();
+            // A directory is the history of an object with such a name.
+            if entry.file_type() != FileType::Directory
+                && name.strip_prefix(b".").is_some_and(|rest| GenerationName::parse(OsStr::from_bytes(rest)).is_some())
+            {
+                partials.push(OsStr::from_bytes(name).to_owned());
+            }
+        }
+        for name in partials {
+            match rustix::fs::unlinkat(&fd, &name, AtFlags::empty()) {
+                Ok(()) | Err(Errno::NOENT | Errno::ISDIR) => {}
+                Err(error) => return Err(failed(error)),
+            }
+        }
+        Ok(())
+    }
+
     /// What is in the directory of a key's history: generations and markers, and the histories of members.
     pub(super) fn history_entries(&self, key: &Key) -> Result<(Vec<GenerationName>, Vec<OsString>)> {
         let (mut names, mut members) = (Vec::new(), Vec::new());

@@ -144,9 +144,18 @@ pub fn sign_copy(copy: &File, old: &Stat, generation: Generation, committed: Tim
     Ok(rustix::fs::fsetxattr(copy, super::record::NAME, &record.pack(), XattrFlags::empty())?)
 }
 
+/// Removes what a process has left under a name of this kind that died over it. The key is locked.
+pub fn remove_partial(key: &Key, dir: &Dir, name: &str) -> Result<()> {
+    match rustix::fs::unlinkat(dir, name, AtFlags::empty()) {
+        Ok(()) | Err(Errno::NOENT) => Ok(()),
+        Err(error) => Err(Error::from_io(key, "tidy its history", error)),
+    }
+}
+
 /// Makes an empty private file in a key's history directory, to be filled and renamed.
 pub fn create_in_history(key: &Key, dir: &Dir, name: &str) -> Result<File> {
-    let flags = OFlags::RDWR | OFlags::CREATE | OFlags::TRUNC | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    remove_partial(key, dir, name)?;
+    let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     rustix::fs::openat(dir, name, flags, Mode::RUSR | Mode::WUSR)
         .map(File::from)
         .map_err(|e| Error::from_io(key, "keep the generation before", e))

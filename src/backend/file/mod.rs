@@ -21,6 +21,7 @@ mod metadata;
 mod moved;
 mod moved_in;
 mod names;
+mod nested;
 mod notes;
 mod open;
 mod power;
@@ -55,8 +56,8 @@ use power::Power;
 
 use super::{
     Abandoned, Backend, Capabilities, Change, ChangeSink, Commit, Creator, DirEntry, Error, Exclusive, FileKind, Flaw,
-    FsStat, GenerationInfo, KeepAccessTimes, Opened, Rename, Result, SetAttr, Staged, StagingArea, Stat, Still, Torn,
-    Watch,
+    FsStat, GenerationInfo, KeepAccessTimes, Opened, Owner, Rename, Result, SetAttr, Staged, StagingArea, Stat, Still,
+    Torn, Watch,
 };
 use crate::types::{Generation, Key, ObjectId, Precondition, Timestamp};
 
@@ -81,6 +82,14 @@ pub struct FileBackend {
     growing: Mutex<Option<(Key, Arc<File>)>>,
     power: Power,
     access_times: AccessTimes,
+}
+
+/// The living users of the store in a directory that have announced themselves or write to it. Nothing is opened for it.
+///
+/// # Errors
+/// When they can't be listed.
+pub fn users(store: &Path) -> std::io::Result<Vec<Owner>> {
+    StagingArea::new(entry::staging_of(store)).others()
 }
 
 impl Backend for FileBackend {

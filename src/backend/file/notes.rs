@@ -9,6 +9,7 @@ use rustix::io::Errno;
 
 use super::dirs::Dir;
 use super::entry::{Place, read_rewritten};
+use super::keeping::remove_partial;
 use super::record::{Record, Unsettled};
 use super::*;
 use crate::backend::{GenerationName, Kept};
@@ -94,11 +95,8 @@ impl FileBackend {
                 break;
             }
             let (note, partial) = (Beginning { id: Some(id), ..beginning }.note(generation.next()), format!(".{text}"));
-            match rustix::fs::symlinkat(&note, &dir, &partial) {
-                // Of a process that died here: it was about to say the same.
-                Ok(()) | Err(Errno::EXIST) => {}
-                Err(error) => return Err(failed(error)),
-            }
+            remove_partial(key, &dir, &partial)?;
+            rustix::fs::symlinkat(&note, &dir, &partial).map_err(failed)?;
             rustix::fs::renameat(&dir, &partial, &dir, &text).map_err(failed)?;
         }
         Ok(())

@@ -18,6 +18,7 @@ impl FileBackend {
         let key = &intent.key;
         let _tree = self.locks.share_tree(key)?;
         let _lock = self.lock(key)?;
+        self.remove_partials(key)?;
         let place = match self.place(key) {
             Ok(place) => place,
             Err(Error::NotFound(_) | Error::NotDirectory(_)) => return Ok(false),

@@ -50,8 +50,9 @@ pub fn run(args: &ConflictsArgs, store: &StoreArg) -> Result<(), Failure> {
     }
 }
 
+/// A conflict, for machines.
 #[derive(Serialize)]
-struct JsonConflict {
+pub struct JsonConflict {
     id: String,
     #[serde(flatten)]
     key: JsonKey,

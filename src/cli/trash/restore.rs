@@ -10,7 +10,8 @@ use crate::types::Generation;
 
 /// Bring back what was removed, with its mode, owner, times and attributes
 ///
-/// Its history is gone on with. Of a directory, all comes back that was removed below it.
+/// Its history is gone on with. Of a directory, all comes back that was removed below it. What an ordinary user brings back
+/// of somebody else's becomes their own, without the rights that were for another owner or group.
 #[derive(Debug, clap::Args)]
 pub struct RestoreArgs {
     /// What was removed

@@ -4,6 +4,7 @@
 //! (`tree`); kept are only the inode numbers that the kernel knows, and what is open. Nothing in it can be changed, but
 //! snapshots are made and dropped as directories, and what was removed is moved out of the trash.
 
+mod members;
 mod shade;
 mod tree;
 
@@ -25,7 +26,8 @@ use crate::backend::FileKind;
 use crate::store::Renames;
 use crate::store::snapshots::Snapshot;
 use crate::types::Key;
-use tree::{Item, Member, Source, Tree, View, What};
+use members::Member;
+use tree::{Item, Source, Tree, View, What};
 
 /// Set in the numbers of the views' inodes and handles, and in no object id.
 const MARK: u64 = 1 << 63;

@@ -7,7 +7,7 @@
 use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
-use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::os::unix::ffi::OsStrExt;
 use std::sync::Arc;
 
 use lru::LruCache;
@@ -40,10 +40,10 @@ tool, or bring a generation back with: sepia restore KEY --generation N
 /// Snapshots that are held in memory.
 pub const SNAPSHOTS: std::num::NonZeroUsize = std::num::NonZeroUsize::new(4).expect("not zero");
 
-const MOMENTS: &str = "at";
-const SNAPSHOTS_DIR: &str = "snapshots";
-const LATEST: &str = "latest";
-const EVENTS: &str = ".jsonl";
+pub(super) const MOMENTS: &str = "at";
+pub(super) const SNAPSHOTS_DIR: &str = "snapshots";
+pub(super) const LATEST: &str = "latest";
+pub(super) const EVENTS: &str = ".jsonl";
 /// What is at a path of a view.
 #[derive(Debug)]
 pub struct Item {
@@ -80,7 +80,7 @@ pub enum View {
     At(Timestamp),
 }
 
-const VIEWS: [(&str, View); 4] = [
+pub(super) const VIEWS: [(&str, View); 4] = [
     ("conflicts", View::Conflicts),
     ("events", View::Events),
     ("generations", View::Generations),
@@ -94,15 +94,6 @@ pub enum Source {
     File(Arc<File>),
     /// Of a generation that was only appended to since: no more than there was.
     Beginning(Arc<File>, u64),
-}
-
-/// An entry of a view's directory.
-#[derive(Debug)]
-pub struct Member {
-    pub name: OsString,
-    pub kind: FileKind,
-    /// Where all entries were found by one look: what this one is.
-    pub item: Option<Item>,
 }
 
 impl Item {
@@ -321,7 +312,7 @@ impl Tree<'_> {
     }
 
     /// The permissions of the object at a key, or of what was there last.
-    fn shade_of_key(&self, key: &Key) -> Result<Shade> {
+    pub(super) fn shade_of_key(&self, key: &Key) -> Result<Shade> {
         match self.store.backend().stat(key) {
             Ok(stat) => Ok(self.shade(key, &stat)),
             Err(error) if error.is_gone() => {
@@ -348,7 +339,7 @@ impl Tree<'_> {
         shade_of(stat, has_acl(file))
     }
 
-    fn conflicts(&self, below: &Key) -> Result<Vec<Conflict>> {
+    pub(super) fn conflicts(&self, below: &Key) -> Result<Vec<Conflict>> {
         let mut all = self.store.conflicts().map_err(errno)?;
         all.retain(|conflict| conflict.key.is_within(below));
         Ok(all)
@@ -373,100 +364,6 @@ impl Tree<'_> {
             "verification": self.store.verification_status().map_err(errno)?,
         });
         Ok(format!("{stats:#}\n").into_bytes())
-    }
-
-    /// The entries of a directory, by name.
-    pub fn members(&self, what: &What) -> Result<Vec<Member>> {
-        let member = |(name, kind)| Member { name, kind, item: None };
-        let mut members: Vec<Member> = self.names(what)?.into_iter().map(member).collect();
-        if let What::Dir(View::Generations, key) = what {
-            let mut kept = self.store.history(key).unwrap_or_default();
-            kept.retain(is_kept);
-            if let Some(last) = kept.last() {
-                let shade = self.shade_of_key(key)?;
-                let names =
-                    kept.iter().map(|info| (info.generation.to_string(), info)).chain([(LATEST.to_owned(), last)]);
-                members.extend(names.map(|(name, info)| {
-                    let item = Some(generation(key, info, shade));
-                    Member { name: name.into(), kind: FileKind::File, item }
-                }));
-                // A member of the directory that this was before may have a number for a name.
-                members.reverse();
-                members.sort_by(|a, b| a.name.cmp(&b.name));
-                members.dedup_by(|a, b| a.name == b.name);
-            }
-        }
-        Ok(members)
-    }
-
-    fn names(&self, what: &What) -> Result<BTreeMap<OsString, FileKind>> {
-        let mut found: BTreeMap<OsString, FileKind> = BTreeMap::new();
-        match what {
-            What::Top => {
-                found.extend(VIEWS.map(|(name, _)| (name.into(), FileKind::Directory)));
-                found.extend([MOMENTS, SNAPSHOTS_DIR].map(|name| (name.into(), FileKind::Directory)));
-                found.extend(["README", "stats"].map(|name| (name.into(), FileKind::File)));
-            }
-            What::Moments => {}
-            What::Snapshots => {
-                let all = self.store.snapshots().map_err(errno)?;
-                let whole = all.into_iter().filter(|snapshot| !snapshot.damaged);
-                found.extend(whole.map(|snapshot| (snapshot.name.into(), FileKind::Directory)));
-            }
-            What::InSnapshot(snapshot, key) => {
-                let members = snapshot.children(key).filter_map(|entry| Some((entry.key.name()?, entry.stat.kind)));
-                found.extend(members.map(|(name, kind)| (name.to_owned(), kind)));
-            }
-            What::Dir(View::At(then), key) => {
-                found.extend(self.store.past_members(&mut self.renames.lock(), key, *then).map_err(errno)?);
-            }
-            What::Dir(View::Conflicts, key) => {
-                for conflict in self.conflicts(key)? {
-                    match below(key, &conflict.key) {
-                        Some(name) => found.insert(name, FileKind::Directory),
-                        None => found.insert(conflict.id.to_string().into(), FileKind::File),
-                    };
-                }
-            }
-            What::Dir(View::Trash, key) => {
-                for name in self.store.backend().history_members(key).map_err(from_backend)? {
-                    let key = key.child(&name).map_err(|error| from_backend(error.into()))?;
-                    if self.store.has_trash_below(&key).map_err(errno)? {
-                        found.insert(name, FileKind::Directory);
-                    } else if self.store.trashed_at(&key).map_err(errno)?.is_some() {
-                        found.insert(name, FileKind::File);
-                    }
-                }
-            }
-            What::Dir(view, key) => {
-                let backend = self.store.backend();
-                match backend.list(key) {
-                    Ok(entries) => {
-                        for entry in entries {
-                            match (entry.kind, view) {
-                                (FileKind::Directory, _) | (FileKind::File, View::Generations) => {
-                                    found.insert(entry.name, FileKind::Directory);
-                                }
-                                (FileKind::File, _) => {
-                                    let mut name = entry.name.into_vec();
-                                    name.extend(EVENTS.as_bytes());
-                                    found.insert(OsString::from_vec(name), FileKind::File);
-                                }
-                                _ => {}
-                            }
-                        }
-                    }
-                    Err(error) if error.is_gone() => {}
-                    Err(error) => return Err(from_backend(error)),
-                }
-                if *view == View::Generations {
-                    let histories = backend.history_members(key).map_err(from_backend)?;
-                    found.extend(histories.into_iter().map(|name| (name, FileKind::Directory)));
-                }
-            }
-            _ => return Err(Errno::NOTDIR),
-        }
-        Ok(found)
     }
 
     /// The extended attributes that are shown.
@@ -525,17 +422,12 @@ impl Tree<'_> {
     }
 }
 
-/// The name of the entry of `dir` on the way to `key`, which is in it; `None` for `dir` itself.
-fn below(dir: &Key, key: &Key) -> Option<OsString> {
-    key.components().nth(dir.components().count()).map(OsStr::to_owned)
-}
-
-fn is_kept(info: &GenerationInfo) -> bool {
+pub(super) fn is_kept(info: &GenerationInfo) -> bool {
     // One that was moved away can be read under its old name, too.
     !matches!(&info.kept, Kept::Lost(why) if !why.starts_with("moved to "))
 }
 
-fn generation(key: &Key, info: &GenerationInfo, shade: Shade) -> Item {
+pub(super) fn generation(key: &Key, info: &GenerationInfo, shade: Shade) -> Item {
     let shade = Shade { mtime: info.mtime, ..shade };
     item(FileKind::File, readable(shade), info.size, What::Generation(key.clone(), info.generation))
 }

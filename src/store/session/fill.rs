@@ -8,16 +8,15 @@ use crate::backend::{Creator, SetTime, copy_range};
 use crate::types::Timestamp;
 
 impl Session {
-    /// If it makes the object, on whose behalf, and with which bits it doesn't get.
+    /// If it makes the object, on whose behalf.
     pub(in crate::store) fn made_by(mut self, creator: Creator) -> Self {
         self.creator = creator;
         self
     }
 
-    /// If it makes the object, with which mode.
-    pub(in crate::store) fn made_with(mut self, mode: u32) -> Self {
-        self.mode = mode;
-        self
+    /// If it makes the object, on whose behalf, and with which mode; without the bits that it doesn't get.
+    pub(in crate::store) fn is_made_by(&mut self, creator: Creator, mode: u32) {
+        (self.creator, self.mode) = (creator, mode);
     }
 
     /// Makes the first `size` bytes of a file, and a modification time if one is given, this session's own, which replaces

@@ -285,15 +285,28 @@ impl Session {
     /// When the precondition doesn't hold or the medium fails; the bytes are then dropped, for the caller has them.
     /// [`Error::Rejected`], with the bytes kept unless they are elsewhere.
     pub(in crate::store) fn save(mut self, key: &Key, durable: bool) -> Result<Stat> {
-        self.stage_whole()?;
-        match self.save_checked(key, durable) {
+        match self.try_save(key, durable) {
             Ok(stat) => {
-                if self.staged.is_some() {
-                    self.discard();
-                }
+                self.end_saved();
                 Ok(stat)
             }
             Err(error) => Err(self.give_up(error)),
+        }
+    }
+
+    /// As [`Session::save`], of which the session still has the bytes if it fails.
+    ///
+    /// # Errors
+    /// As [`Session::save`].
+    pub(in crate::store) fn try_save(&mut self, key: &Key, durable: bool) -> Result<Stat> {
+        self.stage_whole()?;
+        self.save_checked(key, durable)
+    }
+
+    /// Ends a session that was saved in one go.
+    pub(in crate::store) fn end_saved(self) {
+        if self.staged.is_some() {
+            self.discard();
         }
     }
 
