@@ -4,15 +4,18 @@ mod common;
 mod rig;
 
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, Write};
+use std::io::{self, Read, Write};
 use std::os::unix::fs::FileExt;
+use std::sync::atomic::{AtomicBool, Ordering};
 
+use common::library::{ANY, key};
 use common::{LoopFs, Mount, Scratch, Store, sh_fails, wait_for};
 use rig::disk::{fill, use_all_inodes};
 use rig::load::close;
 use rig::record::{Tag, object, read_object};
 use rustix::fs::FallocateFlags;
 use rustix::io::Errno;
+use sepia::store::SessionOptions;
 
 struct Small {
     mount: Mount,
@@ -149,6 +152,67 @@ fn as_root_an_object_with_two_names_stays_whole() {
     let written = ["Note/one", "Note/other"].into_iter().find(|name| small.store.generations(name) == [1, 2]);
     assert_eq!(small.store.cat(written.unwrap(), Some(1)), record(1, 100_000));
     small.mount.unmount();
+}
+
+/// Others take the room that the old bytes had, so that nobody can put them back: that is done when there is some again, and
+/// nobody sees the half of the new ones meanwhile.
+#[test]
+fn as_root_half_an_object_with_two_names_is_put_back_when_there_is_room() {
+    for closed_before in [false, true] {
+        let scratch = Scratch::new();
+        let disk = LoopFs::new(&scratch, "ext4", 64 << 20);
+        let path = disk.path().join("store");
+        let store = sepia::Store::init(path.to_str().unwrap()).unwrap();
+        let (old, new) = (record(1, 8 << 20), record(2, 8 << 20));
+        store.put(&key("f"), &mut &old[..], ANY).unwrap();
+        fs::hard_link(path.join("f"), path.join("g")).unwrap();
+        let mut session = store.open_session(&key("f"), &SessionOptions::default()).unwrap();
+        session.truncate(0).unwrap();
+        session.write_at(&new, 0).unwrap();
+        // There is room for a copy of the old bytes, and then somebody else takes what they leave.
+        let ballast = fill(disk.path(), 9 << 20);
+        let taken = disk.path().join("taken");
+        let (taker, done) = (File::create(&taken).unwrap(), AtomicBool::new(false));
+        let take = || {
+            let (mut size, mut more) = (0, 4 << 20);
+            while !done.load(Ordering::Relaxed) {
+                let cut = fs::metadata(path.join("f")).unwrap().len() < old.len() as u64;
+                if cut && rustix::fs::fallocate(&taker, FallocateFlags::empty(), size, more).is_ok() {
+                    size += more;
+                } else if cut {
+                    more = (more / 2).max(4096);
+                }
+            }
+        };
+        let published = std::thread::scope(|scope| {
+            scope.spawn(take);
+            let published = session.publish(&key("f"), false);
+            done.store(true, Ordering::Relaxed);
+            published
+        });
+        published.expect_err("somebody has taken all room");
+        assert_ne!(fs::metadata(path.join("f")).unwrap().len(), old.len() as u64, "this run has shown nothing");
+        assert!(store.get(&key("g")).is_err());
+        let mut session = Some(session);
+        if closed_before {
+            session.take().unwrap().close(&key("f"));
+            assert!(store.get(&key("g")).is_err());
+        }
+        for file in [ballast, taken] {
+            fs::remove_file(file).unwrap();
+        }
+        if let Some(session) = session {
+            session.close(&key("f"));
+            assert_eq!(store.conflicts().unwrap().len(), 1);
+        }
+        for name in ["g", "f"] {
+            let opened = store.get(&key(name)).unwrap();
+            let mut found = Vec::new();
+            (&*opened.file).read_to_end(&mut found).unwrap();
+            assert!(found == old, "{name}, closed before {closed_before}: {} bytes", found.len());
+            assert_eq!(opened.stat.generation.unwrap().get(), 1);
+        }
+    }
 }
 
 /// What a copy in the history has taken before the disk was full is given back.

@@ -69,7 +69,7 @@ impl FileBackend {
         let begun = staged.begin(&intent, true).map_err(failed);
         let (written, settled) = match begun {
             Ok(()) => {
-                let written = self.write_into(own, staged, generation, now);
+                let written = self.write_into(own, staged, generation, now).inspect(|_| staged.done());
                 let settled = written.is_ok() || self.take_back(own, staged);
                 (written, settled)
             }
