@@ -205,5 +205,8 @@ pub fn has_begun(key: &Key, place: &Place, record: Option<&Record>) -> Result<bo
 
 fn open_to_write(place: &Place) -> std::io::Result<File> {
     let flags = OFlags::RDWR | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    Ok(rustix::fs::openat(&place.dir, &place.name, flags, Mode::empty())?.into())
+    match rustix::fs::openat(&place.dir, &place.name, flags, Mode::empty()) {
+        Err(rustix::io::Errno::ACCESS) => Ok(super::metadata::open_read_only(place)?.into()),
+        other => Ok(other?.into()),
+    }
 }
