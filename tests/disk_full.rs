@@ -6,6 +6,7 @@ mod rig;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Write};
 use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use common::library::{ANY, key};
@@ -15,7 +16,7 @@ use rig::load::close;
 use rig::record::{Tag, object, read_object};
 use rustix::fs::FallocateFlags;
 use rustix::io::Errno;
-use sepia::store::SessionOptions;
+use sepia::store::{Session, SessionOptions};
 
 struct Small {
     mount: Mount,
@@ -154,63 +155,83 @@ fn as_root_an_object_with_two_names_stays_whole() {
     small.mount.unmount();
 }
 
-/// Others take the room that the old bytes had, so that nobody can put them back: that is done when there is some again, and
-/// nobody sees the half of the new ones meanwhile.
+/// A save into an object with two names, of which somebody else takes the room as soon as the old bytes leave it, so that these
+/// can't be put back. `None` if they were too late. Returns the session, the names, and who has the room.
+fn half_a_save(disk: &Path, store: &sepia::Store, attempt: u32) -> Option<(Session, [String; 2], [PathBuf; 2])> {
+    let names = ["f", "g"].map(|name| format!("{name}{attempt}"));
+    let [f, g] = &names;
+    let path = disk.join("store");
+    store.put(&key(f), &mut &record(1, HALVED)[..], ANY).unwrap();
+    fs::hard_link(path.join(f), path.join(g)).unwrap();
+    let mut session = store.open_session(&key(f), &SessionOptions::default()).unwrap();
+    session.truncate(0).unwrap();
+    session.write_at(&record(2, HALVED), 0).unwrap();
+    // There is room for a copy of the old bytes.
+    let takers = [fill(disk, HALVED as u64 + (1 << 20)), disk.join("taken")];
+    let (taker, done) = (File::create(&takers[1]).unwrap(), AtomicBool::new(false));
+    let ready = std::sync::Barrier::new(2);
+    let take = || {
+        ready.wait();
+        let (mut size, mut more) = (0, 4 << 20);
+        while !done.load(Ordering::Relaxed) {
+            let cut = fs::metadata(path.join(f)).unwrap().len() < HALVED as u64;
+            if cut && rustix::fs::fallocate(&taker, FallocateFlags::empty(), size, more).is_ok() {
+                size += more;
+            } else if cut {
+                more = (more / 2).max(4096);
+            }
+        }
+    };
+    let published = std::thread::scope(|scope| {
+        scope.spawn(take);
+        ready.wait();
+        let published = session.publish(&key(f), false);
+        done.store(true, Ordering::Relaxed);
+        published
+    });
+    if published.is_err() && fs::metadata(path.join(f)).unwrap().len() != HALVED as u64 {
+        return Some((session, names, takers));
+    }
+    session.close(&key(f));
+    takers.into_iter().for_each(|taker| fs::remove_file(taker).unwrap());
+    None
+}
+
+const HALVED: usize = 8 << 20;
+
+/// Until there is room to put the old bytes back, nobody sees the half of the new ones.
 #[test]
 fn as_root_half_an_object_with_two_names_is_put_back_when_there_is_room() {
-    for closed_before in [false, true] {
+    for after in ["closed before", "closed after"] {
         let scratch = Scratch::new();
-        let disk = LoopFs::new(&scratch, "ext4", 64 << 20);
+        let disk = LoopFs::new(&scratch, "ext4", 128 << 20);
         let path = disk.path().join("store");
         let store = sepia::Store::init(path.to_str().unwrap()).unwrap();
-        let (old, new) = (record(1, 8 << 20), record(2, 8 << 20));
-        store.put(&key("f"), &mut &old[..], ANY).unwrap();
-        fs::hard_link(path.join("f"), path.join("g")).unwrap();
-        let mut session = store.open_session(&key("f"), &SessionOptions::default()).unwrap();
-        session.truncate(0).unwrap();
-        session.write_at(&new, 0).unwrap();
-        // There is room for a copy of the old bytes, and then somebody else takes what they leave.
-        let ballast = fill(disk.path(), 9 << 20);
-        let taken = disk.path().join("taken");
-        let (taker, done) = (File::create(&taken).unwrap(), AtomicBool::new(false));
-        let take = || {
-            let (mut size, mut more) = (0, 4 << 20);
-            while !done.load(Ordering::Relaxed) {
-                let cut = fs::metadata(path.join("f")).unwrap().len() < old.len() as u64;
-                if cut && rustix::fs::fallocate(&taker, FallocateFlags::empty(), size, more).is_ok() {
-                    size += more;
-                } else if cut {
-                    more = (more / 2).max(4096);
-                }
-            }
-        };
-        let published = std::thread::scope(|scope| {
-            scope.spawn(take);
-            let published = session.publish(&key("f"), false);
-            done.store(true, Ordering::Relaxed);
-            published
-        });
-        published.expect_err("somebody has taken all room");
-        assert_ne!(fs::metadata(path.join("f")).unwrap().len(), old.len() as u64, "this run has shown nothing");
-        assert!(store.get(&key("g")).is_err());
-        let mut session = Some(session);
-        if closed_before {
-            session.take().unwrap().close(&key("f"));
-            assert!(store.get(&key("g")).is_err());
-        }
-        for file in [ballast, taken] {
-            fs::remove_file(file).unwrap();
-        }
-        if let Some(session) = session {
-            session.close(&key("f"));
-            assert_eq!(store.conflicts().unwrap().len(), 1);
-        }
-        for name in ["g", "f"] {
-            let opened = store.get(&key(name)).unwrap();
+        let tried = (0..5).find_map(|attempt| half_a_save(disk.path(), &store, attempt));
+        let (session, names, takers) = tried.expect("nobody has taken the room in time");
+        let bytes = |name: &String| {
             let mut found = Vec::new();
+            let opened = store.get(&key(name)).unwrap();
             (&*opened.file).read_to_end(&mut found).unwrap();
-            assert!(found == old, "{name}, closed before {closed_before}: {} bytes", found.len());
-            assert_eq!(opened.stat.generation.unwrap().get(), 1);
+            (opened.stat.generation.unwrap().get(), found)
+        };
+        assert!(names.iter().all(|name| store.get(&key(name)).is_err()), "{after}");
+        let conflicts = store.conflicts().unwrap().len();
+        let free = || takers.iter().for_each(|taker| fs::remove_file(taker).unwrap());
+        match after {
+            "closed before" => {
+                session.close(&key(&names[0]));
+                assert!(names.iter().all(|name| store.get(&key(name)).is_err()), "{after}");
+                free();
+            }
+            _ => {
+                free();
+                session.close(&key(&names[0]));
+                assert_eq!(store.conflicts().unwrap().len(), conflicts + 1);
+            }
+        }
+        for name in &names {
+            assert!(bytes(name) == (1, record(1, HALVED)), "{name}, {after}");
         }
     }
 }
