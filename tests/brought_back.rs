@@ -9,7 +9,7 @@ use std::os::unix::fs::{FileExt, symlink};
 use common::library::{ANY, key, put, read};
 use common::place::Place;
 use rustix::fs::{Mode, OFlags, XattrFlags};
-use sepia::backend::Intent;
+use sepia::backend::{Intent, Kept};
 use sepia::{Store, Timestamp};
 
 const BACK: &str = "torn by a power loss; brought back: 1";
@@ -207,6 +207,25 @@ fn what_was_torn_is_so_though_an_amendment_was_under_way() {
     let place = Place { store: Store::open(path.to_str().unwrap()).unwrap(), _dir, path };
     place.store.recover().unwrap();
     assert_eq!(place.shown("log"), ["1", "1"]);
+}
+
+/// It has several names, and so is brought back in its own file.
+#[test]
+fn what_is_said_of_a_torn_object_with_two_names_stays() {
+    let place = Place::new();
+    place.grow("log", 2);
+    fs::hard_link(place.path.join("log"), place.path.join("other")).unwrap();
+    place.append("log", "3");
+    let modified = fs::metadata(place.path.join("log")).unwrap().modified().unwrap();
+    let file = fs::OpenOptions::new().write(true).open(place.path.join("log")).unwrap();
+    file.write_all_at(b"\0", 2).unwrap();
+    file.set_modified(modified).unwrap();
+    let place = after_a_power_loss(place);
+    let history = place.store.history(&key("log")).unwrap();
+    let said: Vec<_> = history.iter().map(|info| (info.generation.get(), info.kept.clone())).collect();
+    let torn = said.iter().find(|(number, _)| *number == 3).map(|(_, kept)| kept.clone());
+    assert!(matches!(&torn, Some(Kept::Lost(note)) if note.starts_with(TORN)), "{said:?}");
+    assert_eq!(place.shown("log"), ["1", "12", "12"]);
 }
 
 /// Somebody has cleared away all history under a living process, which mustn't look for it for ever.

@@ -4,15 +4,19 @@ mod common;
 mod rig;
 
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, Write};
+use std::io::{self, Read, Write};
 use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 
+use common::library::{ANY, key};
 use common::{LoopFs, Mount, Scratch, Store, sh_fails, wait_for};
 use rig::disk::{fill, use_all_inodes};
 use rig::load::close;
 use rig::record::{Tag, object, read_object};
 use rustix::fs::FallocateFlags;
 use rustix::io::Errno;
+use sepia::store::{Session, SessionOptions};
 
 struct Small {
     mount: Mount,
@@ -149,6 +153,87 @@ fn as_root_an_object_with_two_names_stays_whole() {
     let written = ["Note/one", "Note/other"].into_iter().find(|name| small.store.generations(name) == [1, 2]);
     assert_eq!(small.store.cat(written.unwrap(), Some(1)), record(1, 100_000));
     small.mount.unmount();
+}
+
+/// A save into an object with two names, of which somebody else takes the room as soon as the old bytes leave it, so that these
+/// can't be put back. `None` if they were too late. Returns the session, the names, and who has the room.
+fn half_a_save(disk: &Path, store: &sepia::Store, attempt: u32) -> Option<(Session, [String; 2], [PathBuf; 2])> {
+    let names = ["f", "g"].map(|name| format!("{name}{attempt}"));
+    let [f, g] = &names;
+    let path = disk.join("store");
+    store.put(&key(f), &mut &record(1, HALVED)[..], ANY).unwrap();
+    fs::hard_link(path.join(f), path.join(g)).unwrap();
+    let mut session = store.open_session(&key(f), &SessionOptions::default()).unwrap();
+    session.truncate(0).unwrap();
+    session.write_at(&record(2, HALVED), 0).unwrap();
+    // There is room for a copy of the old bytes.
+    let takers = [fill(disk, HALVED as u64 + (1 << 20)), disk.join("taken")];
+    let (taker, done) = (File::create(&takers[1]).unwrap(), AtomicBool::new(false));
+    let ready = std::sync::Barrier::new(2);
+    let take = || {
+        ready.wait();
+        let (mut size, mut more) = (0, 4 << 20);
+        while !done.load(Ordering::Relaxed) {
+            let cut = fs::metadata(path.join(f)).unwrap().len() < HALVED as u64;
+            if cut && rustix::fs::fallocate(&taker, FallocateFlags::empty(), size, more).is_ok() {
+                size += more;
+            } else if cut {
+                more = (more / 2).max(4096);
+            }
+        }
+    };
+    let published = std::thread::scope(|scope| {
+        scope.spawn(take);
+        ready.wait();
+        let published = session.publish(&key(f), false);
+        done.store(true, Ordering::Relaxed);
+        published
+    });
+    if published.is_err() && fs::metadata(path.join(f)).unwrap().len() != HALVED as u64 {
+        return Some((session, names, takers));
+    }
+    session.close(&key(f));
+    takers.into_iter().for_each(|taker| fs::remove_file(taker).unwrap());
+    None
+}
+
+const HALVED: usize = 8 << 20;
+
+/// Until there is room to put the old bytes back, nobody sees the half of the new ones.
+#[test]
+fn as_root_half_an_object_with_two_names_is_put_back_when_there_is_room() {
+    for after in ["closed before", "closed after"] {
+        let scratch = Scratch::new();
+        let disk = LoopFs::new(&scratch, "ext4", 128 << 20);
+        let path = disk.path().join("store");
+        let store = sepia::Store::init(path.to_str().unwrap()).unwrap();
+        let tried = (0..5).find_map(|attempt| half_a_save(disk.path(), &store, attempt));
+        let (session, names, takers) = tried.expect("nobody has taken the room in time");
+        let bytes = |name: &String| {
+            let mut found = Vec::new();
+            let opened = store.get(&key(name)).unwrap();
+            (&*opened.file).read_to_end(&mut found).unwrap();
+            (opened.stat.generation.unwrap().get(), found)
+        };
+        assert!(names.iter().all(|name| store.get(&key(name)).is_err()), "{after}");
+        let conflicts = store.conflicts().unwrap().len();
+        let free = || takers.iter().for_each(|taker| fs::remove_file(taker).unwrap());
+        match after {
+            "closed before" => {
+                session.close(&key(&names[0]));
+                assert!(names.iter().all(|name| store.get(&key(name)).is_err()), "{after}");
+                free();
+            }
+            _ => {
+                free();
+                session.close(&key(&names[0]));
+                assert_eq!(store.conflicts().unwrap().len(), conflicts + 1);
+            }
+        }
+        for name in &names {
+            assert!(bytes(name) == (1, record(1, HALVED)), "{name}, {after}");
+        }
+    }
 }
 
 /// What a copy in the history has taken before the disk was full is given back.

@@ -473,3 +473,28 @@ fn as_root_a_store_of_somebody_else_stays_theirs() {
          owner sepia verify",
     );
 }
+
+/// That its mode forbids its owner to write to an object matters to who opens it, not to a save.
+#[test]
+fn as_root_an_ordinary_user_saves_what_is_read_only_and_has_two_names() {
+    need_root();
+    let store = Store::new();
+    sh(
+        store.scratch().path(),
+        "mkdir bin && cp \"$(command -v sepia)\" bin/ && chmod 755 . bin
+         mkdir theirs && chown nobody:nogroup theirs && cd theirs
+         owner() { setpriv --reuid=nobody --regid=nogroup --clear-groups env PATH=\"$PWD/../bin:$PATH\" \"$@\"; }
+         owner sepia init store
+         export SEPIA_STORE=$PWD/store
+         for mode in 444 400; do
+             n=f$mode
+             echo first | owner sepia put $n
+             owner ln store/$n store/also-$n
+             chmod $mode store/$n
+             echo second | owner sepia put $n
+             test \"$(owner sepia cat also-$n)\" = second
+             test \"$(owner sepia cat $n --generation 1)\" = first
+             test $(stat -c %a store/also-$n) = $mode
+         done",
+    );
+}

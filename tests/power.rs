@@ -11,11 +11,13 @@ use std::io::Write;
 use std::path::Path;
 use std::time::Duration;
 
+use common::library::key;
 use common::{LoopFs, Mount, Scratch, Store};
 use rig::check::{Crash, Met, Seen, check, check_all_again, check_set_aside};
 use rig::disk::cut_power;
 use rig::load::{Fate, LogAccount, Style, Writer};
 use rig::{Dice, kill, number_from_env, record};
+use sepia::store::SessionOptions;
 
 const WRITERS: u64 = 4;
 const STYLE: Style = Style { sync_one_in: 2, longest: 100_000 };
@@ -161,6 +163,42 @@ fn as_root_names_that_a_directory_fsync_acknowledged_survive() {
         assert_eq!(read("second-name"), Ok("new".into()), "{kind}");
         assert_eq!(store.cat("Note/target", Some(1)), b"target", "{kind}: what was renamed over");
         mount.unmount();
+    }
+}
+
+/// The power goes a second time, while who recovers the store has taken over what was acknowledged and not come to it yet.
+#[test]
+fn as_root_what_is_being_recovered_survives_another_power_cut() {
+    for kind in ["ext4", "xfs"] {
+        let scratch = Scratch::new();
+        let mut disk = LoopFs::new(&scratch, kind, 400 << 20);
+        let path = disk.path().join("store");
+        let dead = sepia::Store::init(path.to_str().unwrap()).unwrap();
+        let open = || sepia::Store::open(path.to_str().unwrap()).unwrap();
+        let mut session = dead.open_session(&key("f"), &SessionOptions::default()).unwrap();
+        for text in ["first", "second"] {
+            session.write_at(text.as_bytes(), 0).unwrap();
+            session.sync(&key("f")).unwrap();
+        }
+        drop((session, dead));
+        for instance in fs::read_dir(path.join(".sepia/staging")).unwrap() {
+            // Another test may be about to start a process, which has a copy of its descriptor for a moment.
+            let lock = instance.unwrap().path().join("lock");
+            fs::remove_file(&lock).unwrap();
+            File::create(&lock).unwrap();
+        }
+        sync(disk.path());
+        let recovering = open();
+        let taken = recovering.backend().take_abandoned().unwrap();
+        assert_eq!(taken.len(), 1, "{kind}");
+        // Of anything else: with it goes the log of the filesystem, with the names in it.
+        File::create(disk.path().join("another")).unwrap().sync_all().unwrap();
+        cut_power(disk.path());
+        drop((taken, recovering));
+        disk.unmount();
+        disk.mount();
+        let done = open().recover().unwrap();
+        assert_eq!(fs::read_to_string(path.join("f")).unwrap(), "second", "{kind}: {done:?}");
     }
 }
 

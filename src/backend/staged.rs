@@ -67,6 +67,8 @@ pub struct Staged {
     instance: Arc<Instance>,
     /// What its owner noted last.
     intent: Mutex<Box<Intent>>,
+    /// What [`Staged::begin`] noted, until it is done or undone.
+    begun: Mutex<Option<Box<Intent>>>,
     /// It has metadata of an object, so it can't serve another session.
     tainted: AtomicBool,
 }
@@ -110,7 +112,7 @@ impl Staged {
     /// A staged file, of which its owner has noted, or is about to note, this. `tainted`: it can't serve another session.
     pub(super) fn new(slot: Slot, instance: Arc<Instance>, intent: &Intent, tainted: bool) -> Self {
         let intent = Mutex::new(Box::new(intent.clone()));
-        Staged { slot, instance, intent, tainted: AtomicBool::new(tainted) }
+        Staged { slot, instance, intent, begun: Mutex::default(), tainted: AtomicBool::new(tainted) }
     }
 
     /// The staged bytes, open for reading and writing.
@@ -150,13 +152,24 @@ impl Staged {
     }
 
     /// For who changes an object by these bytes in more than one step: writes into the journal what recovery must know if that
-    /// is cut short. If it fails, and is undone, [`Staged::give_back`] ends it; else the end of this staged file. `durable`: as
+    /// is cut short, until [`Staged::done`]. If it fails, and is undone, [`Staged::give_back`] ends it. `durable`: as
     /// [`Staged::secure`].
     ///
     /// # Errors
     /// As these two; nothing has begun then.
     pub fn begin(&self, intent: &Intent, durable: bool) -> io::Result<()> {
+        *self.begun.lock() = Some(Box::new(intent.clone()));
         if durable { self.write_through(intent) } else { self.write(intent) }.inspect_err(|_| self.give_back())
+    }
+
+    /// What had begun is whole.
+    pub fn done(&self) {
+        *self.begun.lock() = None;
+    }
+
+    /// What had begun and is neither done nor undone. Who is to undo it must find these bytes where they are.
+    pub fn begun(&self) -> Option<Intent> {
+        self.begun.lock().as_deref().cloned()
     }
 
     /// What had begun is undone, or never was: what the owner noted last holds again. What failed was acknowledged by nobody,
@@ -166,6 +179,7 @@ impl Staged {
         if let Err(error) = self.write(&intent).and_then(|()| self.instance.journal.lock().sync()) {
             log::error!("{}: recovery may finish a save that failed: {error}", intent.key);
         }
+        self.done();
     }
 
     fn write(&self, intent: &Intent) -> io::Result<()> {
@@ -196,8 +210,12 @@ impl Staged {
         self.slot.file
     }
 
-    /// Gives the bytes up.
+    /// Gives the bytes up, unless they are needed to undo what had begun.
     pub fn discard(self) {
+        if let Some(begun) = self.begun() {
+            log::error!("{}: half a save waits for recovery, which finishes it", begun.key);
+            return;
+        }
         self.instance.forget(self.slot.number);
         let mut pool = self.instance.pool.lock();
         // Nobody else has ever had the file open, or others would see another session's bytes in it.

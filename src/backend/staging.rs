@@ -179,7 +179,7 @@ impl StagingArea {
                 let _ = std::fs::remove_dir(&path);
                 continue;
             };
-            if rustix::fs::flock(&lock, FlockOperation::NonBlockingLockExclusive).is_err() {
+            if !take_over(&lock) {
                 continue;
             }
             match self.take_from(&path, &mut taken).and_then(|()| std::fs::remove_dir_all(&path)) {
@@ -212,21 +212,22 @@ impl StagingArea {
     /// others for `key`, or whatever object, of which the caller holds the locks. What can't be read says nothing.
     pub fn abandoned_intents(&self, key: &Key, all: bool) -> Vec<(Intent, PathBuf)> {
         let look = |intents: &mut Vec<_>| {
-            let mut any_dead = false;
+            let mut any_others = false;
             for path in self.instances().unwrap_or_default() {
                 let alive = !self.is_own(&path)
                     && open_lock(&path)
                         .is_ok_and(|lock| rustix::fs::flock(&lock, FlockOperation::NonBlockingLockShared).is_err());
                 let dead = !alive && !self.is_own(&path);
-                any_dead |= dead;
+                any_others |= !self.is_own(&path);
                 let here = intents_in(&path).unwrap_or_default().into_iter();
                 intents.extend(here.filter(|(intent, _)| dead || all || intent.key == *key));
             }
-            any_dead
+            any_others
         };
         let mut intents = Vec::new();
         if look(&mut intents) {
-            // Who recovers the store may have been taking them over, into a directory that was read before.
+            // Who recovers the store may have been taking them over, into a directory that was read before: meanwhile the dead
+            // look alive, for the lock is theirs who do that.
             look(&mut intents);
         }
         intents
@@ -245,14 +246,29 @@ impl StagingArea {
     }
 
     fn take_from(&self, path: &Path, taken: &mut Vec<Abandoned>) -> io::Result<()> {
+        let mut noted = Vec::new();
+        let all = self.note_from(path, &mut noted);
+        if !noted.is_empty() {
+            // Before anything moves, and the other journal goes: a power loss must find what was acknowledged in one of them.
+            self.instance()?.journal.lock().sync()?;
+        }
+        for (path, abandoned) in noted {
+            rustix::fs::rename(path, abandoned.staged.path())?;
+            taken.push(abandoned);
+        }
+        all
+    }
+
+    /// Notes the staged files of one that has died as one's own, with the paths where they are still.
+    fn note_from(&self, path: &Path, noted: &mut Vec<(PathBuf, Abandoned)>) -> io::Result<()> {
         let journal = journal::read(path)?;
         for entry in std::fs::read_dir(path)? {
             let entry = entry?;
             let Some(slot) = entry.file_name().to_str().and_then(|name| name.parse::<u64>().ok()) else { continue };
             let stat = rustix::fs::lstat(entry.path())?;
             // The name is used again after a commit has renamed the file away: then it is another inode.
-            let noted = journal.get(&slot).filter(|line| stat.st_ino == line.inode).and_then(Line::intent);
-            let intent = match noted {
+            let line = journal.get(&slot).filter(|line| stat.st_ino == line.inode).and_then(Line::intent);
+            let intent = match line {
                 // Shorter than where its bytes begin: given back to the pool, and the line is of its last session.
                 Some(intent) if intent.append_from.is_some_and(|start| stat.st_size.unsigned_abs() < start) => continue,
                 Some(intent) => intent,
@@ -268,8 +284,7 @@ impl StagingArea {
             let slot = Slot::new(instance.journal.lock().new_slot(), file)?;
             let staged = Staged::new(slot, instance, &intent, true);
             staged.note(&intent)?;
-            rustix::fs::rename(entry.path(), staged.path())?;
-            taken.push(Abandoned { intent, staged });
+            noted.push((entry.path(), Abandoned { intent, staged }));
         }
         Ok(())
     }
@@ -367,6 +382,22 @@ fn open_lock(path: &Path) -> rustix::io::Result<OwnedFd> {
     rustix::fs::open(path.join("lock"), OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NOFOLLOW, Mode::empty())
 }
 
+/// Takes the lock of an instance if its owner has died. Others who look whether it has hold the lock for a moment, too, and
+/// mustn't be taken for it: but they share it, which neither the owner does nor who has taken it over.
+fn take_over(lock: &OwnedFd) -> bool {
+    const ATTEMPTS: u32 = 1000;
+    for _ in 0..ATTEMPTS {
+        if rustix::fs::flock(lock, FlockOperation::NonBlockingLockShared).is_err() {
+            return false;
+        }
+        if rustix::fs::flock(lock, FlockOperation::NonBlockingLockExclusive).is_ok() {
+            return true;
+        }
+        std::thread::sleep(Duration::from_micros(50));
+    }
+    false
+}
+
 /// Whole or not at all, for others read it at any time.
 pub(super) fn write_owner(dir: &Path, owner: &Owner) -> io::Result<()> {
     let new = dir.join("owner.new");
@@ -409,6 +440,70 @@ mod tests {
         assert_eq!((taken[0].intent.append_from, taken[0].intent.base), (Some(7), Some(8)));
         assert_eq!(std::fs::read(taken[0].staged.path()).unwrap(), b"\0\0\0\0\0\0\0bytes");
         assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 1);
+    }
+
+    /// Others look who is alive while the dead are taken over: that mustn't be taken for the dead being alive.
+    #[test]
+    fn who_looks_at_the_users_keeps_nobody_from_recovery() {
+        let dir = tempfile::tempdir().unwrap();
+        let (looking, stop) = (StagingArea::new(dir.path()), std::sync::atomic::AtomicBool::new(false));
+        std::thread::scope(|scope| {
+            for _ in 0..2 {
+                scope.spawn(|| {
+                    while !stop.load(std::sync::atomic::Ordering::Relaxed) {
+                        looking.others().unwrap();
+                    }
+                });
+            }
+            let missed = (0..60)
+                .filter(|_| {
+                    for _ in 0..4 {
+                        let dead = StagingArea::new(dir.path());
+                        dead.stage(&intent("Note/1")).unwrap().file().write_all_at(b"bytes", 7).unwrap();
+                    }
+                    let b = StagingArea::new(dir.path());
+                    let taken = b.take_abandoned().unwrap();
+                    let all = taken.len() == 4;
+                    taken.into_iter().for_each(|one| one.staged.discard());
+                    drop(b);
+                    let rest = StagingArea::new(dir.path());
+                    rest.take_abandoned().unwrap().into_iter().for_each(|one| one.staged.discard());
+                    !all
+                })
+                .count();
+            stop.store(true, std::sync::atomic::Ordering::Relaxed);
+            assert_eq!(missed, 0);
+        });
+    }
+
+    /// What is being taken over is found where it was, or where it is.
+    #[test]
+    fn what_is_taken_over_is_always_somewhere() {
+        let dir = tempfile::tempdir().unwrap();
+        let key = Key::parse("Note/1").unwrap();
+        let looking = StagingArea::new(dir.path());
+        for round in 0..100 {
+            let dead = StagingArea::new(dir.path());
+            for _ in 0..3 {
+                dead.stage(&intent("Note/1")).unwrap().file().write_all_at(b"bytes", 7).unwrap();
+            }
+            drop(dead);
+            let recovering = StagingArea::new(dir.path());
+            let done = std::sync::atomic::AtomicBool::new(false);
+            std::thread::scope(|scope| {
+                let found = scope.spawn(|| {
+                    let mut least = usize::MAX;
+                    while !done.load(std::sync::atomic::Ordering::Relaxed) {
+                        least = least.min(looking.abandoned_intents(&key, true).len());
+                    }
+                    least
+                });
+                let taken = recovering.take_abandoned().unwrap();
+                done.store(true, std::sync::atomic::Ordering::Relaxed);
+                assert!(found.join().unwrap() >= 3, "round {round}");
+                taken.into_iter().for_each(|one| one.staged.discard());
+            });
+        }
     }
 
     #[test]

@@ -160,9 +160,12 @@ impl FileBackend {
     /// that has taken that over and waits for the lock, or could not undo it. Returns whether there was something.
     fn undo_half(&self, own: Own<'_>) -> Result<bool> {
         let Own { key, place, found } = own;
+        // Who may not even read that can't undo anything, either. The journals are long.
         let may_be_half = match &found.record {
-            Some(record) => record.inode == found.stat.incarnation,
-            // Who may not even read that can't undo anything, either.
+            Some(record) => {
+                record.inode == found.stat.incarnation
+                    && (found.stat.size > record.size || has_begun(key, place, Some(record))?)
+            }
             None => has_begun(key, place, None).unwrap_or(false),
         };
         if !may_be_half {
@@ -188,6 +191,25 @@ impl FileBackend {
             }
         }
         Ok(false)
+    }
+
+    /// Undoes what had begun with these bytes, failed and could not be undone then, before they leave the staging area: nobody
+    /// could tell the half from a change from outside without them.
+    ///
+    /// # Errors
+    /// When it can't be undone now, either.
+    pub(super) fn end_half(&self, staged: &Staged) -> Result<()> {
+        let Some(begun) = staged.begun() else { return Ok(()) };
+        let key = &begun.key;
+        let _tree = self.locks.share_tree(key)?;
+        let _lock = self.lock(key)?;
+        let place = self.place(key)?;
+        let found = self.find(key, &place)?;
+        if replaces(&begun, &found) {
+            self.adopt_locked(key, &place, found)?;
+        }
+        staged.give_back();
+        Ok(())
     }
 
     /// If what is behind the recorded end is some of what was to be appended, as `staged`: cuts it off. What another program has

@@ -255,6 +255,7 @@ impl FileBackend {
             Err(Errno::ACCESS) => write_record(key, &place, &record)?,
             other => other.map_err(|e| failed(e.into()))?,
         }
+        staged.done();
         self.power.saved();
         if how.durable {
             into.sync_all().map_err(failed)?;

@@ -69,7 +69,7 @@ impl FileBackend {
         let begun = staged.begin(&intent, true).map_err(failed);
         let (written, settled) = match begun {
             Ok(()) => {
-                let written = self.write_into(own, staged, generation, now);
+                let written = self.write_into(own, staged, generation, now).inspect(|_| staged.done());
                 let settled = written.is_ok() || self.take_back(own, staged);
                 (written, settled)
             }
@@ -205,5 +205,8 @@ pub fn has_begun(key: &Key, place: &Place, record: Option<&Record>) -> Result<bo
 
 fn open_to_write(place: &Place) -> std::io::Result<File> {
     let flags = OFlags::RDWR | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    Ok(rustix::fs::openat(&place.dir, &place.name, flags, Mode::empty())?.into())
+    match rustix::fs::openat(&place.dir, &place.name, flags, Mode::empty()) {
+        Err(rustix::io::Errno::ACCESS) => Ok(super::metadata::open_read_only(place)?.into()),
+        other => Ok(other?.into()),
+    }
 }

@@ -400,6 +400,8 @@ impl FileBackend {
                 super::metadata::set_mtime(&**staged.file(), mtime).map_err(|e| failed(e.into()))?;
                 staged.file().sync_all().map_err(failed)?;
                 let settled = Unsettled::nothing(size);
+                // Later than the note: an object with several names is copied for a while, and not in its place.
+                let now = Timestamp::from_nanos(now.nanos() + 1);
                 let record = self.replace(key, place, found, &staged, generation.next(), true, now, settled)?;
                 if record.inode == found.stat.incarnation { staged.discard() } else { drop(staged.committed()) }
             }

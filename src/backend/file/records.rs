@@ -36,6 +36,9 @@ impl FileBackend {
     }
 
     pub(super) fn move_staged_to_record(&self, path: &Key, staged: Staged) -> std::result::Result<(), (Error, Staged)> {
+        if let Err(error) = self.end_half(&staged) {
+            return Err((error, staged));
+        }
         let target = self.record_path(path);
         let keep = || -> std::io::Result<()> {
             if let Some(dir) = target.parent() {
