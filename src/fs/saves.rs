@@ -30,7 +30,7 @@ impl Fs {
     }
 
     /// A descriptor was closed: what the caller's process has written through it becomes a generation. A process
-    /// that has written nothing only drops its copy of the descriptor ([`Writers`]).
+    /// that has written nothing only drops its copy of the descriptor ([`super::writers`]).
     ///
     /// # Errors
     /// ESTALE when somebody else's generation came first; ENOSPC and the like.

@@ -65,6 +65,10 @@ impl FileBackend {
                 // Also of what isn't to stay: it can't be put back otherwise.
                 None => self.keep_by_copy(key, place, &name.to_string())?,
             }
+            // Under its name, too, before the only other one of these bytes is gone: not every filesystem keeps the order of both.
+            if let Some(dir) = self.history_dir(key)? {
+                dir.sync().map_err(|e| failed(e.into()))?;
+            }
         }
         let begun = staged.begin(&intent, true).map_err(failed);
         let (written, settled) = match begun {
