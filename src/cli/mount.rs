@@ -316,7 +316,9 @@ fn open_log(wanted: Option<&Path>, location: &Location) -> Result<File, Failure>
 
 /// The process of a mount that was just ended here may still be saving; it must not be overtaken.
 fn wait_for_predecessor(store: &Store, dir: &Path) -> Result<(), Failure> {
-    if mountinfo::at(dir).ok().flatten().is_some_and(|entry| entry.kind == mountinfo::TYPE) {
+    // One that something else hides has not ended, nor will it.
+    let is_mount = |entry: &mountinfo::Entry| entry.point == dir && entry.kind == mountinfo::TYPE;
+    if mountinfo::read().is_ok_and(|mounts| mounts.iter().any(is_mount)) {
         return Ok(());
     }
     for owner in store.users()?.into_iter().filter(|owner| owner.mount && owner.activity == activity(dir)) {

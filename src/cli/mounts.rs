@@ -23,7 +23,7 @@ const SOON: Duration = Duration::from_secs(2);
 /// How long a mount may take to answer. All of its threads may be copying large files.
 const LIMIT: Duration = Duration::from_secs(30);
 
-/// All mounts, in the order in which they were made.
+/// All mounts.
 #[derive(Debug)]
 pub struct Mounts(Vec<Entry>);
 
@@ -33,14 +33,14 @@ impl Mounts {
         mountinfo::read().map(Mounts).map_err(|error| Failure::error(format!("can't list the mounts: {error}")))
     }
 
-    /// The mount of a Sepia store on exactly this directory, unless something else is mounted over it.
+    /// The mount of a Sepia store on exactly this directory, unless something else is mounted over it or above it.
     pub fn sepia_at(&self, dir: &Path) -> Option<&Entry> {
-        self.at(dir).filter(|mount| mount.kind == TYPE)
+        self.sepia_over(dir).filter(|mount| mount.point == dir)
     }
 
     /// The mount of a Sepia store that a path is in, by the name alone.
     pub fn sepia_over(&self, path: &Path) -> Option<&Entry> {
-        path.ancestors().find_map(|dir| self.at(dir)).filter(|mount| mount.kind == TYPE)
+        mountinfo::over(&self.0, path).filter(|mount| mount.kind == TYPE)
     }
 
     /// The mount of this store on exactly this directory.
@@ -49,10 +49,6 @@ impl Mounts {
         let known = location.path().is_some_and(|store| server(store, dir).is_some());
         let is_it = || self.store_of(mount).is_ok_and(|(store, _)| store == *location);
         (known || is_it()).then_some(mount)
-    }
-
-    fn at(&self, dir: &Path) -> Option<&Entry> {
-        self.0.iter().rfind(|mount| mount.point == dir)
     }
 
     /// The store of a mount, and the directory in it that is mounted there.
@@ -158,16 +154,19 @@ mod tests {
 
     #[test]
     fn what_is_mounted_over_it_counts() {
-        let line = |kind: &str| Entry {
+        let line = |(id, parent): (u64, u64), kind: &str| Entry {
+            id,
+            parent,
             device: "0:1".into(),
             root: "/".into(),
             point: "/m".into(),
             kind: kind.into(),
             source: "x".into(),
         };
-        assert!(Mounts(vec![line("fuse.sepia")]).sepia_at(Path::new("/m")).is_some());
-        assert!(Mounts(vec![line("fuse.sepia")]).sepia_over(Path::new("/m/a/b")).is_some());
-        let covered = Mounts(vec![line("fuse.sepia"), line("tmpfs")]);
+        let mount = line((2, 1), "fuse.sepia");
+        assert!(Mounts(vec![mount.clone()]).sepia_at(Path::new("/m")).is_some());
+        assert!(Mounts(vec![mount.clone()]).sepia_over(Path::new("/m/a/b")).is_some());
+        let covered = Mounts(vec![mount, line((3, 2), "tmpfs")]);
         assert!(covered.sepia_at(Path::new("/m")).is_none());
         assert!(covered.sepia_over(Path::new("/m/a/b")).is_none());
     }

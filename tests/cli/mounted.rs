@@ -163,6 +163,27 @@ fn as_root_a_bind_mount_of_a_part_is_as_good() {
 }
 
 #[test]
+fn as_root_a_mount_that_another_one_hides_is_not_meant() {
+    let sandbox = Sandbox::new();
+    sandbox.put("Note/n", b"hidden");
+    let mount = sandbox.mount(sandbox.store.to_str().unwrap());
+    let (above, place) = (sandbox.dir.path().join("above"), sandbox.dir.path().join("above/place"));
+    std::fs::create_dir_all(&place).unwrap();
+    mount_command(&["mount".as_ref(), "--bind".as_ref(), mount.point.as_os_str(), place.as_os_str()]);
+    mount_command(&["mount".as_ref(), "-t".as_ref(), "tmpfs".as_ref(), "none".as_ref(), above.as_os_str()]);
+    let none = sandbox.run(&["ls", "above/place/Note"]);
+    let init = sandbox.run(&["init", "above/place"]);
+    let another = sandbox.run(&["ls", "above/place"]);
+    mount_command(&["umount".as_ref(), above.as_os_str()]);
+    let again = sandbox.run(&["ls", "above/place"]);
+    mount_command(&["umount".as_ref(), place.as_os_str()]);
+    none.fails(6, "neither in a store's directory nor below a mount");
+    init.ok();
+    assert_eq!(another.ok().text(), "");
+    assert_eq!(again.ok().text(), "Note\n");
+}
+
+#[test]
 fn as_root_a_mount_of_memory_says_that_nobody_else_can_reach_it() {
     let sandbox = Sandbox::new();
     let mount = sandbox.mount("memory:");
