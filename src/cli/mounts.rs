@@ -111,10 +111,13 @@ pub fn announced(mount: &Entry) -> Option<(PathBuf, Owner)> {
     Some((store.to_owned(), server(store, &mount.point)?))
 }
 
-/// The process of which the store in a directory says that it has it mounted at `point`.
+/// The process of which the store in a directory says that it has it mounted at `point`. Where several have, in namespaces of
+/// their own, nobody knows which one is meant.
 fn server(store: &Path, point: &Path) -> Option<Owner> {
     let activity = activity(point);
-    backend::file::users(store).ok()?.into_iter().find(|user| user.mount && user.activity == activity)
+    let users = backend::file::users(store).ok()?;
+    let mut there = users.into_iter().filter(|user| user.mount && user.activity == activity);
+    there.next().filter(|_| there.next().is_none())
 }
 
 /// Asks a mount for an attribute of its root.
@@ -151,6 +154,7 @@ pub fn in_time<T: Send + 'static>(point: &Path, f: impl FnOnce() -> T + Send + '
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::store::Store;
 
     #[test]
     fn what_is_mounted_over_it_counts() {
@@ -169,5 +173,18 @@ mod tests {
         let covered = Mounts(vec![mount, line((3, 2), "tmpfs")]);
         assert!(covered.sepia_at(Path::new("/m")).is_none());
         assert!(covered.sepia_over(Path::new("/m/a/b")).is_none());
+    }
+
+    #[test]
+    fn of_several_at_the_same_place_none_is_taken() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().canonicalize().unwrap().join("store");
+        let url = path.to_str().unwrap();
+        let point = Path::new("/m");
+        let (first, second) = (Store::init(url).unwrap(), Store::open(url).unwrap());
+        first.backend().staging().announce(&activity(point), true).unwrap();
+        assert_eq!(server(&path, point).unwrap().pid, std::process::id());
+        second.backend().staging().announce(&activity(point), true).unwrap();
+        assert_eq!(server(&path, point), None);
     }
 }
