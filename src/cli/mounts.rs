@@ -4,6 +4,8 @@
 //! where that is possible: the kernel says what is mounted, and in the store it says which mounts it has. A mount is asked where
 //! it was given another name, or moved.
 
+use std::cell::RefCell;
+use std::collections::{HashMap, HashSet};
 use std::ffi::OsString;
 use std::io;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
@@ -25,12 +27,22 @@ const LIMIT: Duration = Duration::from_secs(30);
 
 /// All mounts.
 #[derive(Debug)]
-pub struct Mounts(Vec<Entry>);
+pub struct Mounts {
+    all: Vec<Entry>,
+    /// What was found out about the stores of those with these numbers, so that none is waited for twice.
+    known: RefCell<HashMap<u64, Result<Location, Failure>>>,
+    /// Which of them didn't answer when they were asked for a link.
+    silent: RefCell<HashSet<u64>>,
+}
 
 impl Mounts {
     /// Reads the table of this process.
     pub fn read() -> Result<Self, Failure> {
-        mountinfo::read().map(Mounts).map_err(|error| Failure::error(format!("can't list the mounts: {error}")))
+        mountinfo::read().map(Mounts::of).map_err(|error| Failure::error(format!("can't list the mounts: {error}")))
+    }
+
+    fn of(all: Vec<Entry>) -> Self {
+        Mounts { all, known: RefCell::default(), silent: RefCell::default() }
     }
 
     /// The mount of a Sepia store on exactly this directory, unless something else is mounted over it or above it.
@@ -40,7 +52,7 @@ impl Mounts {
 
     /// The mount of a Sepia store that a path is in, by the name alone.
     pub fn sepia_over(&self, path: &Path) -> Option<&Entry> {
-        mountinfo::over(&self.0, path).filter(|mount| mount.kind == TYPE)
+        mountinfo::over(&self.all, path).filter(|mount| mount.kind == TYPE)
     }
 
     /// The mount of this store on exactly this directory.
@@ -53,37 +65,70 @@ impl Mounts {
 
     /// The store of a mount, and the directory in it that is mounted there.
     pub fn store_of<'a>(&self, mount: &'a Entry) -> Result<(Location, &'a Path), Failure> {
-        let whole = |other: &&Entry| other.device == mount.device && other.root == Path::new("/");
-        // A bind mount shows a directory of the store, which has not the attributes of the root.
-        let root = if whole(&mount) { mount } else { self.0.iter().find(whole).unwrap_or(mount) };
-        let inside = mount.root.strip_prefix("/").unwrap_or(&mount.root);
-        if let Some((store, _)) = announced(root) {
-            return Ok((Location::File(store), inside));
-        }
-        let shown = super::output::name(root.point.as_os_str().as_bytes());
-        let value = ask(&root.point, STORE_ATTRIBUTE)?.map_err(|error| {
-            let failure = Failure::new(ExitCode::StoreUnusable, format!("{shown}: can't learn its store: {error}"));
-            match rustix::io::Errno::from_io_error(&error) {
-                Some(rustix::io::Errno::NOTCONN) => {
-                    failure.hint("the mount has no process behind it any more: sepia umount it, and mount it again")
-                }
-                _ => failure.hint("name it with --store URL or SEPIA_STORE"),
-            }
-        })?;
-        let location = match String::from_utf8(value) {
-            Ok(url) => Location::parse(&url)?,
-            Err(bytes) => Location::File(OsString::from_vec(bytes.into_bytes()).into()),
-        };
-        if location == Location::Memory {
-            return Err(Failure::new(
+        match self.location_of(mount)? {
+            (Location::Memory, _) => Err(Failure::new(
                 ExitCode::StoreUnusable,
                 format!(
-                    "{shown}: its store is in the memory of the process that mounted it, where no other process can \
-                     reach it; use the files below the mount and its .sepia directory instead"
+                    "{}: its store is in the memory of the process that mounted it, where no other process can \
+                     reach it; use the files below the mount and its .sepia directory instead",
+                    super::output::name(self.whole(mount).point.as_os_str().as_bytes())
                 ),
-            ));
+            )),
+            found => Ok(found),
         }
-        Ok((location, inside))
+    }
+
+    /// As [`Mounts::store_of`], though it be a store that no other process can reach.
+    pub fn location_of<'a>(&self, mount: &'a Entry) -> Result<(Location, &'a Path), Failure> {
+        let root = self.whole(mount);
+        let inside = mount.root.strip_prefix("/").unwrap_or(&mount.root);
+        let known = self.known.borrow().get(&root.id).cloned();
+        let found = known.unwrap_or_else(|| {
+            let found = location_behind(root);
+            self.known.borrow_mut().insert(root.id, found.clone());
+            found
+        });
+        Ok((found?, inside))
+    }
+
+    /// A bind mount shows a directory of the store, which has not the attributes of the root.
+    fn whole<'a>(&'a self, mount: &'a Entry) -> &'a Entry {
+        let is_whole = |other: &&Entry| other.device == mount.device && other.root == Path::new("/");
+        if is_whole(&mount) { mount } else { self.all.iter().find(is_whole).unwrap_or(mount) }
+    }
+
+    /// Where the link at a path leads, as its mount says it; `None` for what is no link, or where it doesn't answer.
+    pub fn ask_for_link(&self, mount: &Entry, path: &Path) -> Option<PathBuf> {
+        if self.silent.borrow().contains(&mount.id) {
+            return None;
+        }
+        let at = path.to_owned();
+        let Ok(answer) = in_time(&mount.point, move || std::fs::read_link(at)) else {
+            self.silent.borrow_mut().insert(mount.id);
+            return None;
+        };
+        answer.ok()
+    }
+}
+
+/// The store that is mounted here as a whole.
+fn location_behind(root: &Entry) -> Result<Location, Failure> {
+    if let Some((store, _)) = announced(root) {
+        return Ok(Location::File(store));
+    }
+    let shown = super::output::name(root.point.as_os_str().as_bytes());
+    let value = ask(&root.point, STORE_ATTRIBUTE)?.map_err(|error| {
+        let failure = Failure::new(ExitCode::StoreUnusable, format!("{shown}: can't learn its store: {error}"));
+        match rustix::io::Errno::from_io_error(&error) {
+            Some(rustix::io::Errno::NOTCONN) => {
+                failure.hint("the mount has no process behind it any more: sepia umount it, and mount it again")
+            }
+            _ => failure.hint("name it with --store URL or SEPIA_STORE"),
+        }
+    })?;
+    match String::from_utf8(value) {
+        Ok(url) => Ok(Location::parse(&url)?),
+        Err(bytes) => Ok(Location::File(OsString::from_vec(bytes.into_bytes()).into())),
     }
 }
 
@@ -168,9 +213,9 @@ mod tests {
             source: "x".into(),
         };
         let mount = line((2, 1), "fuse.sepia");
-        assert!(Mounts(vec![mount.clone()]).sepia_at(Path::new("/m")).is_some());
-        assert!(Mounts(vec![mount.clone()]).sepia_over(Path::new("/m/a/b")).is_some());
-        let covered = Mounts(vec![mount, line((3, 2), "tmpfs")]);
+        assert!(Mounts::of(vec![mount.clone()]).sepia_at(Path::new("/m")).is_some());
+        assert!(Mounts::of(vec![mount.clone()]).sepia_over(Path::new("/m/a/b")).is_some());
+        let covered = Mounts::of(vec![mount, line((3, 2), "tmpfs")]);
         assert!(covered.sepia_at(Path::new("/m")).is_none());
         assert!(covered.sepia_over(Path::new("/m/a/b")).is_none());
     }
