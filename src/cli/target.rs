@@ -87,6 +87,15 @@ impl StoreArg {
         open(place).map(|target| target.store)
     }
 
+    /// The link by which [`StoreArg::store`] was led to a store, if it was by one.
+    pub fn alias(&self, arg: Option<&OsStr>, store: &Store) -> Option<PathBuf> {
+        let Location::File(path) = parse_location(arg?).ok()? else { return None };
+        let mounts = Mounts::read().ok()?;
+        let link = follow(&path, &mounts, false).ok()?;
+        let leads_to = follow(&link, &mounts, true).ok()?;
+        (store.location().path() == Some(&leads_to)).then_some(link)
+    }
+
     fn named(&self) -> Result<Option<Location>, Failure> {
         let env = || std::env::var_os("SEPIA_STORE").filter(|url| !url.is_empty());
         let Some(url) = self.store.clone().or_else(env) else { return Ok(None) };
