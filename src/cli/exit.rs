@@ -100,7 +100,7 @@ impl From<ExitCode> for std::process::ExitCode {
 }
 
 /// Why a command ends early: the exit code and the text for people, without the `sepia: ` before it.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Failure {
     /// The exit code.
     pub code: ExitCode,

@@ -74,9 +74,10 @@ pub fn run(args: &GcArgs, store: &StoreArg) -> Result<(), Failure> {
     if args.dry_run && (args.now || args.disable.is_some() || args.enable || args.pause.is_some() || args.resume) {
         return Err(Failure::usage("--dry-run changes nothing, so it goes with --orphans and --json only"));
     }
-    let store = store.store(args.store.as_deref())?;
+    let named = store;
+    let store = named.store(args.store.as_deref())?;
     if args.orphans {
-        return orphans(args, &store);
+        return orphans(args, named, &store);
     }
     if args.dry_run {
         return dry_run(args, &store);
@@ -208,9 +209,12 @@ fn dry_run(args: &GcArgs, store: &Store) -> Result<(), Failure> {
     out.finish()
 }
 
-fn orphans(args: &GcArgs, store: &Store) -> Result<(), Failure> {
+fn orphans(args: &GcArgs, named: &StoreArg, store: &Store) -> Result<(), Failure> {
     let roots: Vec<Key> = args.root.iter().map(Key::parse).collect::<Result<_, _>>()?;
-    let Orphans { orphans, reached, dangling } = store.orphans(&roots, &live::mounts_of(store))?;
+    let mut places = live::mounts_of(store);
+    // Who comes by a link may have named the store so in its own links, too.
+    places.extend(named.alias(args.store.as_deref(), store));
+    let Orphans { orphans, reached, dangling } = store.orphans(&roots, &places)?;
     let mut out = Output::new();
     if !args.dry_run {
         let removed = store.remove_orphans(&orphans)?;

@@ -79,19 +79,25 @@ impl Read for UntilInterrupted<'_> {
 impl Sparse for UntilInterrupted<'_> {
     fn skip_hole(&mut self) -> io::Result<u64> {
         // What is no file has no holes, and some devices say nonsense of themselves.
-        if !self.source.metadata()?.is_file() {
+        let about = self.source.metadata()?;
+        if !about.is_file() {
             return Ok(0);
         }
         let at = self.source.stream_position()?;
-        let data = match rustix::fs::seek(&self.source, SeekFrom::Data(at)) {
-            Ok(data) => data,
-            // Nothing but a hole is left, or the end.
-            Err(Errno::NXIO) => rustix::fs::seek(&self.source, SeekFrom::End(0))?,
-            // It is of a filesystem that knows no holes, or none at all.
-            Err(_) => at,
-        };
-        let next = rustix::fs::seek(&self.source, SeekFrom::Start(data.max(at)))?;
-        Ok(next - at)
+        let data = data_from(&self.source, at, about.len());
+        Ok(rustix::fs::seek(&self.source, SeekFrom::Start(data))? - at)
+    }
+}
+
+/// Where a file that had `size` bytes has its next ones from `at` on that are in no hole. It moves there, or anywhere.
+fn data_from(source: &File, at: u64, size: u64) -> u64 {
+    match rustix::fs::seek(source, SeekFrom::Data(at)) {
+        Ok(data) => data.max(at),
+        // Nothing but a hole was left, or the end. What is behind the size as it was before may have been appended since,
+        // and be no hole.
+        Err(Errno::NXIO) => size.max(at),
+        // It is of a filesystem that knows no holes, or none at all.
+        Err(_) => at,
     }
 }
 
@@ -100,4 +106,22 @@ fn ignored_signals() -> u64 {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
     let set = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
     set.and_then(|set| u64::from_str_radix(set.trim(), 16).ok()).unwrap_or(0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_file_has_got_since_is_no_hole() {
+        let file = tempfile::tempfile().unwrap();
+        rustix::fs::ftruncate(&file, 1 << 20).unwrap();
+        assert_eq!(data_from(&file, 0, 1 << 20), 1 << 20);
+        // As what is appended between the question and the answer.
+        rustix::fs::ftruncate(&file, 2 << 20).unwrap();
+        assert_eq!(data_from(&file, 0, 1 << 20), 1 << 20);
+        assert_eq!(data_from(&file, 1 << 20, 1 << 20), 1 << 20);
+        std::os::unix::fs::FileExt::write_at(&file, b"x", (3 << 20) + 5).unwrap();
+        assert!((2 << 20..=(3 << 20) + 5).contains(&data_from(&file, 0, 1 << 20)));
+    }
 }

@@ -110,7 +110,7 @@ pub fn run_helper(args: Vec<OsString>) -> Result<(), Failure> {
     }
     let [store, dir] = <[OsString; 2]>::try_from(places)
         .map_err(|_| Failure::usage("it is called as: mount.fuse.sepia STORE DIR [-sfnv] [-o OPTIONS]"))?;
-    if fake || (!options.remount && is_mounted_by_name(&store, Path::new(&dir), &options)) {
+    if fake || (!options.remount && is_mounted_by_name(&store, Path::new(&dir), &options)?) {
         return Ok(());
     }
     let args = MountArgs {
@@ -128,10 +128,10 @@ pub fn run_helper(args: Vec<OsString>) -> Result<(), Failure> {
 
 /// Whether what is to be mounted is mounted already, under another name than the store's. `mount -a` passes over what the
 /// kernel lists with the source of fstab, and so can't know.
-fn is_mounted_by_name(store: &OsStr, dir: &Path, options: &MountOptions) -> bool {
-    let Some(name) = &options.source else { return false };
-    let (Ok(location), Ok(dir), Ok(mounts)) = (resolve(store), mount_point(dir), Mounts::read()) else { return false };
-    mounts.of_store_at(&location, &dir).is_some_and(|mount| mount.source == *name)
+fn is_mounted_by_name(store: &OsStr, dir: &Path, options: &MountOptions) -> Result<bool, Failure> {
+    let Some(name) = &options.source else { return Ok(false) };
+    let (location, dir) = (resolve(store)?, mount_point(dir)?);
+    Ok(Mounts::read()?.of_store_at(&location, &dir).is_some_and(|mount| mount.source == *name))
 }
 
 fn start(args: MountArgs, options: &MountOptions) -> Result<(), Failure> {
@@ -316,7 +316,9 @@ fn open_log(wanted: Option<&Path>, location: &Location) -> Result<File, Failure>
 
 /// The process of a mount that was just ended here may still be saving; it must not be overtaken.
 fn wait_for_predecessor(store: &Store, dir: &Path) -> Result<(), Failure> {
-    if mountinfo::at(dir).ok().flatten().is_some_and(|entry| entry.kind == mountinfo::TYPE) {
+    // One that something else hides has not ended, nor will it.
+    let is_mount = |entry: &mountinfo::Entry| entry.point == dir && entry.kind == mountinfo::TYPE;
+    if mountinfo::read().is_ok_and(|mounts| mounts.iter().any(is_mount)) {
         return Ok(());
     }
     for owner in store.users()?.into_iter().filter(|owner| owner.mount && owner.activity == activity(dir)) {

@@ -4,6 +4,8 @@
 //! where that is possible: the kernel says what is mounted, and in the store it says which mounts it has. A mount is asked where
 //! it was given another name, or moved.
 
+use std::cell::RefCell;
+use std::collections::{HashMap, HashSet};
 use std::ffi::OsString;
 use std::io;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
@@ -23,24 +25,34 @@ const SOON: Duration = Duration::from_secs(2);
 /// How long a mount may take to answer. All of its threads may be copying large files.
 const LIMIT: Duration = Duration::from_secs(30);
 
-/// All mounts, in the order in which they were made.
+/// All mounts.
 #[derive(Debug)]
-pub struct Mounts(Vec<Entry>);
+pub struct Mounts {
+    all: Vec<Entry>,
+    /// What was found out about the stores of those with these numbers, so that none is waited for twice.
+    known: RefCell<HashMap<u64, Result<Location, Failure>>>,
+    /// Which of them didn't answer when they were asked for a link.
+    silent: RefCell<HashSet<u64>>,
+}
 
 impl Mounts {
     /// Reads the table of this process.
     pub fn read() -> Result<Self, Failure> {
-        mountinfo::read().map(Mounts).map_err(|error| Failure::error(format!("can't list the mounts: {error}")))
+        mountinfo::read().map(Mounts::of).map_err(|error| Failure::error(format!("can't list the mounts: {error}")))
     }
 
-    /// The mount of a Sepia store on exactly this directory, unless something else is mounted over it.
+    fn of(all: Vec<Entry>) -> Self {
+        Mounts { all, known: RefCell::default(), silent: RefCell::default() }
+    }
+
+    /// The mount of a Sepia store on exactly this directory, unless something else is mounted over it or above it.
     pub fn sepia_at(&self, dir: &Path) -> Option<&Entry> {
-        self.at(dir).filter(|mount| mount.kind == TYPE)
+        self.sepia_over(dir).filter(|mount| mount.point == dir)
     }
 
     /// The mount of a Sepia store that a path is in, by the name alone.
     pub fn sepia_over(&self, path: &Path) -> Option<&Entry> {
-        path.ancestors().find_map(|dir| self.at(dir)).filter(|mount| mount.kind == TYPE)
+        mountinfo::over(&self.all, path).filter(|mount| mount.kind == TYPE)
     }
 
     /// The mount of this store on exactly this directory.
@@ -51,43 +63,72 @@ impl Mounts {
         (known || is_it()).then_some(mount)
     }
 
-    fn at(&self, dir: &Path) -> Option<&Entry> {
-        self.0.iter().rfind(|mount| mount.point == dir)
-    }
-
     /// The store of a mount, and the directory in it that is mounted there.
     pub fn store_of<'a>(&self, mount: &'a Entry) -> Result<(Location, &'a Path), Failure> {
-        let whole = |other: &&Entry| other.device == mount.device && other.root == Path::new("/");
-        // A bind mount shows a directory of the store, which has not the attributes of the root.
-        let root = if whole(&mount) { mount } else { self.0.iter().find(whole).unwrap_or(mount) };
-        let inside = mount.root.strip_prefix("/").unwrap_or(&mount.root);
-        if let Some((store, _)) = announced(root) {
-            return Ok((Location::File(store), inside));
-        }
-        let shown = super::output::name(root.point.as_os_str().as_bytes());
-        let value = ask(&root.point, STORE_ATTRIBUTE)?.map_err(|error| {
-            let failure = Failure::new(ExitCode::StoreUnusable, format!("{shown}: can't learn its store: {error}"));
-            match rustix::io::Errno::from_io_error(&error) {
-                Some(rustix::io::Errno::NOTCONN) => {
-                    failure.hint("the mount has no process behind it any more: sepia umount it, and mount it again")
-                }
-                _ => failure.hint("name it with --store URL or SEPIA_STORE"),
-            }
-        })?;
-        let location = match String::from_utf8(value) {
-            Ok(url) => Location::parse(&url)?,
-            Err(bytes) => Location::File(OsString::from_vec(bytes.into_bytes()).into()),
-        };
-        if location == Location::Memory {
-            return Err(Failure::new(
+        match self.location_of(mount)? {
+            (Location::Memory, _) => Err(Failure::new(
                 ExitCode::StoreUnusable,
                 format!(
-                    "{shown}: its store is in the memory of the process that mounted it, where no other process can \
-                     reach it; use the files below the mount and its .sepia directory instead"
+                    "{}: its store is in the memory of the process that mounted it, where no other process can \
+                     reach it; use the files below the mount and its .sepia directory instead",
+                    super::output::name(self.whole(mount).point.as_os_str().as_bytes())
                 ),
-            ));
+            )),
+            found => Ok(found),
         }
-        Ok((location, inside))
+    }
+
+    /// As [`Mounts::store_of`], though it be a store that no other process can reach.
+    pub fn location_of<'a>(&self, mount: &'a Entry) -> Result<(Location, &'a Path), Failure> {
+        let root = self.whole(mount);
+        let inside = mount.root.strip_prefix("/").unwrap_or(&mount.root);
+        let known = self.known.borrow().get(&root.id).cloned();
+        let found = known.unwrap_or_else(|| {
+            let found = location_behind(root);
+            self.known.borrow_mut().insert(root.id, found.clone());
+            found
+        });
+        Ok((found?, inside))
+    }
+
+    /// A bind mount shows a directory of the store, which has not the attributes of the root.
+    fn whole<'a>(&'a self, mount: &'a Entry) -> &'a Entry {
+        let is_whole = |other: &&Entry| other.device == mount.device && other.root == Path::new("/");
+        if is_whole(&mount) { mount } else { self.all.iter().find(is_whole).unwrap_or(mount) }
+    }
+
+    /// Where the link at a path leads, as its mount says it; `None` for what is no link, or where it doesn't answer.
+    pub fn ask_for_link(&self, mount: &Entry, path: &Path) -> Option<PathBuf> {
+        if self.silent.borrow().contains(&mount.id) {
+            return None;
+        }
+        let at = path.to_owned();
+        let Ok(answer) = in_time(&mount.point, move || std::fs::read_link(at)) else {
+            self.silent.borrow_mut().insert(mount.id);
+            return None;
+        };
+        answer.ok()
+    }
+}
+
+/// The store that is mounted here as a whole.
+fn location_behind(root: &Entry) -> Result<Location, Failure> {
+    if let Some((store, _)) = announced(root) {
+        return Ok(Location::File(store));
+    }
+    let shown = super::output::name(root.point.as_os_str().as_bytes());
+    let value = ask(&root.point, STORE_ATTRIBUTE)?.map_err(|error| {
+        let failure = Failure::new(ExitCode::StoreUnusable, format!("{shown}: can't learn its store: {error}"));
+        match rustix::io::Errno::from_io_error(&error) {
+            Some(rustix::io::Errno::NOTCONN) => {
+                failure.hint("the mount has no process behind it any more: sepia umount it, and mount it again")
+            }
+            _ => failure.hint("name it with --store URL or SEPIA_STORE"),
+        }
+    })?;
+    match String::from_utf8(value) {
+        Ok(url) => Ok(Location::parse(&url)?),
+        Err(bytes) => Ok(Location::File(OsString::from_vec(bytes.into_bytes()).into())),
     }
 }
 
@@ -115,10 +156,13 @@ pub fn announced(mount: &Entry) -> Option<(PathBuf, Owner)> {
     Some((store.to_owned(), server(store, &mount.point)?))
 }
 
-/// The process of which the store in a directory says that it has it mounted at `point`.
+/// The process of which the store in a directory says that it has it mounted at `point`. Where several have, in namespaces of
+/// their own, nobody knows which one is meant.
 fn server(store: &Path, point: &Path) -> Option<Owner> {
     let activity = activity(point);
-    backend::file::users(store).ok()?.into_iter().find(|user| user.mount && user.activity == activity)
+    let users = backend::file::users(store).ok()?;
+    let mut there = users.into_iter().filter(|user| user.mount && user.activity == activity);
+    there.next().filter(|_| there.next().is_none())
 }
 
 /// Asks a mount for an attribute of its root.
@@ -155,20 +199,37 @@ pub fn in_time<T: Send + 'static>(point: &Path, f: impl FnOnce() -> T + Send + '
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::store::Store;
 
     #[test]
     fn what_is_mounted_over_it_counts() {
-        let line = |kind: &str| Entry {
+        let line = |(id, parent): (u64, u64), kind: &str| Entry {
+            id,
+            parent,
             device: "0:1".into(),
             root: "/".into(),
             point: "/m".into(),
             kind: kind.into(),
             source: "x".into(),
         };
-        assert!(Mounts(vec![line("fuse.sepia")]).sepia_at(Path::new("/m")).is_some());
-        assert!(Mounts(vec![line("fuse.sepia")]).sepia_over(Path::new("/m/a/b")).is_some());
-        let covered = Mounts(vec![line("fuse.sepia"), line("tmpfs")]);
+        let mount = line((2, 1), "fuse.sepia");
+        assert!(Mounts::of(vec![mount.clone()]).sepia_at(Path::new("/m")).is_some());
+        assert!(Mounts::of(vec![mount.clone()]).sepia_over(Path::new("/m/a/b")).is_some());
+        let covered = Mounts::of(vec![mount, line((3, 2), "tmpfs")]);
         assert!(covered.sepia_at(Path::new("/m")).is_none());
         assert!(covered.sepia_over(Path::new("/m/a/b")).is_none());
+    }
+
+    #[test]
+    fn of_several_at_the_same_place_none_is_taken() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().canonicalize().unwrap().join("store");
+        let url = path.to_str().unwrap();
+        let point = Path::new("/m");
+        let (first, second) = (Store::init(url).unwrap(), Store::open(url).unwrap());
+        first.backend().staging().announce(&activity(point), true).unwrap();
+        assert_eq!(server(&path, point).unwrap().pid, std::process::id());
+        second.backend().staging().announce(&activity(point), true).unwrap();
+        assert_eq!(server(&path, point), None);
     }
 }

@@ -87,6 +87,15 @@ impl StoreArg {
         open(place).map(|target| target.store)
     }
 
+    /// The link by which [`StoreArg::store`] was led to a store, if it was by one.
+    pub fn alias(&self, arg: Option<&OsStr>, store: &Store) -> Option<PathBuf> {
+        let Location::File(path) = parse_location(arg?).ok()? else { return None };
+        let mounts = Mounts::read().ok()?;
+        let link = follow(&path, &mounts, false).ok()?;
+        let leads_to = follow(&link, &mounts, true).ok()?;
+        (store.location().path() == Some(&leads_to)).then_some(link)
+    }
+
     fn named(&self) -> Result<Option<Location>, Failure> {
         let env = || std::env::var_os("SEPIA_STORE").filter(|url| !url.is_empty());
         let Some(url) = self.store.clone().or_else(env) else { return Ok(None) };
@@ -206,7 +215,8 @@ fn follow(path: &Path, mounts: &Mounts, last_too: bool) -> Result<PathBuf, Failu
         if missing || (pending.is_empty() && !last_too) {
             continue;
         }
-        match link_at(&resolved, mounts) {
+        let climbs = pending.iter().any(|name| name == "..");
+        match link_at(&resolved, mounts, climbs) {
             Ok(Some(_)) if links == MOST_LINKS => return Err(fail(rustix::io::Errno::LOOP.into())),
             Ok(Some(target)) => {
                 links += 1;
@@ -226,24 +236,37 @@ fn follow(path: &Path, mounts: &Mounts, last_too: bool) -> Result<PathBuf, Failu
     Ok(resolved)
 }
 
-/// Where the link at a path leads; `None` for what is no link.
-fn link_at(path: &Path, mounts: &Mounts) -> io::Result<Option<PathBuf>> {
-    let is_no_link = |error: &io::Error| error.kind() == io::ErrorKind::InvalidInput;
-    if let Some(mount) = mounts.sepia_over(path) {
-        let below = path.strip_prefix(&mount.point).unwrap_or(path);
-        // Whoever uses what is found there hears what is wrong with the mount.
-        let Ok((Location::File(store), above)) = mounts.store_of(mount) else { return Ok(None) };
-        let inside = above.join(below);
-        if inside.as_os_str().is_empty() || inside.starts_with(OsStr::from_bytes(RESERVED_NAME)) {
-            return Ok(None);
-        }
-        return match std::fs::read_link(store.join(inside)) {
-            Err(error) if is_no_link(&error) || error.kind() == io::ErrorKind::PermissionDenied => Ok(None),
-            target => target.map(Some),
-        };
+/// Where the link at a path leads; `None` for what is no link. In the views of a mount no object is found, so they are only
+/// asked for links if what follows climbs out of them again.
+fn link_at(path: &Path, mounts: &Mounts, climbs: bool) -> io::Result<Option<PathBuf>> {
+    let Some(mount) = mounts.sepia_over(path) else { return link_in(path) };
+    let below = path.strip_prefix(&mount.point).unwrap_or(path);
+    // Whoever uses what is found there hears what is wrong with the mount.
+    let (store, above) = match mounts.location_of(mount) {
+        Ok((Location::File(store), above)) => (store, above),
+        Ok((Location::Memory, _)) => return Ok(mounts.ask_for_link(mount, path)),
+        Err(_) => return Ok(None),
+    };
+    let inside = above.join(below);
+    if inside.as_os_str().is_empty() {
+        return Ok(None);
     }
+    if inside.starts_with(OsStr::from_bytes(RESERVED_NAME)) {
+        return Ok(if climbs { mounts.ask_for_link(mount, path) } else { None });
+    }
+    match link_in(&store.join(inside)) {
+        // Who may not look into the store, or doesn't see it, can do nothing there, but leave it by a link.
+        Err(_) if store.join(".sepia/format").symlink_metadata().is_err() => Ok(mounts.ask_for_link(mount, path)),
+        // Nor may somebody else's private directory be looked into.
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => Ok(None),
+        target => target,
+    }
+}
+
+fn link_in(path: &Path) -> io::Result<Option<PathBuf>> {
     match std::fs::read_link(path) {
-        Err(error) if is_no_link(&error) => Ok(None),
+        // It is no link.
+        Err(error) if error.kind() == io::ErrorKind::InvalidInput => Ok(None),
         target => target.map(Some),
     }
 }

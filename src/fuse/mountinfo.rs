@@ -13,6 +13,10 @@ pub const TYPE: &str = "fuse.sepia";
 /// A mount.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Entry {
+    /// The number of the mount.
+    pub id: u64,
+    /// The number of the mount that it is mounted on.
+    pub parent: u64,
     /// `major:minor` of the filesystem; the same for all bind mounts of it.
     pub device: String,
     /// The directory of the filesystem that is mounted: `/`, but for bind mounts.
@@ -34,22 +38,50 @@ pub fn read() -> io::Result<Vec<Entry>> {
     Ok(text.split(|&b| b == b'\n').filter_map(parse).collect())
 }
 
-/// What is mounted at `point` itself, the last mount if there are several on top of each other.
+/// What is mounted at `point` itself, and can be reached there.
 ///
 /// # Errors
 /// As [`read`].
 pub fn at(point: &Path) -> io::Result<Option<Entry>> {
-    Ok(read()?.into_iter().rfind(|entry| entry.point == point))
+    Ok(over(&read()?, point).filter(|entry| entry.point == point).cloned())
+}
+
+/// The mount that a path without links is in, as the kernel finds it: from the root on, what is mounted on the mount that
+/// it is in by then. What is mounted over a mount, or over a directory above it, hides that, but it stays in the table.
+pub fn over<'a>(mounts: &'a [Entry], path: &Path) -> Option<&'a Entry> {
+    let is_listed = |id: u64| mounts.iter().any(|mount| mount.id == id);
+    let mut dirs: Vec<&Path> = path.ancestors().collect();
+    dirs.reverse();
+    let mut reached: Option<&Entry> = None;
+    for dir in dirs {
+        let next = |below: Option<&Entry>| {
+            let is_on_it = |mount: &Entry| match below {
+                Some(below) => mount.parent == below.id && mount.id != below.id,
+                // The root of this process need not be one that it sees.
+                None => mount.parent == mount.id || !is_listed(mount.parent),
+            };
+            mounts.iter().rfind(|mount| mount.point == dir && is_on_it(mount))
+        };
+        while let Some(mount) = next(reached) {
+            reached = Some(mount);
+        }
+    }
+    reached
 }
 
 fn parse(line: &[u8]) -> Option<Entry> {
     let mut fields = line.split(|&b| b == b' ');
-    let device = text(fields.nth(2)?);
+    let (id, parent) = (number(fields.next()?)?, number(fields.next()?)?);
+    let device = text(fields.next()?);
     let root = unescape(fields.next()?).into();
     let point = unescape(fields.next()?).into();
     // Mount options, then optional fields up to a lone dash.
     let mut fields = fields.skip_while(|&field| field != b"-").skip(1);
-    Some(Entry { device, root, point, kind: text(fields.next()?), source: unescape(fields.next()?) })
+    Some(Entry { id, parent, device, root, point, kind: text(fields.next()?), source: unescape(fields.next()?) })
+}
+
+fn number(field: &[u8]) -> Option<u64> {
+    std::str::from_utf8(field).ok()?.parse().ok()
 }
 
 fn text(field: &[u8]) -> String {
@@ -81,12 +113,37 @@ mod tests {
     fn reads_a_line() {
         let line = br"36 35 0:52 /Note /mnt/a\040b\134 rw,nosuid shared:1 master:2 - fuse.sepia /srv/s rw,user_id=0";
         let entry = parse(line).unwrap();
+        assert_eq!((entry.id, entry.parent), (36, 35));
         assert_eq!((entry.device.as_str(), entry.kind.as_str()), ("0:52", TYPE));
         assert_eq!((entry.root.as_path(), entry.point.as_path()), (Path::new("/Note"), Path::new("/mnt/a b\\")));
         assert_eq!(entry.source, "/srv/s");
         assert_eq!(parse(b""), None);
         assert_eq!(parse(br"1 2 0:1 / /m rw - tmpfs"), None);
         assert_eq!(unescape(br"\04"), r"\04");
+    }
+
+    #[test]
+    fn what_is_hidden_is_not_reached() {
+        let lines = [
+            "1 1 0:1 / / rw - rootfs - rw",
+            "20 1 8:1 / / rw - ext4 /dev/a rw",
+            "21 20 0:21 / /a/m rw - fuse.sepia /s rw",
+            "22 21 0:22 / /a/m/n rw - fuse.sepia /t rw",
+            "23 20 0:23 / /b rw - fuse.sepia /s rw",
+            "24 23 0:24 / /b rw - tmpfs none rw",
+        ];
+        let mut mounts: Vec<Entry> = lines.iter().map(|line| parse(line.as_bytes()).unwrap()).collect();
+        let id = |mounts: &[Entry], path: &str| over(mounts, Path::new(path)).map(|mount| mount.id);
+        for (path, wanted) in [("/", 20), ("/a", 20), ("/a/m", 21), ("/a/m/x", 21), ("/a/m/n/x", 22), ("/b/x", 24)] {
+            assert_eq!(id(&mounts, path), Some(wanted), "{path}");
+        }
+        mounts.push(parse(b"25 20 0:25 / /a rw - tmpfs none rw").unwrap());
+        assert_eq!(id(&mounts, "/a/m/n"), Some(25));
+        // As in a root that is no mount itself.
+        mounts.drain(..2);
+        assert_eq!((id(&mounts, "/a/m/n"), id(&mounts, "/c")), (Some(25), None));
+        mounts.pop();
+        assert_eq!(id(&mounts, "/a/m/n"), Some(22));
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! Paths below a mount name objects of the mount's store.
 //!
-//! But for one test, the mount is a stand-in that answers just what a path needs: it has a directory `Note`, any file in it, and says
-//! which store it shows. So these tests tell whether the command finds the store and the key, whatever the mount can.
+//! But for one test, the mount is a stand-in that answers just what a path needs: it has a directory `Note`, any file in it,
+//! a link `out` to what is beside it, and says which store it shows. So these tests tell whether the command finds the store and the key, whatever the mount can.
 //! They need /dev/fuse and root, and fail without.
 
 use std::ffi::{CString, OsStr};
@@ -9,11 +9,13 @@ use std::fs::File;
 use std::os::fd::AsRawFd;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant, UNIX_EPOCH};
 
 use fuser::{
-    Config, Errno, FileAttr, FileHandle, FileType, Filesystem, Generation, INodeNo, ReplyAttr, ReplyEntry, ReplyXattr,
-    Request, Session, SessionACL,
+    Config, Errno, FileAttr, FileHandle, FileType, Filesystem, Generation, INodeNo, ReplyAttr, ReplyData, ReplyEntry,
+    ReplyXattr, Request, Session, SessionACL,
 };
 use rustix::mount::{MountFlags, UnmountFlags};
 
@@ -22,12 +24,20 @@ use crate::sandbox::{Sandbox, get};
 const DIRECTORY: INodeNo = INodeNo(2);
 const FILE: INodeNo = INodeNo(3);
 
+const LINK: INodeNo = INodeNo(4);
+
 struct StandIn {
     url: String,
+    /// How often it was asked for that.
+    asked: Arc<AtomicUsize>,
 }
 
 fn attr(ino: INodeNo) -> FileAttr {
-    let (kind, perm) = if ino == FILE { (FileType::RegularFile, 0o644) } else { (FileType::Directory, 0o755) };
+    let (kind, perm) = match ino {
+        FILE => (FileType::RegularFile, 0o644),
+        LINK => (FileType::Symlink, 0o777),
+        _ => (FileType::Directory, 0o755),
+    };
     FileAttr {
         ino,
         size: 0,
@@ -50,7 +60,11 @@ fn attr(ino: INodeNo) -> FileAttr {
 impl Filesystem for StandIn {
     fn lookup(&self, _: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
         match parent {
-            INodeNo::ROOT if name == "Note" => reply.entry(&Duration::ZERO, &attr(DIRECTORY), Generation(0)),
+            INodeNo::ROOT if name == "Note" || name == ".sepia" || name == "store" => {
+                reply.entry(&Duration::ZERO, &attr(DIRECTORY), Generation(0))
+            }
+            INodeNo::ROOT if name == "out" => reply.entry(&Duration::ZERO, &attr(LINK), Generation(0)),
+            DIRECTORY if name == "out" => reply.entry(&Duration::ZERO, &attr(LINK), Generation(0)),
             DIRECTORY => reply.entry(&Duration::ZERO, &attr(FILE), Generation(0)),
             _ => reply.error(Errno::ENOENT),
         }
@@ -60,12 +74,17 @@ impl Filesystem for StandIn {
         reply.attr(&Duration::ZERO, &attr(ino));
     }
 
+    fn readlink(&self, _: &Request, _: INodeNo, reply: ReplyData) {
+        reply.data(b"../store");
+    }
+
     fn getxattr(&self, _: &Request, ino: INodeNo, name: &OsStr, size: u32, reply: ReplyXattr) {
         if ino != INodeNo::ROOT || name != sepia::fuse::STORE_ATTRIBUTE {
             reply.error(Errno::ENODATA);
         } else if size == 0 {
             reply.size(self.url.len() as u32);
         } else {
+            self.asked.fetch_add(1, Ordering::SeqCst);
             reply.data(self.url.as_bytes());
         }
     }
@@ -73,6 +92,7 @@ impl Filesystem for StandIn {
 
 struct Mount {
     point: PathBuf,
+    asked: Arc<AtomicUsize>,
 }
 
 impl Sandbox {
@@ -85,8 +105,8 @@ impl Sandbox {
         let options = CString::new(options).unwrap();
         rustix::mount::mount("stand-in", &point, "fuse.sepia", MountFlags::empty(), options.as_c_str())
             .expect("these tests need root");
-        let mount = Mount { point };
-        let stand_in = StandIn { url: url.to_owned() };
+        let mount = Mount { point, asked: Arc::default() };
+        let stand_in = StandIn { url: url.to_owned(), asked: mount.asked.clone() };
         let session = Session::from_fd(stand_in, device.into(), SessionACL::All, Config::default()).unwrap();
         std::thread::spawn(move || session.run());
         mount
@@ -163,6 +183,58 @@ fn as_root_a_bind_mount_of_a_part_is_as_good() {
 }
 
 #[test]
+fn as_root_a_mount_that_another_one_hides_is_not_meant() {
+    let sandbox = Sandbox::new();
+    sandbox.put("Note/n", b"hidden");
+    let mount = sandbox.mount(sandbox.store.to_str().unwrap());
+    let (above, place) = (sandbox.dir.path().join("above"), sandbox.dir.path().join("above/place"));
+    std::fs::create_dir_all(&place).unwrap();
+    mount_command(&["mount".as_ref(), "--bind".as_ref(), mount.point.as_os_str(), place.as_os_str()]);
+    mount_command(&["mount".as_ref(), "-t".as_ref(), "tmpfs".as_ref(), "none".as_ref(), above.as_os_str()]);
+    let none = sandbox.run(&["ls", "above/place/Note"]);
+    let init = sandbox.run(&["init", "above/place"]);
+    let another = sandbox.run(&["ls", "above/place"]);
+    mount_command(&["umount".as_ref(), above.as_os_str()]);
+    let again = sandbox.run(&["ls", "above/place"]);
+    mount_command(&["umount".as_ref(), place.as_os_str()]);
+    none.fails(6, "neither in a store's directory nor below a mount");
+    init.ok();
+    assert_eq!(another.ok().text(), "");
+    assert_eq!(again.ok().text(), "Note\n");
+}
+
+#[test]
+fn as_root_a_link_leads_out_of_a_mount_whose_store_is_out_of_reach() {
+    for url in ["memory:", "/nowhere/store"] {
+        let sandbox = Sandbox::new();
+        sandbox.put("Note/n", b"here");
+        let _mount = sandbox.mount(url);
+        for path in ["mount point/out/Note/n", "mount point/out/../store/Note/n"] {
+            assert_eq!(sandbox.run(&["cat", path]).ok().out, b"here", "{url} {path}");
+        }
+    }
+}
+
+#[test]
+fn as_root_a_path_that_climbs_out_of_a_view_goes_where_its_links_lead() {
+    let sandbox = Sandbox::new();
+    sandbox.put("Note/n", b"here");
+    let _mount = sandbox.mount(sandbox.store.to_str().unwrap());
+    // By way of `mount point/store`.
+    assert_eq!(sandbox.run(&["cat", "mount point/.sepia/out/../../store/Note/n"]).ok().out, b"here");
+    assert_eq!(sandbox.run(&["cat", "mount point/.sepia/../Note/n"]).ok().out, b"here");
+}
+
+#[test]
+fn as_root_a_mount_is_asked_for_its_store_once() {
+    let sandbox = Sandbox::new();
+    sandbox.put("Note/a/b/c", b"here");
+    let mount = sandbox.mount(sandbox.store.to_str().unwrap());
+    assert_eq!(sandbox.run(&["cat", "mount point/Note/a/b/c"]).ok().out, b"here");
+    assert_eq!(mount.asked.load(Ordering::SeqCst), 1, "each time may take half a minute");
+}
+
+#[test]
 fn as_root_a_mount_of_memory_says_that_nobody_else_can_reach_it() {
     let sandbox = Sandbox::new();
     let mount = sandbox.mount("memory:");
@@ -177,7 +249,7 @@ fn commands_and_a_real_mount_see_each_other() {
     // Not by run(), which waits for the end of a standard error that the mount's process keeps.
     let status = sandbox.command(sandbox.dir.path()).args(["mount", "store", "m"]).status().unwrap();
     assert!(status.success(), "these tests need root and /dev/fuse");
-    let _unmounted = Mount { point: point.clone() };
+    let _unmounted = Mount { point: point.clone(), asked: Arc::default() };
     let (note, run) = (point.join("Note"), |args: &[&str]| sandbox.run_in(&point, args, b"three"));
     std::fs::create_dir(&note).unwrap();
     std::fs::write(note.join("n"), "one").unwrap();

@@ -227,6 +227,20 @@ fn absolute_links_into_the_store_are_references() {
 }
 
 #[test]
+fn links_that_name_the_store_as_it_is_named_are_references() {
+    let sandbox = Sandbox::new();
+    sandbox.put("Task/one", b"x");
+    sandbox.put("Board/b/data.json", b"x");
+    let alias = sandbox.dir.path().join("alias");
+    std::os::unix::fs::symlink(&sandbox.store, &alias).unwrap();
+    std::os::unix::fs::symlink(alias.join("Task/one"), sandbox.store.join("Board/b/0_one")).unwrap();
+    for named in [&["alias"][..], &["--store", "alias"]] {
+        let shown = sandbox.run(&[&["gc", "--orphans", "--root", "Board", "-n"], named].concat()).ok();
+        assert_eq!(shown.text(), "0 orphans would be removed; 2 are reached\n", "{named:?}");
+    }
+}
+
+#[test]
 fn orphans_go_to_the_trash_and_come_back() {
     let sandbox = Sandbox::new();
     for key in ["Board/b/data.json", "Task/used", "Task/lost", "Old/o/data.json"] {
