@@ -16,7 +16,11 @@ fn init_makes_one_store_and_no_second() {
     assert!(get(&json, "/store").as_str().unwrap().ends_with("other"));
     assert!(!get(&json, "/id").as_str().unwrap().is_empty());
     sandbox.run(&["init", "."]).fails(6, "holds the store");
-    sandbox.run(&["init", "store/inside"]).fails(6, "lies inside the store");
+    for inside in ["store/inside", "store/not/there/yet", "store/.sepia/inside"] {
+        sandbox.run(&["init", inside]).fails(6, "lies inside the store");
+        assert!(!sandbox.dir.path().join(inside).exists(), "{inside}");
+    }
+    assert!(!sandbox.dir.path().join("store/not").exists());
     assert!(!sandbox.dir.path().join(".sepia").exists());
     sandbox.run(&["init", "memory:"]).fails(2, "gone with its process");
     sandbox.run(&["init", "s3://bucket"]).fails(6, "no such backend");

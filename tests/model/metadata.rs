@@ -22,7 +22,8 @@ impl Driver {
                     .filter(|(_, _, id)| tree.is_dir(*id) || tree.file(*id).is_some())
                     .collect();
                 let Some((path, _, id)) = pick(&entries, entry).cloned() else { return Ok(()) };
-                let mode = MODES[usize::from(mode)];
+                // Who isn't root must go on being allowed into directories.
+                let mode = MODES[usize::from(mode)] | if tree.is_dir(id) { 0o100 } else { 0 };
                 self.model.shared.tree.nodes[id].mode = mode;
                 self.setattr(side, &path, &Changes { mode: Some(mode), ..Changes::default() }, Ok(()))
             }

@@ -10,7 +10,7 @@ use rustix::io::Errno;
 
 use super::dirs::open_root;
 use super::lock::KeyLock;
-use super::nested::check_not_nested;
+use super::nested::{check_not_inside, check_not_nested};
 use super::record::{self, Record};
 use super::*;
 use crate::backend::ownership::give_path;
@@ -71,6 +71,11 @@ impl FileBackend {
         let failed = |what: &str, error: std::io::Error| {
             Error::Unusable(format!("can't make a store in {}: {what}: {error}", path.display()))
         };
+        // Before anything is made.
+        let wanted = std::path::absolute(path).map_err(|e| failed("can't find the directory", e))?;
+        if let Some(above) = wanted.ancestors().skip(1).find_map(|dir| dir.canonicalize().ok()) {
+            check_not_inside(&above, &wanted)?;
+        }
         std::fs::create_dir_all(path).map_err(|e| failed("can't make the directory", e))?;
         let path = path.canonicalize().map_err(|e| failed("can't find the directory", e))?;
         check_not_nested(&path)?;

@@ -16,20 +16,32 @@ use crate::backend::{Error, Result};
 /// How many directories are looked at for a store that is further down. Nobody waits for more when a store is made.
 const LOOKED_AT: usize = 10_000;
 
-/// Refuses a place for a store that is inside another one, or a mount of one, or around one that is found soon.
+/// Refuses a place for a store that is inside another one, or a mount of one. `above`: the directory that it is in, or the
+/// nearest that is there, if it is still to be made.
 ///
 /// # Errors
 /// [`Error::Unusable`].
-pub fn check_not_nested(path: &Path) -> Result<()> {
+pub fn check_not_inside(above: &Path, path: &Path) -> Result<()> {
     let is_store = |dir: &&Path| dir.join(".sepia/format").exists();
-    if let Some(outer) = path.ancestors().skip(1).find(is_store) {
+    if let Some(outer) = above.ancestors().find(is_store) {
         return Err(Error::Unusable(format!(
             "{} lies inside the store {}; a store can't be part of another one",
             path.display(),
             outer.display()
         )));
     }
-    check_no_mount(path)?;
+    check_no_mount(above, path)
+}
+
+/// Refuses a place for a store that is inside another one, or a mount of one, or around one that is found soon.
+///
+/// # Errors
+/// [`Error::Unusable`].
+pub fn check_not_nested(path: &Path) -> Result<()> {
+    if let Some(above) = path.parent() {
+        check_not_inside(above, path)?;
+    }
+    check_no_mount(path, path)?;
     match store_below(path) {
         Some(inner) => Err(Error::Unusable(format!(
             "{} holds the store {}; a store can't be part of another one",
@@ -41,8 +53,8 @@ pub fn check_not_nested(path: &Path) -> Result<()> {
 }
 
 /// A mount shows nothing of its store's own directory, and keeps the names of the attributes that a store needs for itself.
-fn check_no_mount(path: &Path) -> Result<()> {
-    match rustix::fs::getxattr(path, "user.sepia.kind", &mut [0u8; 64][..]) {
+fn check_no_mount(dir: &Path, path: &Path) -> Result<()> {
+    match rustix::fs::getxattr(dir, "user.sepia.kind", &mut [0u8; 64][..]) {
         Ok(_) | Err(Errno::RANGE) => Err(Error::Unusable(format!(
             "{} lies inside a mount of Sepia; a store can't be part of another one",
             path.display()
